@@ -1,0 +1,1 @@
+"""Train, compare and look into two small CNNs on MNIST."""

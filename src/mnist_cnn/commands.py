@@ -1,0 +1,189 @@
+"""What the commands share on Hydra's side: resuming, and errors in the user's terms."""
+
+import difflib
+import errno
+import functools
+import os
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from mnist_cnn.errors import UserError
+
+ROOT = Path(__file__).parents[2]  # the folder of train.py and conf/
+RESOLVED = "resolved"  # .hydra/resolved.yaml: a run's settings with nothing left to interpolate
+
+# Whether HYDRA_FULL_ERROR was the user's; handed to the processes that a job starts.
+_SHOW_ALL = "MNIST_CNN_FULL_ERROR"
+
+Result = TypeVar("Result")
+
+# What the file system may refuse for reasons that the user can see to.
+_USERS_OS_ERRORS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+}
+
+
+def job(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
+    """Make a job that is run on its own end at a user's mistake with the message alone.
+
+    A job of a sweep raises it, so that the sweep goes on and tells which of its jobs failed.
+    """
+
+    @functools.wraps(function)
+    def with_message(config: DictConfig) -> Result:
+        try:
+            return function(config)
+        except Exception as error:
+            message = _message(error)
+            if message is None or _show_everything() or HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise
+            sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+
+    return with_message
+
+
+def run(main: Callable[[], object]) -> None:
+    """Run a Hydra entry point, with a user's mistakes told in one message and exit code 1.
+
+    `HYDRA_FULL_ERROR=1` in the environment shows every error with its traceback.
+    """
+    everything = _show_everything()
+    # With this set Hydra raises what went wrong instead of printing it in its own way.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ[_SHOW_ALL] = "1" if everything else ""
+    try:
+        sys.argv[1:] = _arguments(sys.argv[1:])
+        main()
+    except Exception as error:
+        message = _message(error)
+        if message is None or everything:
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+
+
+def _show_everything() -> bool:
+    return bool(os.environ.get(_SHOW_ALL, os.environ.get("HYDRA_FULL_ERROR")))
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return the settings as plain dicts, lists and values, with nothing left to interpolate."""
+    settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
+def save_resolved(config: DictConfig, run_dir: Path) -> None:
+    """Write the settings of the job that is running such that `train_command` runs the same again.
+
+    Hydra's own .hydra/config.yaml keeps interpolations, of which ${now:} and ${hydra:job.num} come out
+    differently in another process.
+    """
+    hydra_config = HydraConfig.get()
+    again = OmegaConf.create(plain(config))
+    again["hydra"] = {
+        "output_subdir": None,
+        "job": {"name": hydra_config.job.name, "chdir": False},
+        "job_logging": OmegaConf.to_container(hydra_config.job_logging),
+        "hydra_logging": OmegaConf.to_container(hydra_config.hydra_logging),
+    }
+    path = run_dir / ".hydra" / f"{RESOLVED}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".tmp")
+    OmegaConf.save(again, aside)
+    os.replace(aside, path)
+
+
+def train_command(run_dir: Path) -> list[str]:
+    """Return the command that runs train.py with the settings, and in the folder, of a run."""
+    return [sys.executable, str(ROOT / "train.py"), *_settings_of(run_dir)]
+
+
+def _settings_of(run_dir: Path) -> list[str]:
+    run_dir = run_dir.absolute()
+    quoted = str(run_dir).replace("\\", "\\\\").replace("'", "\\'")  # for Hydra, not for a shell
+    return [
+        *("--config-path", str(run_dir / ".hydra")),
+        *("--config-name", RESOLVED),
+        f"hydra.run.dir='{quoted}'",
+    ]
+
+
+def _arguments(arguments: list[str]) -> list[str]:
+    """Put the settings of the run that is to be resumed, if any, in place of the defaults."""
+    resumed = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
+    if not resumed or resumed[-1] in ("", "null"):
+        return arguments
+    run_dir = Path(resumed[-1])
+    if not (run_dir / ".hydra" / f"{RESOLVED}.yaml").is_file():
+        raise UserError(
+            f"resume={run_dir} is not the folder of a run: it has no .hydra/{RESOLVED}.yaml. "
+            f"{_runs_below(Path('logs'))}"
+        )
+    if {"-m", "--multirun"} & set(arguments):
+        raise UserError("resume=RUN goes on with one run; leave out -m.")
+    return [*_settings_of(run_dir), *arguments]
+
+
+def _runs_below(logs: Path) -> str:
+    runs = sorted(str(path.parents[1]) for path in logs.glob(f"*/**/.hydra/{RESOLVED}.yaml"))
+    return "The latest runs: " + ", ".join(runs[-3:]) if runs else f"There are no runs in {logs}/."
+
+
+def _message(error: BaseException) -> str | None:
+    """Return what to tell the user, or None where the error is not of the user's making."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        if error.errno not in _USERS_OS_ERRORS:
+            return None
+        return f"cannot write {error.filename or 'the files of the run'}: {error.strerror}."
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return None
+    if isinstance(error.__cause__, UserError):
+        return str(error.__cause__)
+    message = str(error)
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        message += f"\n{error.__cause__}"
+    key = re.search(r"Could not override '([\w.]+)'", message)
+    return (key and _unknown_setting(key[1])) or message
+
+
+def _unknown_setting(key: str) -> str | None:
+    """Say that there is no setting `key`, and what there is beside it; None if there is nothing to say."""
+    # What there is depends on the options chosen, so that these are composed without the values.
+    conf = Path(sys.argv[0]).parent / "conf"
+    groups = {str(path.relative_to(conf)) for path in conf.rglob("*") if path.is_dir()}
+    chosen = [a for a in sys.argv[1:] if a.split("=")[0] in groups and "," not in a]
+    with initialize_config_dir(str(conf.absolute()), version_base="1.3"):
+        config = compose(Path(sys.argv[0]).stem, overrides=chosen)
+    *parents, last = key.split(".")
+    node = config
+    for parent in parents:
+        if not isinstance(node, DictConfig) or parent not in node:
+            return None
+        node = node[parent]
+    if not isinstance(node, DictConfig) or last in node:
+        return None
+    known = sorted(str(name) for name in node if not str(name).startswith("_"))
+    near = difflib.get_close_matches(last, known, n=1)
+    path = ".".join([*parents, ""])
+    hint = f" Did you mean {path}{near[0]}?" if near else ""
+    where = f"{'.'.join(parents)} has" if parents else "the settings are"
+    return f"there is no setting {key}.{hint}\n{where}: {', '.join(known)}"

@@ -1,0 +1,6 @@
+"""The networks: images in, logits out."""
+
+from mnist_cnn.models.cnn_net import CnnNet
+from mnist_cnn.models.simple_cnn import SimpleCNN
+
+__all__ = ["CnnNet", "SimpleCNN"]

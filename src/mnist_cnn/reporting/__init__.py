@@ -1,0 +1,1 @@
+"""What a run shows and leaves: console lines, figures, TensorBoard, metrics.json."""

@@ -1,0 +1,464 @@
+"""Figures from arrays: tensors in, a matplotlib `Figure` out; no global state, no window.
+
+Shape legend: N images, C channels, H and W their height and width, K classes, F features.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:  # the figures need tensors' methods, not torch itself
+    from torch import Tensor
+
+Array: TypeAlias = NDArray[Any]
+
+# Blue and vermilion of Okabe and Ito's palette, told apart with every kind of colour vision.
+BLUE, VERMILION = "#0072B2", "#D55E00"
+MAPS_PER_ROW = 16
+
+
+def predictions(
+    images: Tensor,
+    targets: Tensor,
+    predicted: Tensor,
+    probabilities: Tensor | None = None,
+    classes: Sequence[str] | None = None,
+) -> Figure:
+    """Draw images with their labels and predictions, the wrong ones in a coloured frame.
+
+    images: (N, C, H, W) of any type and range, C 1 or 3; targets, predicted: (N,) class indices;
+    probabilities: (N,) of the predicted class, each in [0, 1].
+    """
+    labels, guesses = targets.tolist(), predicted.tolist()
+    captions = _captions(labels, guesses, classes)
+    if probabilities is not None:
+        scores = probabilities.tolist()
+        captions = [f"{c}\n{p:.1%}" for c, p in zip(captions, scores, strict=True)]
+    wrong = [label != guess for label, guess in zip(labels, guesses, strict=True)]
+    return _gallery(images, captions, wrong, columns=10, empty="No images")
+
+
+def most_wrong(
+    images: Tensor,
+    targets: Tensor,
+    predicted: Tensor,
+    confidence: Tensor,
+    classes: Sequence[str] | None = None,
+    limit: int = 24,
+) -> Figure:
+    """Draw the wrongly classified images, the most confident first, up to `limit` of them.
+
+    images: (N, C, H, W) of any type and range, C 1 or 3; targets, predicted: (N,) class indices;
+    confidence: (N,), the score of the predicted class (a probability, or an output of the net).
+    """
+    wrong = (targets != predicted).nonzero().flatten()
+    order = confidence[wrong].argsort(descending=True, stable=True)  # ties in the data's order
+    shown = wrong[order[:limit]]
+    captions = _captions(targets[shown].tolist(), predicted[shown].tolist(), classes)
+    # A plain number, because the scores of a net trained with squared error are no probabilities.
+    scores = confidence[shown].tolist()
+    captions = [f"{c}\nScore: {s:.3f}" for c, s in zip(captions, scores, strict=True)]
+    errors = f"{_plural(len(wrong), 'error')} in {_plural(len(targets), 'image')}"
+    title = f"{errors}, most confident first"
+    if len(shown) < len(wrong):
+        title = f"The {len(shown)} most confident of {errors}"
+    picked = images[shown.to(images.device)]
+    unframed = [False] * len(captions)  # all are wrong: a frame would tell nothing apart
+    empty = f"{_plural(len(targets), 'image')}, none of them wrong"
+    return _gallery(picked, captions, unframed, columns=8, empty=empty, title=title)
+
+
+def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Figure:
+    """Draw a confusion matrix in which colour shows the errors only.
+
+    counts: (K, K) integers, a row for each label, a column for each prediction.
+    """
+    table = _array(counts).astype(np.int64)
+    size = len(table)
+    names = _names(classes, size)
+    totals, correct = table.sum(axis=1), np.diag(table)
+    # A correct class is a hundred times its errors: on one colour scale they would all look alike.
+    share = np.ma.masked_array(
+        100 * table / np.maximum(totals, 1)[:, None], mask=np.eye(size, dtype=bool)
+    )
+    top = max(float(share.max()), 0.1) if size > 1 else 0.1
+
+    side = 2.5 + 0.5 * size
+    figure = _figure(side + 1.3, side - 0.5)
+    axes = figure.add_subplot()
+    cmap = colormaps["Oranges"].with_extremes(bad="0.9")
+    image = axes.imshow(share, cmap=cmap, vmin=0, vmax=top)
+    for (row, column), count in np.ndenumerate(table):
+        if row == column:
+            color = "black"
+        elif count == 0:
+            color = "0.7"
+        else:
+            color = "white" if share[row, column] > 0.6 * top else "black"
+        axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
+
+    tilted = max(map(len, names)) > 3
+    axes.set_xticks(
+        range(size), names, rotation=45 if tilted else 0, ha="right" if tilted else "center"
+    )
+    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_yticks(range(size), names)
+    axes.set(xlabel="Prediction", ylabel="Label")
+    _right_labels(axes, [_percent(c, t) for c, t in zip(correct, totals, strict=True)])
+    # A title of its own would be centred over the cells; this one heads the column.
+    axes.text(size - 0.4, -0.6, "Accuracy", fontsize=10)
+    errors, images = int(totals.sum() - correct.sum()), int(totals.sum())
+    axes.set_title(
+        f"Accuracy {_percent(correct.sum(), images)}: {_plural(errors, 'error')} in "
+        f"{_plural(images, 'image')}"
+    )
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, label="Errors in % of the label's images")
+    bar.ax.spines[:].set_visible(False)
+    return figure
+
+
+def kernels(weight: Tensor) -> Figure:
+    """Draw a convolution's kernels side by side, on one scale that is symmetric about 0.
+
+    weight: (out, in, kh, kw) floats. With three inputs a kernel is drawn as a colour image, grey
+    where it is 0, as a mean would hide kernels that respond to colour; with other numbers of
+    inputs, as the mean over them.
+    """
+    values = _finite(_array(weight))
+    count, inputs, height, width = values.shape
+    title = f"{_plural(count, 'kernel')}, {height}×{width}"
+    if inputs not in (1, 3):
+        values = values.mean(axis=1, keepdims=True)
+        title += f", mean over {inputs} inputs"
+    bound = _bound(values)
+    columns = min(count, 8)
+    rows = math.ceil(count / columns)
+    side = max(0.75, 4.4 / columns)  # inches; the title needs room over few kernels, too
+    size = (side * columns, side * rows * height / width + 0.4)
+    if inputs == 3:
+        figure = _figure(size[0], size[1] + 0.2)
+        axes = figure.add_subplot()
+        shown = (0.5 + values / (2 * bound)).clip(0, 1).transpose(0, 2, 3, 1)
+        _tiles(axes, shown, columns, limits=(0, 1), cmap="gray")
+        title += f"\nRed, green, blue: grey is 0, full colour ±{bound:.2g}"
+    else:
+        figure = _figure(size[0] + 0.9, size[1])
+        axes, scale = figure.subplots(1, 2, width_ratios=(size[0], 0.15))
+        image = _tiles(axes, values[:, 0], columns, limits=(-bound, bound), cmap="RdBu_r")
+        figure.colorbar(image, cax=scale)
+        scale.spines[:].set_visible(False)
+    axes.set_title(title)
+    return figure
+
+
+def feature_maps(image: Tensor, layers: Mapping[str, Tensor]) -> Figure:
+    """Draw what each layer makes of one image: a row for each layer, on the layer's own scale.
+
+    image: (C, H, W), C 1 or 3; layers: name -> (C, H, W) maps, of which the first 16 are shown,
+    or (F,) features, drawn as bars up to 16 (the largest in colour), as a strip beyond.
+    """
+    values = {name: _finite(_array(layer)) for name, layer in layers.items()}
+    width = 11.0  # inches of the column with the layers
+    heights = [_row_height(layer, width) for layer in values.values()]
+    figure = _figure(width + 2.0, max(sum(heights) + 0.3 * len(heights) + 0.2, 2.2))
+    grid = figure.add_gridspec(
+        max(len(heights), 1), 2, width_ratios=(1.5, width), height_ratios=heights or None
+    )
+    axes = figure.add_subplot(grid[:, 0])
+    picture = _picture(_array(image))
+    axes.imshow(picture, cmap="gray")
+    axes.set_title(f"input\n{picture.shape[0]}×{picture.shape[1]}", fontsize=10)
+    axes.set_axis_off()
+    for row, (name, layer) in enumerate(values.items()):
+        axes = figure.add_subplot(grid[row, 1])
+        if layer.ndim == 3:
+            maps = layer[:MAPS_PER_ROW]
+            size = f"{layer.shape[1]}×{layer.shape[2]}"
+            label = f"{name}: {len(maps)} of {_plural(len(layer), 'map')}, {size}"
+            known = layer[~np.isnan(layer)]
+            limits = (float(known.min(initial=0)), float(known.max(initial=0)))
+            _tiles(axes, maps, _map_columns(layer), limits, cmap="viridis")
+        elif len(layer) <= MAPS_PER_ROW:
+            label = f"{name}: {_plural(len(layer), 'feature')}"
+            colors = [BLUE if i == layer.argmax() else "0.75" for i in range(len(layer))]
+            axes.bar(range(len(layer)), layer, color=colors)
+            axes.axhline(0, color="black", linewidth=0.8)
+            axes.set_xticks(range(len(layer)))
+            axes.set_xlim(-0.5, len(layer) - 0.5)
+            axes.tick_params(labelsize=8)
+            axes.spines[["top", "right"]].set_visible(False)
+        else:
+            label = f"{name}: {_plural(len(layer), 'feature')}"
+            axes.imshow(layer[None], cmap="viridis", aspect="auto", interpolation="nearest")
+            axes.set_axis_off()
+        axes.set_title(label, loc="left", fontsize=10)
+    return figure
+
+
+def loss_curve(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Draw loss and accuracy over the epochs, with the best epoch of each curve in the legend.
+
+    history: a mapping for each epoch with "epoch" and any of "train/loss", "val/loss",
+    "train/acc", "val/acc"; accuracies are fractions. Values that are not finite are left out.
+    """
+    figure = _figure(10, 4)
+    left, right = figure.subplots(1, 2)
+    losses = _curves(left, history, "loss", best=min, scale=1, form="{:.4f}")
+    if losses and max(losses) > 10 * min(losses) > 0:  # else late epochs are one flat line
+        left.set_yscale("log")
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter("{x:g}")
+        left.yaxis.set_minor_formatter(NullFormatter())
+    left.set(title="Loss", xlabel="Epoch")
+    accuracies = _curves(right, history, "acc", best=max, scale=100, form="{:.2f}%")
+    if accuracies:
+        margin = max(0.05 * (100 - min(accuracies)), 0.05)
+        right.set_ylim(min(accuracies) - margin, 100 + margin)
+    right.set(title="Accuracy in %", xlabel="Epoch")
+    return figure
+
+
+def class_accuracy(correct: Tensor, total: Tensor, classes: Sequence[str] | None = None) -> Figure:
+    """Draw the accuracy of each class as a bar, zoomed in on the differences.
+
+    correct, total: (K,) integers, the correctly classified images and all images of each class.
+    """
+    hits, totals = _array(correct).astype(np.int64), _array(total).astype(np.int64)
+    names = _names(classes, len(totals))
+    accuracy = 100 * hits / np.maximum(totals, 1)
+    known = accuracy[totals > 0]
+    overall = _percent(hits.sum(), totals.sum())
+    worst = float(known.min()) if known.size else 0.0
+    start = worst - max(0.3 * (100 - worst), 0.1)
+    start = start if start > 50 else 0.0
+
+    figure = _figure(7.5, 1.3 + 0.32 * len(names))
+    axes = figure.add_subplot()
+    axes.barh(range(len(names)), accuracy, color=BLUE, height=0.7)
+    if known.size:
+        mean = 100 * hits.sum() / totals.sum()
+        axes.axvline(mean, color=VERMILION, linestyle="--", linewidth=1.5)
+    axes.set_xlim(start, 100)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the first class on top
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    cut = " (the axis does not start at 0)" if start > 0 else ""
+    axes.set(xlabel=f"Accuracy in %{cut}", title=f"Accuracy {overall} (dashed) and by class")
+    figures = [f"{_percent(h, t)}  {h:,} / {t:,}" for h, t in zip(hits, totals, strict=True)]
+    _right_labels(axes, figures)
+    return figure
+
+
+def to_image(figure: Figure) -> NDArray[np.uint8]:
+    """Render a figure to pixels: (H, W, 3) uint8, TensorBoard's "HWC"."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba(), dtype=np.uint8)  # type: ignore[no-untyped-call]
+    rgb: NDArray[np.uint8] = pixels[..., :3].copy()  # the canvas keeps its buffer
+    return rgb
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure as PNG: the whole file appears at once, or nothing does."""
+    path = Path(path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(aside, format="png")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+
+
+def _array(values: Tensor) -> Array:
+    values = values.detach().cpu()
+    if values.is_floating_point():
+        values = values.float()  # NumPy has no bfloat16
+    array: Array = values.numpy()
+    return array
+
+
+def _finite(values: Array) -> Array:
+    """Return values with NaN, which is drawn as a blank, for infinities, which cannot be drawn."""
+    finite: Array = np.where(np.isfinite(values), values, np.nan)
+    return finite
+
+
+def _names(classes: Sequence[str] | None, count: int) -> list[str]:
+    if classes is None:
+        return [str(index) for index in range(count)]
+    if len(classes) != count:
+        raise ValueError(f"{len(classes)} class names for {count} classes")
+    return list(classes)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else "–"
+
+
+def _captions(labels: list[int], guesses: list[int], classes: Sequence[str] | None) -> list[str]:
+    def name(index: int) -> str:
+        return str(index) if classes is None else classes[index]
+
+    pairs = zip(labels, guesses, strict=True)
+    return [f"Label: {name(label)}\nPred: {name(guess)}" for label, guess in pairs]
+
+
+def _picture(image: Array) -> Array:
+    """Return (H, W) as it is, for imshow to scale, or (H, W, 3) scaled to [0, 1]."""
+    if len(image) == 1:
+        gray: Array = image[0]
+        return gray
+    values = image.astype(np.float32)
+    low, high = values.min(), values.max()
+    # imshow clips colour images to [0, 1] and does not scale them.
+    scaled: Array = ((values - low) / (high - low if high > low else 1)).transpose(1, 2, 0)
+    return scaled
+
+
+def _gallery(
+    images: Tensor,
+    captions: list[str],
+    framed: list[bool],
+    columns: int,
+    empty: str,
+    title: str = "",
+) -> Figure:
+    if not captions:
+        figure = _figure(5, 1)
+        _message(figure.add_subplot(), empty)
+        return figure
+    columns = min(columns, len(captions))
+    rows = math.ceil(len(captions) / columns)
+    lines = captions[0].count("\n") + 1
+    longest = max(len(line) for caption in captions for line in caption.split("\n"))
+    cell = max(1.3, 0.085 * longest)  # inches; long class names must not run into each other
+    width = max(cell * columns, 0.095 * len(title))
+    figure = _figure(width, (cell + 0.1 + 0.18 * lines) * rows + (0.3 if title else 0))
+    if title:
+        figure.suptitle(title)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(captions) :]:
+        axes.set_axis_off()
+    tiles = zip(_array(images), captions, framed, strict=True)
+    for (image, caption, frame), axes in zip(tiles, grid.flat, strict=False):
+        axes.imshow(_picture(image), cmap="gray")
+        axes.set_anchor("N")  # centred, a square in a taller cell would push its caption out
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(caption, fontsize=10, color=VERMILION if frame else "black")
+        # The frame tells the wrong ones apart without colour, too.
+        axes.spines[:].set(visible=frame, color=VERMILION, linewidth=4)
+    return figure
+
+
+def _message(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
+    axes.set_axis_off()
+
+
+def _right_labels(axes: Axes, labels: list[str]) -> None:
+    """Write a label to the right of each row of `axes`."""
+    margin = axes.secondary_yaxis("right")
+    margin.set_yticks(range(len(labels)), labels)
+    margin.tick_params(length=0)
+    margin.spines[:].set_visible(False)
+
+
+def _bound(values: Array) -> float:
+    """Return the largest magnitude, or 1 where there is none but 0."""
+    bound = float(np.abs(values[~np.isnan(values)]).max(initial=0))
+    return bound or 1.0
+
+
+def _tiles(
+    axes: Axes, tiles: Array, columns: int, limits: tuple[float, float], cmap: str
+) -> AxesImage:
+    """Draw (N, H, W) or (N, H, W, 3) in one Axes, far faster than an Axes each; return the last."""
+    height, width = tiles.shape[1:3]
+    right, down = width * 1.12, height * 1.12  # the gap grows with the tile
+    for index, tile in enumerate(tiles):
+        x, y = index % columns * right, index // columns * down
+        image = axes.imshow(
+            tile,
+            cmap=cmap,
+            vmin=limits[0],
+            vmax=limits[1],
+            interpolation="nearest",
+            extent=(x, x + width, y + height, y),
+        )
+    rows = math.ceil(len(tiles) / columns)
+    # imshow leaves the limits at its last tile; room for all columns keeps tiles of one size.
+    axes.set_xlim(0, columns * right - (right - width))
+    axes.set_ylim(rows * down - (down - height), 0)
+    axes.set_anchor("NW")
+    axes.set_axis_off()
+    return image
+
+
+def _map_columns(layer: Array) -> int:
+    return min(max(len(layer), 10), MAPS_PER_ROW)  # few maps are drawn larger, up to a point
+
+
+def _row_height(layer: Array, width: float) -> float:
+    if layer.ndim == 3:
+        height, across = layer.shape[1:]
+        return float(width / _map_columns(layer) * height / across)
+    return 0.9 if len(layer) <= MAPS_PER_ROW else 0.35
+
+
+def _curves(
+    axes: Axes,
+    history: Sequence[Mapping[str, float]],
+    metric: str,
+    best: Callable[[Sequence[float]], float],
+    scale: float,
+    form: str,
+) -> list[float]:
+    """Draw the training and validation curve of a metric; return all values drawn."""
+    drawn: list[float] = []
+    for split, color, marker in (("train", BLUE, "o"), ("val", VERMILION, "s")):
+        key = f"{split}/{metric}"
+        points = [(row["epoch"], scale * row[key]) for row in history if key in row]
+        points = [point for point in points if math.isfinite(point[1])]
+        if not points:
+            continue
+        epochs, values = zip(*points, strict=True)
+        peak = best(values)
+        label = f"{split}: best {form.format(peak)}, epoch {epochs[values.index(peak)]:.0f}"
+        axes.plot(epochs, values, color=color, marker=marker, markersize=4, label=label)
+        drawn += values
+    if not drawn:
+        _message(axes, "No values")
+        return drawn
+    axes.legend()
+    axes.grid(which="both", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
+    return drawn

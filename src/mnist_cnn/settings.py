@@ -1,0 +1,102 @@
+"""Types and bounds of the settings, looked at before anything slow is imported or started."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mnist_cnn.errors import UserError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+CountOrZero = Annotated[int, Field(ge=0)]
+Limit = Annotated[int, Field(ge=0)] | Fraction  # so many batches, or that share of them
+
+
+class _Section(BaseModel):
+    # Strict: "3" is not a number. What is not named here is the business of whoever takes it.
+    model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Data(_Section):
+    dir: str
+    batch_size: Count
+    val_size: CountOrZero
+    std: Positive
+
+
+class _Optim(_Section):
+    lr: Positive
+    momentum: Momentum | None = None
+    betas: list[Momentum] | None = None
+    alpha: Momentum | None = None
+    weight_decay: NotNegative | None = None
+
+
+class _Scheduler(_Section):
+    max_lr: Positive | None = None
+    pct_start: Fraction | None = None
+    T_max: Count | None = None
+    step_size: Count | None = None
+    gamma: Positive | None = None
+    patience: CountOrZero | None = None
+
+
+class _Trainer(_Section):
+    # null only together with max_steps or max_time, which is Lightning's business
+    max_epochs: Annotated[int, Field(ge=1)] | None = None
+    accelerator: str
+    devices: int | str | list[int]
+    precision: str | int
+    num_nodes: Count | None = None
+    limit_train_batches: Limit | None = None
+    limit_val_batches: Limit | None = None
+    limit_test_batches: Limit | None = None
+    accumulate_grad_batches: Count | None = None
+    gradient_clip_val: NotNegative | None = None
+    check_val_every_n_epoch: Count | None = None
+
+
+class TrainSettings(_Section):
+    """What train.py needs to know of its settings before it starts."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    data: _Data
+    optim: _Optim
+    scheduler: _Scheduler
+    trainer: _Trainer
+
+
+class EvaluateSettings(_Section):
+    """What evaluate.py needs to know of its settings before it starts."""
+
+    ckpt: str
+
+
+def check(settings: Mapping[str, Any], schema: type[_Section]) -> None:
+    """Raise `UserError` that names each setting of `settings` with a wrong type or out of bounds."""
+    try:
+        schema.model_validate(settings)
+    except ValidationError as error:
+        # A value that may be of several types gives one problem for each of them.
+        wrong: dict[str, list[str]] = {}
+        for problem in error.errors(include_url=False):
+            key, value = _setting(settings, problem["loc"])
+            said = problem["msg"].removeprefix("Input ")
+            wrong.setdefault(f"{key}={value}", []).append(said)
+        lines = [f"{setting}: it {' or '.join(dict.fromkeys(said))}" for setting, said in wrong.items()]
+        raise UserError("\n".join(lines)) from None
+
+
+def _setting(settings: Any, location: tuple[int | str, ...]) -> tuple[str, Any]:
+    """Return the dotted key of `location` and its value, without the type names pydantic ends it with."""
+    keys: list[str] = []
+    for part in location:
+        if not isinstance(settings, Mapping):
+            break
+        keys.append(str(part))
+        settings = settings.get(part, "???")
+    return ".".join(keys), settings

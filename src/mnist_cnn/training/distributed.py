@@ -1,0 +1,126 @@
+"""Several processes for one job: each rank runs the job's own settings, and nothing outlives the job.
+
+Lightning starts the other ranks by running `sys.argv` again. Under Hydra that is wrong: with `-m` every
+rank would start a sweep of its own, and a job's settings need not follow from the command line at all.
+Here a rank is started with a command that the caller gives, and after the job its processes, its process
+group and what Lightning left in the environment are gone, so that the next job starts afresh.
+"""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins.environments import ClusterEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from lightning.pytorch.utilities import rank_zero_only
+
+# What Lightning sets for the ranks and leaves behind; a later job would take itself for a child.
+RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
+
+# A rank that has finished its part only has to leave Python.
+SECONDS_TO_LEAVE = 60.0
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes; also before there is a Trainer."""
+    return int(rank_zero_only.rank or 0) == 0
+
+
+class JobLauncher(_SubprocessScriptLauncher):
+    """Starts the ranks after the first by `command`, with their LOCAL_RANK in the environment."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        cluster_environment: ClusterEnvironment,
+        num_processes: int,
+        num_nodes: int,
+    ) -> None:
+        super().__init__(cluster_environment, num_processes, num_nodes)
+        self.command = list(command)
+        self.threads: int | None = None  # what this process had before the job
+
+    def launch(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        trainer: L.Trainer | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Start the other ranks, unless torchrun, SLURM or an earlier call did, and call `function`."""
+        # Lightning would also start a thread here that kills this process, and with it a whole sweep,
+        # when a rank of one job fails.
+        self.cluster_environment.validate_settings(self.num_processes, self.num_nodes)
+        if not self.cluster_environment.creates_processes_externally:
+            self._start_ranks()
+        if self.threads is None:
+            # Each rank would otherwise start as many threads as there are cores.
+            self.threads = torch.get_num_threads()
+            torch.set_num_threads(max(1, self.threads // self.num_processes))
+        return function(*args, **kwargs)
+
+    def _start_ranks(self) -> None:
+        here = self.cluster_environment
+        os.environ["MASTER_ADDR"] = here.main_address
+        os.environ["MASTER_PORT"] = str(here.main_port)
+        os.environ["NODE_RANK"] = str(here.node_rank())
+        os.environ["LOCAL_RANK"] = str(here.local_rank())
+        os.environ["WORLD_SIZE"] = str(self.num_processes * self.num_nodes)
+        for local_rank in range(1, self.num_processes):
+            environment = os.environ | {"LOCAL_RANK": str(local_rank)}
+            self.procs.append(subprocess.Popen(self.command, env=environment))
+
+
+class JobDDPStrategy(DDPStrategy):
+    """DDP whose ranks are started by `command` instead of by a repetition of `sys.argv`."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        super().__init__()
+        self.command = list(command)
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = JobLauncher(
+            self.command, self.cluster_environment, self.num_processes, self.num_nodes
+        )
+
+
+@contextmanager
+def cleaned_up(trainer: L.Trainer) -> Iterator[None]:
+    """Leave nothing of the job's ranks behind, in the process that launched them.
+
+    On success their end is awaited, on failure they are killed. A rank that itself fails after the
+    others have finished fails the job.
+    """
+    launcher = trainer.strategy.launcher
+    if not isinstance(launcher, JobLauncher):
+        yield
+        return
+    try:
+        yield
+    except BaseException:
+        for process in launcher.procs:
+            process.kill()
+        raise
+    else:
+        codes = [process.wait(SECONDS_TO_LEAVE) for process in launcher.procs]
+        failed = [str(rank) for rank, code in enumerate(codes, start=1) if code]
+        if failed:
+            raise RuntimeError(f"Rank {', '.join(failed)} failed; its output is above.")
+    finally:
+        if launcher.threads is not None:
+            torch.set_num_threads(launcher.threads)
+        if launcher.procs:
+            for process in launcher.procs:
+                process.kill()
+                process.wait()
+            if torch.distributed.is_initialized():
+                torch.distributed.destroy_process_group()
+            for name in RANK_VARIABLES:
+                os.environ.pop(name, None)
+            rank_zero_only.rank = 0

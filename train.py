@@ -1,0 +1,80 @@
+"""Train one network on one data set: data → classifier → trainer → fit → test → report.
+
+`python train.py --help` lists the choices.
+"""
+
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from mnist_cnn import commands, settings
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@commands.job
+def main(config: DictConfig) -> float | None:
+    """Run one job and return its objective, the best validation accuracy (None without validation)."""
+    plain = commands.plain(config)
+    settings.check(plain, settings.TrainSettings)  # before the imports, which take seconds
+
+    import lightning as L
+    from hydra.utils import instantiate
+
+    from mnist_cnn.reporting import summary
+    from mnist_cnn.reporting.progress import Progress
+    from mnist_cnn.reporting.tensorboard import RunLogger
+    from mnist_cnn.training import checkpoints, distributed, noise
+    from mnist_cnn.training.classifier import Classifier, Schedule
+    from mnist_cnn.training.trainer import make_trainer
+
+    noise.silence()
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if distributed.is_first_rank():
+        commands.save_resolved(config, run_dir)
+    resumed = checkpoints.latest(run_dir) if config.resume else None
+
+    # data
+    L.seed_everything(config.seed, verbose=False)
+    network = instantiate(config.model)
+    data = instantiate(config.data, image_size=network.image_size, seed=config.seed)
+
+    # classifier
+    schedule = None
+    if config.scheduler:
+        factory = dict(config.scheduler)
+        when = {name: factory.pop(name) for name in ("interval", "monitor") if name in factory}
+        schedule = Schedule(instantiate(factory), **when)
+    loss, optimizer = instantiate(config.loss), instantiate(config.optim)
+    classifier = Classifier(network, loss, data.num_classes, optimizer, schedule, plain)
+
+    # trainer
+    logger = None
+    if config.logger:
+        logger = instantiate(config.logger, run_dir, first_epoch=resumed.epochs + 1 if resumed else 1)
+    checkpoint = checkpoints.checkpoint_callback(run_dir, bool(data.val_size))
+    progress, outputs = Progress(), summary.TestOutputs()
+    callbacks = [*instantiate(config.callbacks).values(), progress, outputs, checkpoint]
+    command = commands.train_command(run_dir)
+    trainer = make_trainer(plain["trainer"], run_dir, callbacks, logger, command)
+
+    with distributed.cleaned_up(trainer):
+        # fit
+        if isinstance(logger, RunLogger):
+            logger.log_settings(plain["hparams"], OmegaConf.to_yaml(config, resolve=True))
+        trainer.fit(classifier, data, ckpt_path=resumed and resumed.path, weights_only=True)
+
+        # test: once, with the weights that validation chose
+        best_epoch = checkpoints.restore(classifier, checkpoint)
+        trainer.test(classifier, data, verbose=False)
+
+        # report
+        metrics = summary.collect(trainer, classifier, progress, best_epoch)
+        if trainer.is_global_zero:
+            summary.report(run_dir, classifier, data, outputs.logits, metrics, logger)
+    return metrics.get("val/acc")
+
+
+if __name__ == "__main__":
+    commands.run(main)
