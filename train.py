@@ -52,7 +52,9 @@ def main(config: DictConfig) -> float | None:
     # trainer
     logger = None
     if config.logger:
-        logger = instantiate(config.logger, run_dir, first_epoch=resumed.epochs + 1 if resumed else 1)
+        logger = instantiate(
+            config.logger, run_dir, first_epoch=resumed.epochs + 1 if resumed else 1
+        )
     checkpoint = checkpoints.checkpoint_callback(run_dir, bool(data.val_size))
     progress, outputs = Progress(), summary.TestOutputs()
     callbacks = [*instantiate(config.callbacks).values(), progress, outputs, checkpoint]

@@ -125,6 +125,17 @@ def _settings_of(run_dir: Path) -> list[str]:
     ]
 
 
+def checkpoint_file(given: str | None) -> Path:
+    """Return the path of a checkpoint, or raise `UserError` with those that there are."""
+    if given is not None and Path(given).is_file():
+        return Path(given)
+    problem = "ckpt=PATH is missing" if given is None else f"ckpt={given} is not a file"
+    there = _latest("checkpoints", "best.ckpt", "last.ckpt")
+    raise UserError(
+        f"{problem}. {there or 'There is no checkpoint under logs/ yet: run train.py.'}"
+    )
+
+
 def _arguments(arguments: list[str]) -> list[str]:
     """Put the settings of the run that is to be resumed, if any, in place of the defaults."""
     resumed = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
@@ -132,18 +143,24 @@ def _arguments(arguments: list[str]) -> list[str]:
         return arguments
     run_dir = Path(resumed[-1])
     if not (run_dir / ".hydra" / f"{RESOLVED}.yaml").is_file():
+        there = _latest(".hydra", f"{RESOLVED}.yaml")
         raise UserError(
-            f"resume={run_dir} is not the folder of a run: it has no .hydra/{RESOLVED}.yaml. "
-            f"{_runs_below(Path('logs'))}"
+            f"resume={run_dir} is not the folder of a run. {there or 'There is none under logs/ yet.'}"
         )
     if {"-m", "--multirun"} & set(arguments):
         raise UserError("resume=RUN goes on with one run; leave out -m.")
     return [*_settings_of(run_dir), *arguments]
 
 
-def _runs_below(logs: Path) -> str:
-    runs = sorted(str(path.parents[1]) for path in logs.glob(f"*/**/.hydra/{RESOLVED}.yaml"))
-    return "The latest runs: " + ", ".join(runs[-3:]) if runs else f"There are no runs in {logs}/."
+def _latest(folder: str, *names: str) -> str:
+    """Name the latest runs under logs/ that have one of the files `names` in `folder`."""
+    found = {
+        path if folder == "checkpoints" else path.parents[1]
+        for name in names
+        for path in Path("logs").glob(f"*/**/{folder}/{name}")
+    }
+    latest = sorted(found, key=lambda path: path.stat().st_mtime)[-3:]
+    return "The latest: " + ", ".join(map(str, latest)) + "." if latest else ""
 
 
 def _message(error: BaseException) -> str | None:

@@ -15,6 +15,8 @@ Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
 Limit = Annotated[int, Field(ge=0)] | Fraction  # so many batches, or that share of them
 
+Devices = int | str | list[int]
+
 
 class _Section(BaseModel):
     # Strict: "3" is not a number. What is not named here is the business of whoever takes it.
@@ -46,10 +48,9 @@ class _Scheduler(_Section):
 
 
 class _Trainer(_Section):
-    # null only together with max_steps or max_time, which is Lightning's business
-    max_epochs: Annotated[int, Field(ge=1)] | None = None
+    max_epochs: Count
     accelerator: str
-    devices: int | str | list[int]
+    devices: Devices
     precision: str | int
     num_nodes: Count | None = None
     limit_train_batches: Limit | None = None
@@ -70,10 +71,22 @@ class TrainSettings(_Section):
     trainer: _Trainer
 
 
+class _EvaluateData(_Section):
+    dir: str | None
+
+
+class _EvaluateTrainer(_Section):
+    accelerator: str
+    devices: Devices
+    precision: str | int | None
+
+
 class EvaluateSettings(_Section):
     """What evaluate.py needs to know of its settings before it starts."""
 
-    ckpt: str
+    ckpt: str | None
+    data: _EvaluateData
+    trainer: _EvaluateTrainer
 
 
 def check(settings: Mapping[str, Any], schema: type[_Section]) -> None:
@@ -87,7 +100,9 @@ def check(settings: Mapping[str, Any], schema: type[_Section]) -> None:
             key, value = _setting(settings, problem["loc"])
             said = problem["msg"].removeprefix("Input ")
             wrong.setdefault(f"{key}={value}", []).append(said)
-        lines = [f"{setting}: it {' or '.join(dict.fromkeys(said))}" for setting, said in wrong.items()]
+        lines = [
+            f"{setting}: it {' or '.join(dict.fromkeys(said))}" for setting, said in wrong.items()
+        ]
         raise UserError("\n".join(lines)) from None
 
 

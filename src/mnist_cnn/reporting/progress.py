@@ -61,7 +61,9 @@ class Progress(L.Callback):
             assert trainer.train_dataloader is not None
             self._bar = tqdm(
                 desc=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-                total=int(trainer.num_training_batches) * trainer.train_dataloader.batch_size * trainer.world_size,
+                total=int(trainer.num_training_batches)
+                * trainer.train_dataloader.batch_size
+                * trainer.world_size,
                 unit=" images",
                 unit_scale=True,
                 leave=False,

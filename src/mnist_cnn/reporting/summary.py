@@ -116,12 +116,50 @@ def report(
     write_json(run_dir / "metrics.json", metrics)
 
     if "val/acc" in metrics:
-        log.info(f"best epoch: {metrics['best_epoch']}, validation accuracy {metrics['val/acc']:.2%}")
-    log.info(f"test loss: {metrics['test/loss']:.4f}")
-    log.info(f"Test accuracy: {metrics['test/acc']:.2%}")
+        log.info(
+            f"best epoch: {metrics['best_epoch']}, validation accuracy {metrics['val/acc']:.2%}"
+        )
+    _say_test(metrics)
     log.info(f"run folder: {shown_path(run_dir)}")
     if isinstance(logger, RunLogger):
-        log.info(f"look at it: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)")
+        log.info(
+            f"look at it: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)"
+        )
+
+
+def report_evaluation(
+    run_dir: Path, data: ImageData, logits: Tensor, metrics: Mapping[str, float]
+) -> None:
+    """Write the confusion matrix, the accuracy of each class and evaluation.json, and say them."""
+    assert data.test is not None
+    counts = multiclass_confusion_matrix(
+        logits.argmax(1), data.test.targets[: len(logits)], data.num_classes
+    )
+    correct, total = counts.diagonal(), counts.sum(1)
+    figures.save(figures.confusion_matrix(counts, data.classes), run_dir / "confusion_matrix.png")
+    figures.save(
+        figures.class_accuracy(correct, total, data.classes), run_dir / "class_accuracy.png"
+    )
+    classes = [
+        {"class": name, "correct": int(right), "images": int(all_)}
+        for name, right, all_ in zip(data.classes, correct, total, strict=True)
+    ]
+    values = {name: metrics[name] for name in ("test/loss", "test/acc")} | {"classes": classes}
+    write_json(run_dir / "evaluation.json", values)
+
+    width = max(map(len, data.classes))
+    for row in classes:
+        share = row["correct"] / row["images"] if row["images"] else float("nan")
+        log.info(
+            f"{row['class']:>{width}}  {share:7.2%}  {row['correct']:>5} of {row['images']:>5}"
+        )
+    _say_test(metrics)
+    log.info(f"folder: {shown_path(run_dir)}")
+
+
+def _say_test(metrics: Mapping[str, Any]) -> None:
+    log.info(f"test loss: {metrics['test/loss']:.4f}")
+    log.info(f"Test accuracy: {metrics['test/acc']:.2%}")
 
 
 def shown_path(path: Path) -> Path:

@@ -35,7 +35,9 @@ class RunLogger(TensorBoardLogger):
 
     def __init__(self, run_dir: str | Path, first_epoch: int = 1) -> None:
         purge_step = first_epoch if first_epoch > 1 else None
-        super().__init__(run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step)
+        super().__init__(
+            run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
+        )
 
     @rank_zero_only
     def log_settings(self, hparams: Mapping[str, Any], config: str) -> None:
@@ -132,8 +134,12 @@ class Pictures(L.Callback):
             figures.predictions(images, targets, predicted, shown, data.classes),
             epoch,
         )
-        logger.log_figure("kernels/first_convolution", figures.kernels(first.weight.detach()), epoch)
-        logger.log_figure("feature_maps/layer_by_layer", figures.feature_maps(images[0], outputs), epoch)
+        logger.log_figure(
+            "kernels/first_convolution", figures.kernels(first.weight.detach()), epoch
+        )
+        logger.log_figure(
+            "feature_maps/layer_by_layer", figures.feature_maps(images[0], outputs), epoch
+        )
         if epoch == 0:
             logger.log_graph_of(pl_module.network, batch[:1])
 

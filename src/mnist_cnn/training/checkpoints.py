@@ -1,10 +1,11 @@
 """Checkpoints of tensors and plain values only, and networks built again from them."""
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -16,6 +17,8 @@ from mnist_cnn.training.classifier import Classifier
 # A checkpoint may come from a stranger; of what it names, only layers and networks are called.
 TRUSTED = ("mnist_cnn.", "torch.nn.")
 
+Kind = TypeVar("Kind")
+
 
 def checkpoint_callback(run_dir: Path, has_validation: bool) -> ModelCheckpoint:
     """Keep `last.ckpt` every epoch and, where there is a validation split, `best.ckpt` by val/acc.
@@ -25,7 +28,9 @@ def checkpoint_callback(run_dir: Path, has_validation: bool) -> ModelCheckpoint:
     directory = run_dir / "checkpoints"
     # at the end of an epoch, not of its validation, so that resuming starts with the next epoch
     if not has_validation:
-        return ModelCheckpoint(directory, filename="last", enable_version_counter=False, save_on_train_epoch_end=True)
+        return ModelCheckpoint(
+            directory, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+        )
     return ModelCheckpoint(
         directory,
         filename="best",
@@ -65,34 +70,29 @@ def restore(classifier: Classifier, checkpoint: ModelCheckpoint) -> int:
 
 def load(path: Path) -> dict[str, Any]:
     """Read a checkpoint with `weights_only=True`; raises `UserError` where it is none of this project's."""
-    if not path.is_file():
-        here = sorted(str(found) for found in Path().glob("logs/*/**/checkpoints/*.ckpt"))
-        known = "The latest: " + ", ".join(here[-3:]) if here else "There is none under logs/ yet."
-        raise UserError(f"ckpt={path} is not a file. {known}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(checkpoint, dict) and {"state_dict", "config"} <= checkpoint.keys():
             return checkpoint
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise UserError(f"ckpt={path} cannot be read as a checkpoint: {error}") from error
-    raise UserError(f"ckpt={path} is not a checkpoint of train.py: it holds no network and settings.")
+        raise UserError(f"{path} cannot be read as a checkpoint: {error}") from error
+    raise UserError(f"{path} is not a checkpoint of train.py: it holds no network and settings.")
 
 
-def build(settings: dict[str, Any]) -> nn.Module:
-    """Build the network or loss that `settings` names in `_target_`, with its other items as arguments.
+def build(settings: Mapping[str, Any], kind: type[Kind], **more: Any) -> Kind:
+    """Build what `settings` names in `_target_`, with its other items and `more` as arguments.
 
-    Raises `UserError` unless `_target_` is an nn.Module of this package or of torch.nn.
+    Raises `UserError` unless `_target_` is a `kind` of this package or of torch.nn.
     """
-    arguments = dict(settings)
+    arguments = dict(settings) | more
     target = str(arguments.pop("_target_", ""))
     if target.startswith(TRUSTED):
         found = resolve_name(target)
-        if isinstance(found, type) and issubclass(found, nn.Module):
-            module: nn.Module = found(**arguments)
-            return module
+        if isinstance(found, type) and issubclass(found, kind):
+            return found(**arguments)
     raise UserError(
-        f"The checkpoint names {target!r} as its network or loss. Only networks of mnist_cnn and layers "
-        "of torch.nn are built from a checkpoint."
+        f"The checkpoint names {target!r} where a {kind.__name__} is needed. Only classes of mnist_cnn "
+        "and of torch.nn are built from a checkpoint."
     )
 
 
@@ -100,8 +100,7 @@ def load_classifier(path: Path) -> Classifier:
     """Build the classifier of a checkpoint from the file alone, on the CPU and ready to evaluate."""
     checkpoint = load(path)
     config = checkpoint["config"]
-    classifier = Classifier(
-        build(config["model"]), build(config["loss"]), config["data"]["num_classes"], config=config
-    )
+    network, loss = build(config["model"], nn.Module), build(config["loss"], nn.Module)
+    classifier = Classifier(network, loss, config["data"]["num_classes"], config=config)
     classifier.load_state_dict(checkpoint["state_dict"])
     return classifier.eval()

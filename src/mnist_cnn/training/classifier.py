@@ -53,11 +53,13 @@ class Classifier(L.LightningModule):
         self.loss = loss
         self.optimizer = optimizer
         self.schedule = schedule
-        self.config = config
+        self.config = config or {}
         self.train_metrics = EpochMetrics(num_classes)
         self.val_metrics = EpochMetrics(num_classes)
         self.test_metrics = EpochMetrics(num_classes)
-        self.history: list[dict[str, float]] = []  # of each epoch: "epoch", "train/loss", "val/acc", …
+        self.history: list[
+            dict[str, float]
+        ] = []  # of each epoch: "epoch", "train/loss", "val/acc", …
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, num_classes) in float32, whatever the precision of the network."""
