@@ -52,9 +52,7 @@ def main(config: DictConfig) -> float | None:
     # trainer
     logger = None
     if config.logger:
-        logger = instantiate(
-            config.logger, run_dir, first_epoch=resumed.epochs + 1 if resumed else 1
-        )
+        logger = instantiate(config.logger, run_dir, first_epoch=resumed.epochs + 1 if resumed else 1)
     checkpoint = checkpoints.checkpoint_callback(run_dir, bool(data.val_size))
     progress, outputs = Progress(), summary.TestOutputs()
     callbacks = [*instantiate(config.callbacks).values(), progress, outputs, checkpoint]
@@ -65,7 +63,7 @@ def main(config: DictConfig) -> float | None:
         # fit
         if isinstance(logger, RunLogger):
             logger.log_settings(plain["hparams"], OmegaConf.to_yaml(config, resolve=True))
-        trainer.fit(classifier, data, ckpt_path=resumed and resumed.path, weights_only=True)
+        trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
 
         # test: once, with the weights that validation chose
         best_epoch = checkpoints.restore(classifier, checkpoint)

@@ -131,9 +131,7 @@ def checkpoint_file(given: str | None) -> Path:
         return Path(given)
     problem = "ckpt=PATH is missing" if given is None else f"ckpt={given} is not a file"
     there = _latest("checkpoints", "best.ckpt", "last.ckpt")
-    raise UserError(
-        f"{problem}. {there or 'There is no checkpoint under logs/ yet: run train.py.'}"
-    )
+    raise UserError(f"{problem}. {there or 'There is no checkpoint under logs/ yet: run train.py.'}")
 
 
 def _arguments(arguments: list[str]) -> list[str]:

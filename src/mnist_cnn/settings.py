@@ -100,9 +100,7 @@ def check(settings: Mapping[str, Any], schema: type[_Section]) -> None:
             key, value = _setting(settings, problem["loc"])
             said = problem["msg"].removeprefix("Input ")
             wrong.setdefault(f"{key}={value}", []).append(said)
-        lines = [
-            f"{setting}: it {' or '.join(dict.fromkeys(said))}" for setting, said in wrong.items()
-        ]
+        lines = [f"{setting}: it {' or '.join(dict.fromkeys(said))}" for setting, said in wrong.items()]
         raise UserError("\n".join(lines)) from None
 
 

@@ -46,9 +46,7 @@ def cut_off(figure: Figure) -> list[str]:
     found = []
     for text in [*figure.texts, *(axes.title for axes in figure.axes)]:
         box = text.get_window_extent()
-        if text.get_text() and not (
-            box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
-        ):
+        if text.get_text() and not (box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height):
             found.append(text.get_text())
     return found
 
@@ -160,9 +158,7 @@ def test_equal_confidence_keeps_the_order_of_the_data() -> None:
 
 
 def test_scores_above_one_are_no_percentages() -> None:
-    figure = figures.most_wrong(
-        digits(1), torch.tensor([1]), torch.tensor([2]), torch.tensor([1.07])
-    )
+    figure = figures.most_wrong(digits(1), torch.tensor([1]), torch.tensor([2]), torch.tensor([1.07]))
     assert titles(figure) == ["Label: 1\nPred: 2\nScore: 1.070"]
     assert cut_off(figure) == []
 

@@ -4,7 +4,7 @@ Legend for shapes: B batch, C channels, H height, W width.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -32,7 +32,7 @@ class ImagesInMemory(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.targets)
 
-    def __getitem__(self, index: int) -> Batch:
+    def __getitem__(self, index: int | slice) -> Batch:
         return self.images[index], self.targets[index]
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
@@ -100,7 +100,7 @@ class ImageData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.name = name
+        self.name: str = name
         self.dir = dir
         self.batch_size = batch_size
         self.val_size = val_size
@@ -183,6 +183,6 @@ class ImageData(L.LightningDataModule):
         return scaled.contiguous(memory_format=torch.channels_last)
 
 
-def _as_is(batch: Batch) -> Batch:
+def _as_is(batch: Any) -> Any:
     """Pass on what `ImagesInMemory.__getitems__` has already put together."""
     return batch

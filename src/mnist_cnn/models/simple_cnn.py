@@ -9,7 +9,8 @@ from mnist_cnn.models.shapes import check_images
 class SimpleCNN(nn.Module):
     """The tutorial's section 4.2 network.
 
-    Has 421,642 parameters in 8 tensors for one channel and ten classes. Takes images of shape (B, in_channels, 28, 28) and returns logits of shape (B, num_classes).
+    It has 421,642 parameters in 8 tensors for one channel and ten classes. Takes images of shape
+    (B, in_channels, 28, 28) and returns logits of shape (B, num_classes).
     `layers` is "torch" for the library's layers or "handmade" for `models.handmade`; the parameters
     are the same. Raises `UserError` for other `layers` and for images of another shape.
     """

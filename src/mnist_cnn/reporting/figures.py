@@ -91,9 +91,7 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
     names = _names(classes, size)
     totals, correct = table.sum(axis=1), np.diag(table)
     # A correct class is a hundred times its errors: on one colour scale they would all look alike.
-    share = np.ma.masked_array(
-        100 * table / np.maximum(totals, 1)[:, None], mask=np.eye(size, dtype=bool)
-    )
+    share = np.ma.masked_array(100 * table / np.maximum(totals, 1)[:, None], mask=np.eye(size, dtype=bool))
     top = max(float(share.max()), 0.1) if size > 1 else 0.1
 
     side = 2.5 + 0.5 * size
@@ -111,9 +109,7 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
         axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
 
     tilted = max(map(len, names)) > 3
-    axes.set_xticks(
-        range(size), names, rotation=45 if tilted else 0, ha="right" if tilted else "center"
-    )
+    axes.set_xticks(range(size), names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
     axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
@@ -396,9 +392,7 @@ def _bound(values: Array) -> float:
     return bound or 1.0
 
 
-def _tiles(
-    axes: Axes, tiles: Array, columns: int, limits: tuple[float, float], cmap: str
-) -> AxesImage:
+def _tiles(axes: Axes, tiles: Array, columns: int, limits: tuple[float, float], cmap: str) -> AxesImage:
     """Draw (N, H, W) or (N, H, W, 3) in one Axes, far faster than an Axes each; return the last."""
     height, width = tiles.shape[1:3]
     right, down = width * 1.12, height * 1.12  # the gap grows with the tile

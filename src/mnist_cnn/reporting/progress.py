@@ -28,7 +28,7 @@ class Progress(L.Callback):
         self._began = time.monotonic()
         self._rate = 0.0  # images a second in the latest epoch
         self._told = 0  # epochs with their line out
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {"images": self.images, "seconds": self.seconds, "elapsed": self.elapsed}

@@ -67,9 +67,7 @@ def collect(
         for name, value in epochs.get(best_epoch, {}).items()
         if name.startswith(("train/", "val/"))
     }
-    result |= {
-        name: value for name, value in classifier.history[-1].items() if name.startswith("test/")
-    }
+    result |= {name: value for name, value in classifier.history[-1].items() if name.startswith("test/")}
     return result | {
         "epochs": trainer.current_epoch,
         "best_epoch": best_epoch,
@@ -99,9 +97,7 @@ def report(
     confidence, predicted = classifier.scores(logits).max(1)
     shown = confidence[:6] if classifier.gives_probabilities else None
     drawn = {
-        "predictions/test": figures.predictions(
-            images[:6], targets[:6], predicted[:6], shown, data.classes
-        ),
+        "predictions/test": figures.predictions(images[:6], targets[:6], predicted[:6], shown, data.classes),
         "most_wrong/test": figures.most_wrong(images, targets, predicted, confidence, data.classes),
         "confusion_matrix/test": figures.confusion_matrix(
             multiclass_confusion_matrix(predicted, targets, data.num_classes), data.classes
@@ -116,33 +112,23 @@ def report(
     write_json(run_dir / "metrics.json", metrics)
 
     if "val/acc" in metrics:
-        log.info(
-            f"best epoch: {metrics['best_epoch']}, validation accuracy {metrics['val/acc']:.2%}"
-        )
+        log.info(f"best epoch: {metrics['best_epoch']}, validation accuracy {metrics['val/acc']:.2%}")
     _say_test(metrics)
     log.info(f"run folder: {shown_path(run_dir)}")
     if isinstance(logger, RunLogger):
-        log.info(
-            f"look at it: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)"
-        )
+        log.info(f"look at it: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)")
 
 
-def report_evaluation(
-    run_dir: Path, data: ImageData, logits: Tensor, metrics: Mapping[str, float]
-) -> None:
+def report_evaluation(run_dir: Path, data: ImageData, logits: Tensor, metrics: Mapping[str, float]) -> None:
     """Write the confusion matrix, the accuracy of each class and evaluation.json, and say them."""
     assert data.test is not None
-    counts = multiclass_confusion_matrix(
-        logits.argmax(1), data.test.targets[: len(logits)], data.num_classes
-    )
+    counts = multiclass_confusion_matrix(logits.argmax(1), data.test.targets[: len(logits)], data.num_classes)
     correct, total = counts.diagonal(), counts.sum(1)
     figures.save(figures.confusion_matrix(counts, data.classes), run_dir / "confusion_matrix.png")
-    figures.save(
-        figures.class_accuracy(correct, total, data.classes), run_dir / "class_accuracy.png"
-    )
-    classes = [
-        {"class": name, "correct": int(right), "images": int(all_)}
-        for name, right, all_ in zip(data.classes, correct, total, strict=True)
+    figures.save(figures.class_accuracy(correct, total, data.classes), run_dir / "class_accuracy.png")
+    classes: list[dict[str, Any]] = [
+        {"class": name, "correct": int(right), "images": int(images)}
+        for name, right, images in zip(data.classes, correct, total, strict=True)
     ]
     values = {name: metrics[name] for name in ("test/loss", "test/acc")} | {"classes": classes}
     write_json(run_dir / "evaluation.json", values)
@@ -150,9 +136,7 @@ def report_evaluation(
     width = max(map(len, data.classes))
     for row in classes:
         share = row["correct"] / row["images"] if row["images"] else float("nan")
-        log.info(
-            f"{row['class']:>{width}}  {share:7.2%}  {row['correct']:>5} of {row['images']:>5}"
-        )
+        log.info(f"{row['class']:>{width}}  {share:7.2%}  {row['correct']:>5} of {row['images']:>5}")
     _say_test(metrics)
     log.info(f"folder: {shown_path(run_dir)}")
 

@@ -1,7 +1,7 @@
 """Everything that TensorBoard shows of a run, in the run's own folder."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from torch import Tensor, nn
-from torch.utils.tensorboard.summary import hparams as hparams_summaries
+from torch.jit._trace import TracerWarning
+from torch.utils.tensorboard import summary
 
 from mnist_cnn.data import ImageData
 from mnist_cnn.errors import UserError
@@ -23,6 +24,9 @@ from mnist_cnn.training.classifier import Classifier
 HPARAMS_METRICS = ("val/acc", "test/acc", "test/loss")
 
 PICTURED = 12  # images in the row of predictions
+
+# published without types
+_hparams: Callable[[dict[str, Any], dict[str, Any]], tuple[Any, Any, Any]] = summary.hparams
 
 
 class RunLogger(TensorBoardLogger):
@@ -35,15 +39,13 @@ class RunLogger(TensorBoardLogger):
 
     def __init__(self, run_dir: str | Path, first_epoch: int = 1) -> None:
         purge_step = first_epoch if first_epoch > 1 else None
-        super().__init__(
-            run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step
-        )
+        super().__init__(run_dir, name="", version="", default_hp_metric=False, purge_step=purge_step)
 
     @rank_zero_only
     def log_settings(self, hparams: Mapping[str, Any], config: str) -> None:
         """Write the settings: `hparams` for the HPARAMS tab, the whole `config` (YAML) as text."""
         plain = {k: v if isinstance(v, int | float) else str(v) for k, v in hparams.items()}
-        experiment, start, _ = hparams_summaries(plain, dict.fromkeys(HPARAMS_METRICS, 0))
+        experiment, start, _ = _hparams(plain, dict.fromkeys(HPARAMS_METRICS, 0))
         self._write(experiment)
         self._write(start)
         self.experiment.add_text("config", "    " + config.replace("\n", "\n    "))
@@ -60,7 +62,7 @@ class RunLogger(TensorBoardLogger):
             # SummaryWriter.add_graph is built on torch.jit.trace, which torch 2.14 deprecates
             warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
             # tracing does not record the check of the images' shape, which the graph need not show
-            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+            warnings.filterwarnings("ignore", category=TracerWarning)
             self.experiment.add_graph(network, images)
 
     @rank_zero_only
@@ -79,7 +81,7 @@ class RunLogger(TensorBoardLogger):
     @rank_zero_only
     def close(self, status: int = api_pb2.STATUS_SUCCESS) -> None:
         """Write how the run ended, for the HPARAMS tab, and close the file."""
-        _, _, end = hparams_summaries({}, {})
+        _, _, end = _hparams({}, {})
         content = end.value[0].metadata.plugin_data
         info = plugin_data_pb2.HParamsPluginData.FromString(content.content)
         info.session_end_info.status = status
@@ -134,12 +136,8 @@ class Pictures(L.Callback):
             figures.predictions(images, targets, predicted, shown, data.classes),
             epoch,
         )
-        logger.log_figure(
-            "kernels/first_convolution", figures.kernels(first.weight.detach()), epoch
-        )
-        logger.log_figure(
-            "feature_maps/layer_by_layer", figures.feature_maps(images[0], outputs), epoch
-        )
+        logger.log_figure("kernels/first_convolution", figures.kernels(first.weight.detach()), epoch)
+        logger.log_figure("feature_maps/layer_by_layer", figures.feature_maps(images[0], outputs), epoch)
         if epoch == 0:
             logger.log_graph_of(pl_module.network, batch[:1])
 

@@ -9,9 +9,10 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mnist_cnn.data.datamodule import Batch
+from mnist_cnn.errors import UserError
 from mnist_cnn.training.metrics import EpochMetrics
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -49,7 +50,7 @@ class Classifier(L.LightningModule):
     ) -> None:
         super().__init__()
         # The memory format that convolutions are fastest in, on CPUs and GPUs alike.
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.loss = loss
         self.optimizer = optimizer
         self.schedule = schedule
@@ -57,9 +58,7 @@ class Classifier(L.LightningModule):
         self.train_metrics = EpochMetrics(num_classes)
         self.val_metrics = EpochMetrics(num_classes)
         self.test_metrics = EpochMetrics(num_classes)
-        self.history: list[
-            dict[str, float]
-        ] = []  # of each epoch: "epoch", "train/loss", "val/acc", …
+        self.history: list[dict[str, float]] = []  # of each epoch: "epoch", "train/loss", "val/acc", …
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, num_classes) in float32, whatever the precision of the network."""
@@ -93,6 +92,22 @@ class Classifier(L.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train", self.train_metrics, self.current_epoch + 1)
+        if self.schedule is not None and self.schedule.monitor is not None:
+            # Lightning would do this after the epoch's checkpoint, and never for one that is resumed.
+            scheduler = self.lr_schedulers()
+            assert isinstance(scheduler, ReduceLROnPlateau)
+            scheduler.step(self._monitored(self.schedule.monitor))
+
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any | None) -> None:
+        if metric is None:  # a scheduler that watches one has had its step in on_train_epoch_end
+            scheduler.step()
+
+    def _monitored(self, name: str) -> Tensor:
+        metrics = self.trainer.callback_metrics
+        if name not in metrics:
+            known = ", ".join(sorted(set(metrics) - {"step"}))
+            raise UserError(f"scheduler.monitor={name}: this run has no such metric, it has {known}.")
+        return metrics[name]
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("val", self.val_metrics, self.current_epoch + 1)

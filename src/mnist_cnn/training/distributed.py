@@ -14,10 +14,10 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments import ClusterEnvironment
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
-from lightning.pytorch.utilities import rank_zero_only
 
 # What Lightning sets for the ranks and leaves behind; a later job would take itself for a child.
 RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -28,7 +28,7 @@ SECONDS_TO_LEAVE = 60.0
 
 def is_first_rank() -> bool:
     """Whether this process is the one that writes; also before there is a Trainer."""
-    return int(rank_zero_only.rank or 0) == 0
+    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
 
 
 class JobLauncher(_SubprocessScriptLauncher):
@@ -123,4 +123,4 @@ def cleaned_up(trainer: L.Trainer) -> Iterator[None]:
                 torch.distributed.destroy_process_group()
             for name in RANK_VARIABLES:
                 os.environ.pop(name, None)
-            rank_zero_only.rank = 0
+            rank_zero_only.rank = 0  # type: ignore[attr-defined]

@@ -1,0 +1,105 @@
+"""The explicit forward and backward of CnnNet, against autograd and the tutorial's examples."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mnist_cnn.models import CnnNet, backprop
+
+IMAGES = torch.randn(4, 1, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+TARGETS = torch.tensor([3, 0, 9, 3])
+
+
+def autograds_view(network: CnnNet, images: Tensor) -> dict[str, Tensor]:
+    """Return z of every layer, from a graph that keeps their gradients, the δ."""
+    z, x = {}, images
+    for layer in ("conv1", "conv2"):
+        z[layer] = getattr(network, layer)(x)
+        x = F.max_pool2d(F.relu(z[layer]), 2)
+    x = x.flatten(1)
+    for layer in ("fc1", "fc2", "fc3"):
+        z[layer] = getattr(network, layer)(x)
+        x = F.relu(z[layer])
+    for value in z.values():
+        value.retain_grad()
+    return z
+
+
+@pytest.fixture
+def network() -> CnnNet:
+    torch.manual_seed(2)
+    return CnnNet().double()
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "squared_error"])
+def test_a_step_is_autograds(network, loss):
+    """Every z, every δ, every gradient, and the parameters after one step of SGD."""
+    parameters = backprop.parameters_of(network)
+    kept = backprop.forward(parameters, IMAGES.numpy())
+    value, delta = getattr(backprop, loss)(kept.z["fc3"], TARGETS.numpy())
+    result = backprop.backward(parameters, kept, delta)
+    moved = backprop.sgd_step(parameters, result.gradients, lr=0.1)
+
+    z = autograds_view(network, IMAGES)
+    if loss == "cross_entropy":
+        expected = F.cross_entropy(z["fc3"], TARGETS)
+    else:
+        expected = F.mse_loss(z["fc3"], F.one_hot(TARGETS, 10).double())
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    expected.backward()
+    optimizer.step()
+
+    assert value == pytest.approx(expected.item(), abs=1e-12)
+    assert set(kept.z) == set(result.deltas) == set(z)
+    for layer in z:
+        np.testing.assert_allclose(kept.z[layer], z[layer].detach(), rtol=0, atol=1e-12)
+        np.testing.assert_allclose(result.deltas[layer], z[layer].grad, rtol=0, atol=1e-12)
+    assert set(moved) == set(network.state_dict())
+    for name, parameter in network.named_parameters():
+        np.testing.assert_allclose(result.gradients[name], parameter.grad, rtol=0, atol=1e-12)
+        np.testing.assert_allclose(moved[name], parameter.detach(), rtol=0, atol=1e-12)
+
+
+def test_precision_is_kept(network):
+    """float32 in, float32 throughout."""
+    parameters = backprop.parameters_of(network.float())
+    kept = backprop.forward(parameters, IMAGES.float().numpy())
+    result = backprop.backward(parameters, kept, backprop.cross_entropy(kept.z["fc3"], TARGETS.numpy())[1])
+    arrays = [*kept.z.values(), *result.deltas.values(), *result.gradients.values()]
+    assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
+
+
+def test_parameters_are_a_copy(network):
+    parameters = backprop.parameters_of(network)
+    parameters["fc3.bias"] += 1
+    assert not np.allclose(parameters["fc3.bias"], network.fc3.bias.detach())
+
+
+def test_example_max_pooling():
+    """Section 2.2.1: pooling finds the four places, and δ goes back to them."""
+    image = np.array([[2.0, 0, 0, 0], [0, 0, 0, 8], [0, 4, 0, 0], [0, 0, 6, 0]])[None, None]
+    delta, place = backprop.max_pool(image)
+    assert delta[0, 0].tolist() == [[2, 8], [4, 6]]
+    assert place[0, 0].tolist() == [[0, 3], [1, 2]]
+    assert backprop.upsample(delta, place).tolist() == image.tolist()
+
+
+def test_example_convolution():
+    """Section 2.2.2 in numbers: w = ((1, 2), (3, 4)), δ = ((1, 10), (100, 1000))."""
+    w = np.array([[1.0, 2.0], [3.0, 4.0]])[None, None]
+    delta = np.array([[1.0, 10.0], [100.0, 1000.0]])[None, None]
+    assert backprop.delta_before_convolution(delta, w)[0, 0].tolist() == [
+        [1, 2 + 10, 20],
+        [3 + 100, 4 + 30 + 200 + 1000, 40 + 2000],
+        [300, 400 + 3000, 4000],
+    ]
+
+
+def test_example_gradient_of_a_kernel():
+    """Section 2.2.3 in numbers: a counts to 16, and δ picks four neighbours of it."""
+    a = np.arange(1.0, 17.0).reshape(1, 1, 4, 4)
+    delta = np.array([[1.0, 10.0], [100.0, 1000.0]])[None, None]
+    sums = [[i + 10 * (i + 1) + 100 * (i + 4) + 1000 * (i + 5) for i in range(r, r + 3)] for r in (1, 5, 9)]
+    assert backprop.kernel_gradient(a, delta)[0, 0].tolist() == sums

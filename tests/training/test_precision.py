@@ -1,0 +1,36 @@
+"""The precision that `auto` stands for."""
+
+import pytest
+import torch
+
+from mnist_cnn.training.precision import native_precision
+
+
+@pytest.mark.parametrize(
+    ("features", "expected"),
+    [
+        ({"avx512_bf16": True}, "bf16-mixed"),
+        ({"avx512_bf16": False, "amx_bf16": True}, "bf16-mixed"),
+        ({"avx512_f": True, "avx512_bf16": False}, "32-true"),
+        ({}, "32-true"),
+    ],
+)
+def test_a_cpu_computes_in_bf16_where_it_has_instructions_for_it(
+    features: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    assert native_precision(torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((7, 5), "32-true"), ((8, 0), "bf16-mixed"), ((9, 0), "bf16-mixed")]
+)
+def test_a_gpu_computes_in_bf16_from_ampere_on(
+    capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert native_precision(torch.device("cuda")) == expected
+
+
+def test_any_other_device_computes_in_float32() -> None:
+    assert native_precision(torch.device("mps")) == "32-true"
