@@ -39,7 +39,8 @@ def main(config: DictConfig) -> float:
     # test
     outputs = summary.TestOutputs()
     trainer = make_trainer(options, run_dir, [outputs], None, [])
-    (metrics,) = trainer.test(classifier, data, verbose=False)
+    trainer.test(classifier, data, verbose=False)
+    metrics = classifier.history[-1]
 
     summary.report_evaluation(run_dir, data, outputs.logits, metrics)
     return metrics["test/acc"]

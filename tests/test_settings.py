@@ -13,6 +13,7 @@ GOOD: dict[str, Any] = {
     "data": {"dir": "data", "batch_size": 64, "val_size": 0, "std": 0.5},
     "optim": {"lr": 0.01, "momentum": 0.9, "betas": [0.9, 0.999]},
     "scheduler": {},
+    "callbacks": {"early_stopping": {"monitor": "train/loss"}},
     "trainer": {"max_epochs": 1, "accelerator": "auto", "devices": 1, "precision": "auto"},
 }
 
@@ -82,6 +83,21 @@ def test_every_wrong_value_is_told_at_once() -> None:
     with pytest.raises(UserError) as caught:
         check(settings, TrainSettings)
     assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "who"),
+    [
+        ("scheduler", {"monitor": "val/loss"}, "scheduler"),
+        ("callbacks", {"stop": {"monitor": "val/loss"}}, "callbacks.stop"),
+    ],
+)
+def test_watching_a_validation_that_there_is_not_is_refused(
+    section: str, value: dict[str, Any], who: str
+) -> None:
+    with pytest.raises(UserError, match=rf"data\.val_size=0 .* {who}\.monitor=val/loss .* train/loss"):
+        check(with_value(section, value), TrainSettings)
+    check(with_value(section, value) | {"data": GOOD["data"] | {"val_size": 1}}, TrainSettings)
 
 
 def test_a_value_in_a_list_is_named() -> None:

@@ -25,6 +25,8 @@ RESOLVED = "resolved"  # .hydra/resolved.yaml: a run's settings with nothing lef
 # Whether HYDRA_FULL_ERROR was the user's; handed to the processes that a job starts.
 _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
 
+_MULTIRUN = ("-m", "--multirun")
+
 Result = TypeVar("Result")
 
 # What the file system may refuse for reasons that the user can see to.
@@ -38,6 +40,15 @@ _USERS_OS_ERRORS = {
     errno.EEXIST,
     errno.ENAMETOOLONG,
 }
+
+
+def _folder_name(overrides: str) -> str:
+    """Return the overrides of a sweep's job as a name that every file system takes."""
+    return overrides.replace("/", "-")[:200]
+
+
+# Hydra asks for it in conf/train.yaml, before there is a job.
+OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 
 
 def job(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
@@ -135,7 +146,8 @@ def checkpoint_file(given: str | None) -> Path:
 
 
 def _arguments(arguments: list[str]) -> list[str]:
-    """Put the settings of the run that is to be resumed, if any, in place of the defaults."""
+    """Put -m first, where argparse wants it, and a resumed run's settings in place of the defaults."""
+    arguments = sorted(arguments, key=lambda argument: argument not in _MULTIRUN)
     resumed = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
     if not resumed or resumed[-1] in ("", "null"):
         return arguments
@@ -145,7 +157,7 @@ def _arguments(arguments: list[str]) -> list[str]:
         raise UserError(
             f"resume={run_dir} is not the folder of a run. {there or 'There is none under logs/ yet.'}"
         )
-    if {"-m", "--multirun"} & set(arguments):
+    if arguments[0] in _MULTIRUN:
         raise UserError("resume=RUN goes on with one run; leave out -m.")
     return [*_settings_of(run_dir), *arguments]
 
@@ -165,15 +177,17 @@ def _message(error: BaseException) -> str | None:
     """Return what to tell the user, or None where the error is not of the user's making."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError):
-        if error.errno not in _USERS_OS_ERRORS:
-            return None
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _hydra_message(error)
+    if isinstance(error, OSError) and error.errno in _USERS_OS_ERRORS:
         return f"cannot write {error.filename or 'the files of the run'}: {error.strerror}."
-    if not isinstance(error, HydraException | OmegaConfBaseException):
-        return None
+    return None
+
+
+def _hydra_message(error: Exception) -> str:
     if isinstance(error.__cause__, UserError):
         return str(error.__cause__)
-    message = str(error)
+    message = str(error).split("\nConfig search path:")[0]
     if isinstance(error.__cause__, OmegaConfBaseException):
         message += f"\n{error.__cause__}"
     key = re.search(r"Could not override '([\w.]+)'", message)

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import Self
 
 from mnist_cnn.errors import UserError
 
@@ -39,6 +41,7 @@ class _Optim(_Section):
 
 
 class _Scheduler(_Section):
+    monitor: str | None = None
     max_lr: Positive | None = None
     pct_start: Fraction | None = None
     T_max: Count | None = None
@@ -68,7 +71,22 @@ class TrainSettings(_Section):
     data: _Data
     optim: _Optim
     scheduler: _Scheduler
+    callbacks: dict[str, Any]
     trainer: _Trainer
+
+    @model_validator(mode="after")
+    def _has_what_it_watches(self) -> Self:
+        watched = {"scheduler": self.scheduler.monitor}
+        for name, callback in self.callbacks.items():
+            watched[f"callbacks.{name}"] = callback.get("monitor")
+        for who, metric in watched.items():
+            if self.data.val_size == 0 and metric and metric.startswith("val/"):
+                raise PydanticCustomError(
+                    "no_validation",
+                    f"data.val_size=0 leaves no validation images, but {who}.monitor={metric} needs them: "
+                    f"keep some, or watch {metric.replace('val/', 'train/')} with {who}.monitor.",
+                )
+        return self
 
 
 class _EvaluateData(_Section):
@@ -97,6 +115,8 @@ def check(settings: Mapping[str, Any], schema: type[_Section]) -> None:
         # A value that may be of several types gives one problem for each of them.
         wrong: dict[str, list[str]] = {}
         for problem in error.errors(include_url=False):
+            if not problem["loc"]:  # about several settings together, in full
+                raise UserError(problem["msg"]) from None
             key, value = _setting(settings, problem["loc"])
             said = problem["msg"].removeprefix("Input ")
             wrong.setdefault(f"{key}={value}", []).append(said)

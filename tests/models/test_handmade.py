@@ -16,7 +16,9 @@ from mnist_cnn.models import CnnNet, SimpleCNN, handmade
 
 REPOSITORY = Path(__file__).parents[2]
 
-few = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+few = settings(
+    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -76,19 +78,21 @@ formats = st.sampled_from([torch.contiguous_format, torch.channels_last])
 
 
 @few
-@given(images, st.integers(1, 12), pairs, pairs, paddings, st.booleans(), formats)
-def test_conv2d_is_torchs(shape, kernels, window, stride, padding, with_bias, memory_format):
+@given(images, st.integers(1, 12), pairs, pairs, paddings, st.booleans(), formats, st.booleans())
+def test_conv2d_is_torchs(shape, kernels, window, stride, padding, with_bias, memory_format, in_pieces):
     assume(all(n + 2 * pad >= p for n, pad, p in zip(shape[2:], padding, window, strict=True)))
     image = random(*shape).contiguous(memory_format=memory_format)
     weight = random(kernels, shape[1], *window, seed=1)
     bias = [random(kernels, seed=2)] if with_bias else []
-    assert_same(
-        lambda a, w, *b: handmade.conv2d(a, w, *b, stride=stride, padding=padding),
-        lambda a, w, *b: F.conv2d(a, w, *b, stride=stride, padding=padding),
-        image,
-        weight,
-        *bias,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(handmade, "PIECE", 1 if in_pieces else handmade.PIECE)
+        assert_same(
+            lambda a, w, *b: handmade.conv2d(a, w, *b, stride=stride, padding=padding),
+            lambda a, w, *b: F.conv2d(a, w, *b, stride=stride, padding=padding),
+            image,
+            weight,
+            *bias,
+        )
 
 
 @few
@@ -295,8 +299,8 @@ def test_autocast_follows_torch(network):
         assert (logits.dtype, loss.dtype) == (torch.bfloat16, torch.float32)
         loss.backward()
         assert all(parameter.grad.dtype == torch.float32 for parameter in net.parameters())
-        pairs_of = zip(net.parameters(), exact.parameters(), strict=True)
-        errors.append([((mine.grad - true.grad).norm() / true.grad.norm()).item() for mine, true in pairs_of])
+        both = zip(net.parameters(), exact.parameters(), strict=True)
+        errors.append([((mine.grad - true.grad).norm() / true.grad.norm()).item() for mine, true in both])
     for theirs, mine in zip(*errors, strict=True):
         assert mine < 1.5 * theirs
 

@@ -1,8 +1,8 @@
 """The layers and losses by hand: forward and backward from the tutorial's formulas (section 2).
 
 Autograd only chains the pieces together; what each of them computes, in either direction, stands
-here. Three plain functions carry the convolution: `correlate` slides a kernel over an image, and
-forward, `conv2d_delta` and `conv2d_kernel_gradient` are one call of it each. `upsample_max` and
+here. `correlate`, which slides kernels over images, carries the convolution: the forward pass,
+`conv2d_delta` and `conv2d_kernel_gradient` are one call of it each. `upsample_max` and
 `upsample_average` carry the pooling.
 
 Shapes: B images in a batch, C channels in, N kernels (channels out), H x W pixels in, I x J pixels
@@ -26,6 +26,10 @@ Size = int | tuple[int, ...]  # one number for both directions, or (vertical, ho
 # time, and CnnNet with its 6 kernels a fifth less a training step. SimpleCNN has 32 and 64.
 FEW_KERNELS = 10
 
+# So many numbers at once are copied out of the windows: 2 MB in float32, which stay in the cache until
+# they are multiplied, where those of a whole batch are 10 to 100 MB. 15 % less a step of SimpleCNN.
+PIECE = 2**19
+
 
 # --- Convolution ---------------------------------------------------------------------------------
 
@@ -37,18 +41,28 @@ def correlate(x: Tensor, w: Tensor, stride: Pair = (1, 1), dilation: Pair = (1, 
 
     x (B, C, H, W), w (N, C, P, Q) -> (B, N, I, J). Section 2.2.2, the forward example.
     """
-    if x.stride(1) != 1:
-        # channels last in memory, so that gathering the windows copies long runs of numbers
+    sums_outermost = x.stride(1) != 1 and 1 in (x.stride(0), x.shape[0])
+    if x.stride(1) != 1 and not sums_outermost:
         x = x.contiguous(memory_format=torch.channels_last)
     height, width = (d * (n - 1) + 1 for d, n in zip(dilation, w.shape[2:], strict=True))
     windows = x.unfold(2, height, stride[0]).unfold(3, width, stride[1])  # a view of x, no copy
     windows = windows[..., :: dilation[0], :: dilation[1]]  # (B, C, I, J, P, Q)
-    rows = windows.permute(0, 2, 3, 4, 5, 1).flatten(3)  # (B, I, J, P·Q·C), copied: a row a window
+
+    # What is left is one product of two matrices, for which the windows are copied, piece by piece, in
+    # the order that they have in memory: copied in another order they cost more than the product.
+    if sums_outermost:  # as in a gradient of kernels, where images and channels have changed places
+        windows = windows.permute(1, 4, 5, 2, 3, 0)  # (C, P, Q, I, J, B)
+        kernels = w.permute(1, 2, 3, 0)  # (C, P, Q, N)
+        pieces = zip(_pieces(windows, windows), _pieces(kernels, windows), strict=True)
+        z = torch.stack([a.flatten(3).flatten(0, 2).T @ k.flatten(0, 2) for a, k in pieces]).sum(0)
+        return z.view(*windows.shape[3:], -1).permute(2, 3, 0, 1)  # (I·J·B, N) -> (B, N, I, J)
+    windows = windows.permute(0, 2, 3, 4, 5, 1)  # (B, I, J, P, Q, C)
     kernels = w.permute(0, 2, 3, 1).flatten(1)  # (N, P·Q·C)
+    rows = (piece.flatten(3) for piece in _pieces(windows, windows))
     if len(kernels) < FEW_KERNELS:
-        z = kernels @ rows.flatten(0, 2).T  # (N, B·I·J)
-        return z.view(-1, *rows.shape[:3]).transpose(0, 1)  # (B, N, I, J)
-    return (rows @ kernels.T).permute(0, 3, 1, 2)  # (B, N, I, J)
+        z = torch.cat([kernels @ r.flatten(0, 2).T for r in rows], dim=1)  # (N, B·I·J)
+        return z.view(-1, *windows.shape[:3]).transpose(0, 1)  # (B, N, I, J)
+    return torch.cat([r @ kernels.T for r in rows]).permute(0, 3, 1, 2)  # (B, N, I, J)
 
 
 def rot180(w: Tensor) -> Tensor:
@@ -220,11 +234,12 @@ class _MaxPooling(Function):
         ctx.image, ctx.window, ctx.stride, ctx.padding = image.shape[2:], window, stride, padding
         pixels = _pixels(_pad(image, padding, value=-torch.inf), window, stride)
         largest = next(pixels).clone()
-        place = torch.zeros_like(largest, dtype=torch.int32)
+        place = torch.zeros_like(largest, dtype=torch.int16)
         for number, pixel in enumerate(pixels, start=1):
             # numbers only grow, so the later of two winners is the larger of two numbers
-            place = torch.maximum(place, (pixel > largest).int().mul_(number))
-            largest = torch.maximum(largest, pixel)
+            larger = torch.maximum(largest, pixel)
+            place = torch.maximum(place, (larger > largest).to(place.dtype).mul_(number))
+            largest = larger
         ctx.save_for_backward(place)
         return largest
 
@@ -474,6 +489,13 @@ def _log_softmax(logits: Tensor) -> Tensor:
     """Return log p (B, K); the largest logit is taken off first, as exp() of it could overflow."""
     shifted = logits - logits.amax(1, keepdim=True)
     return shifted - shifted.exp().sum(1, keepdim=True).log()
+
+
+def _pieces(x: Tensor, windows: Tensor) -> tuple[Tensor, ...]:
+    """Split x along its first dimension so that the same part of the windows has about `PIECE` numbers."""
+    if torch.compiler.is_compiling():
+        return (x,)  # an exported network takes batches of any size
+    return torch.split(x, max(1, PIECE // max(1, windows[:1].numel())))
 
 
 def _pair(size: Size) -> Pair:

@@ -1,6 +1,8 @@
 """What a training says while it runs: a bar in a terminal, and one line an epoch everywhere."""
 
 import logging
+import os
+import shlex
 import time
 from typing import Any
 
@@ -102,6 +104,8 @@ class Progress(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         self._close_bar()
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            log.info("interrupted; go on with: python train.py " + resume_argument(trainer.default_root_dir))
 
     def _close_bar(self) -> None:
         if self._bar is not None:
@@ -123,6 +127,11 @@ class Progress(L.Callback):
         parts.append(f"{self._rate:,.0f} images/s")
         if trainer.is_global_zero:
             log.info("   ".join(parts))
+
+
+def resume_argument(run_dir: str) -> str:
+    """Return what goes on with the run in `run_dir`, quoted for a shell."""
+    return shlex.quote(f"resume={os.path.relpath(run_dir)}")
 
 
 def choices(trainer: L.Trainer, classifier: L.LightningModule) -> dict[str, str]:

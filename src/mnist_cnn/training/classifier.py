@@ -122,7 +122,8 @@ class Classifier(L.LightningModule):
         self.log_dict(values | {"step": float(epoch)}, sync_dist=True)
         if not self.history or self.history[-1]["epoch"] != epoch:
             self.history.append({"epoch": epoch})
-        self.history[-1] |= {name: float(value) for name, value in values.items()}
+        # float32 has seven digits; more of them would be the noise of writing it as a decimal
+        self.history[-1] |= {name: float(f"{float(value):.7g}") for name, value in values.items()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         assert self.optimizer is not None, "built for evaluation only"

@@ -19,5 +19,7 @@ def silence() -> None:
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
     # Lightning recommends worker processes; batches from memory are faster without (data.datamodule)
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
+    # Lightning doubts that a run without validation images is meant
+    warnings.filterwarnings("ignore", message=r"Total length of `list` across ranks is zero")
     # Lightning finds last.ckpt of the run that is being resumed, which is what resuming means
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
