@@ -16,6 +16,7 @@ from mnist_cnn import commands, settings
 @commands.job
 def main(config: DictConfig) -> float | None:
     """Run one job and return its objective, the best validation accuracy (None without validation)."""
+    commands.add_overrides_to_hparams(config)
     plain = commands.plain(config)
     settings.check(plain, settings.TrainSettings)  # before the imports, which take seconds
 

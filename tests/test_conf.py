@@ -28,7 +28,7 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
 
 
 def test_no_group_is_left_out_of_the_tests() -> None:
-    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {*GROUPS, "hydra"}
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == {*GROUPS, "hydra", "loss_optim"}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -107,3 +107,12 @@ def test_the_defaults_are_the_tutorials_but_for_the_validation_split() -> None:
 def test_lenet_mse_is_the_tutorials_third_section() -> None:
     config = composed("experiment=lenet_mse")
     assert (config.hparams.model, config.hparams.loss, config.hparams.optim) == ("cnnnet", "mse", "sgd")
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "loss_optim").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_value_for_two_choices_together_gives_way_to_the_command_line(path: Path) -> None:
+    loss, optim = path.stem.split("_")
+    together = composed(f"loss={loss}", f"optim={optim}")
+    assert together.optim.lr == yaml.safe_load(path.read_text())["lr"]
+    assert together.optim.lr != composed("loss=ce", f"optim={optim}").optim.lr
+    assert composed(f"loss={loss}", f"optim={optim}", "optim.lr=0.7").optim.lr == 0.7

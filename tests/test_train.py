@@ -151,8 +151,9 @@ def test_a_sweep_goes_through_every_combination_each_in_its_own_folder(
 
 
 def test_a_killed_run_goes_on_as_if_it_had_not_been(train: Command, mnist: Path, tmp_path: Path) -> None:
-    arguments = [*SHORT, "trainer.max_epochs=6", "scheduler=onecycle", "seed=3"]
-    whole, killed = tmp_path / "whole, of 6 epochs", tmp_path / "killed"
+    # long enough that the kill comes in the middle
+    arguments = [*SHORT, "trainer.limit_train_batches=150", "trainer.max_epochs=6", "scheduler=onecycle"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed,optim=sgd"
     train(*arguments, f"hydra.run.dir='{whole}'")
 
     process = subprocess.Popen(
@@ -160,7 +161,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(train: Command, mnist: Path,
             sys.executable,
             str(REPOSITORY / "train.py"),
             *arguments,
-            f"hydra.run.dir={killed}",
+            f"hydra.run.dir='{killed}'",
             f"data.dir={mnist}",
         ],
         cwd=tmp_path,
@@ -282,7 +283,7 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
     assert processes_of(tmp_path) == []
 
     # every test image was counted, once
-    done = command("evaluate.py", f"ckpt='{jobs[0]}/checkpoints/best.ckpt'", CPU)
+    done = command("evaluate.py", f"ckpt={jobs[0]}/checkpoints/best.ckpt", CPU)
     evaluated = json.loads((only_run(tmp_path, "evaluations") / "evaluation.json").read_text())
     trained = json.loads((jobs[0] / "metrics.json").read_text())
     assert evaluated["test/acc"] == trained["test/acc"]

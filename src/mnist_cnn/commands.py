@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.errors import UserError
@@ -100,6 +100,19 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()}
 
 
+def add_overrides_to_hparams(config: DictConfig) -> None:
+    """Add to `config.hparams` what else was set on the command line, so that what was swept is there."""
+    hparams = OmegaConf.to_container(config.hparams, resolve=False)
+    assert isinstance(hparams, dict)
+    there = {str(value).strip("${}") for value in hparams.values()} | {"data.dir", "resume"}
+    for override in HydraConfig.get().overrides.task:
+        key = override.split("=")[0].lstrip("+~")
+        value = OmegaConf.select(config, key)
+        if "." in key and key not in there and isinstance(value, str | int | float | bool):
+            with open_dict(config.hparams):
+                config.hparams[key] = value
+
+
 def save_resolved(config: DictConfig, run_dir: Path) -> None:
     """Write the settings of the job that is running such that `train_command` runs the same again.
 
@@ -128,12 +141,16 @@ def train_command(run_dir: Path) -> list[str]:
 
 def _settings_of(run_dir: Path) -> list[str]:
     run_dir = run_dir.absolute()
-    quoted = str(run_dir).replace("\\", "\\\\").replace("'", "\\'")  # for Hydra, not for a shell
     return [
         *("--config-path", str(run_dir / ".hydra")),
         *("--config-name", RESOLVED),
-        f"hydra.run.dir='{quoted}'",
+        f"hydra.run.dir={_quoted(str(run_dir))}",
     ]
+
+
+def _quoted(value: str) -> str:
+    """Quote a value for Hydra, to which the commas and equal signs of a job's folder mean something."""
+    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def checkpoint_file(given: str | None) -> Path:
@@ -146,12 +163,21 @@ def checkpoint_file(given: str | None) -> Path:
 
 
 def _arguments(arguments: list[str]) -> list[str]:
-    """Put -m first, where argparse wants it, and a resumed run's settings in place of the defaults."""
+    """Return the command line such that Hydra takes it.
+
+    -m comes first, where argparse wants it; paths as a shell completes them are quoted; and the settings
+    of a run to be resumed take the place of the defaults.
+    """
     arguments = sorted(arguments, key=lambda argument: argument not in _MULTIRUN)
-    resumed = [a.removeprefix("resume=") for a in arguments if a.startswith("resume=")]
-    if not resumed or resumed[-1] in ("", "null"):
+    paths = {}
+    for place, argument in enumerate(arguments):
+        key, _, value = argument.partition("=")
+        if key in ("resume", "ckpt") and value not in ("", "null"):
+            paths[key] = value.strip("'\"")
+            arguments[place] = f"{key}={_quoted(paths[key])}"
+    if "resume" not in paths:
         return arguments
-    run_dir = Path(resumed[-1])
+    run_dir = Path(paths["resume"])
     if not (run_dir / ".hydra" / f"{RESOLVED}.yaml").is_file():
         there = _latest(".hydra", f"{RESOLVED}.yaml")
         raise UserError(

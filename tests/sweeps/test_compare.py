@@ -16,7 +16,7 @@ def add_run(folder: Path, lr: float, seed: int, acc: float, **more: float) -> No
         "seed": seed,
         "optim": {"lr": lr, "_target_": "torch.optim.SGD"},
         "hydra": {"x": seed},
-        "hparams": {"seed": seed},
+        "hparams": {"seed": seed, "optim": "sgd", "lr": lr},
     }
     OmegaConf.save(OmegaConf.create(config), folder / ".hydra" / "resolved.yaml")
     metrics = {"val/acc": acc, "test/acc": acc - 0.01, "test/loss": 0.5, "seconds": 2.0} | more
@@ -29,7 +29,7 @@ def test_runs_that_differ_in_their_seed_only_are_one_row_and_the_best_comes_firs
     add_run(tmp_path / "alone", lr=0.2, seed=0, acc=0.98)
     lines = table(group(find_runs([tmp_path]))).splitlines()
     cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
-    assert cells[0][:4] == ["optim.lr", "n", "val/acc", "test/acc"]
+    assert cells[0][:4] == ["lr", "n", "val/acc", "test/acc"]
     assert cells[2][:4] == ["0.2", "1", "98.00%", "97.00%"]
     assert cells[3][:4] == ["0.1", "3", "96.00 ± 1.00%", "95.00 ± 1.00%"]
     assert len({len(line) for line in lines}) == 1
@@ -47,7 +47,7 @@ def test_runs_without_validation_come_last(tmp_path: Path) -> None:
     add_run(tmp_path / "a", lr=0.1, seed=0, acc=0.5)
     add_run(tmp_path / "b", lr=0.2, seed=0, acc=0.9)
     (tmp_path / "b" / "metrics.json").write_text('{"test/acc": 0.9}')
-    assert [one.settings["optim.lr"] for one in group(find_runs([tmp_path]))] == [0.1, 0.2]
+    assert [one.choices["lr"] for one in group(find_runs([tmp_path]))] == [0.1, 0.2]
 
 
 def test_nothing_to_compare_is_told(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Everything that TensorBoard shows of a run, in the run's own folder."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from mnist_cnn.training.classifier import Classifier
 
 # The columns of the HPARAMS tab beside the settings; their values are the scalars of that name.
 HPARAMS_METRICS = ("val/acc", "test/acc", "test/loss")
+
+# The tab opens with five columns, of those that are said to differ and then by the alphabet. Beside these
+# it is the settings given on the command line, which have a dot in their names.
+SHOWN_FIRST = ("model", "optim", "loss", "lr")
 
 PICTURED = 12  # images in the row of predictions
 
@@ -46,6 +51,9 @@ class RunLogger(TensorBoardLogger):
         """Write the settings: `hparams` for the HPARAMS tab, the whole `config` (YAML) as text."""
         plain = {k: v if isinstance(v, int | float) else str(v) for k, v in hparams.items()}
         experiment, start, _ = _hparams(plain, dict.fromkeys(HPARAMS_METRICS, 0))
+        with _plugin_data(experiment) as data:
+            for info in data.experiment.hparam_infos:
+                info.differs = info.name in SHOWN_FIRST or "." in info.name
         self._write(experiment)
         self._write(start)
         self.experiment.add_text("config", "    " + config.replace("\n", "\n    "))
@@ -82,15 +90,22 @@ class RunLogger(TensorBoardLogger):
     def close(self, status: int = api_pb2.STATUS_SUCCESS) -> None:
         """Write how the run ended, for the HPARAMS tab, and close the file."""
         _, _, end = _hparams({}, {})
-        content = end.value[0].metadata.plugin_data
-        info = plugin_data_pb2.HParamsPluginData.FromString(content.content)
-        info.session_end_info.status = status
-        content.content = info.SerializeToString()
+        with _plugin_data(end) as data:
+            data.session_end_info.status = status
         self._write(end)
         self.experiment.close()
 
     def _write(self, summary: Any) -> None:
         self.experiment._get_file_writer().add_summary(summary)
+
+
+@contextmanager
+def _plugin_data(summary: Any) -> Iterator[Any]:
+    """Give the message that an HPARAMS summary carries, and put it back as it was changed."""
+    carrier = summary.value[0].metadata.plugin_data
+    data = plugin_data_pb2.HParamsPluginData.FromString(carrier.content)
+    yield data
+    carrier.content = data.SerializeToString()
 
 
 class Pictures(L.Callback):

@@ -16,18 +16,19 @@ METRICS = ("val/acc", "test/acc", "test/loss", "images_per_second", "seconds")
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its settings, flat by dotted key, and its metrics.json."""
+    """A finished run: its settings as text, but for the seed; what it is told apart by; metrics.json."""
 
     folder: Path
-    settings: Mapping[str, Any]
+    settings: str
+    hparams: Mapping[str, Any]
     metrics: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Group:
-    """The runs that differ in nothing but their seed, and the settings that tell them from others."""
+    """The runs that differ in nothing but their seed, and what tells them from the others."""
 
-    settings: Mapping[str, Any]
+    choices: Mapping[str, Any]
     runs: Sequence[Run]
 
     def values(self, metric: str) -> list[float]:
@@ -43,9 +44,9 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
         if settings.is_file():
             config = OmegaConf.to_container(OmegaConf.load(settings))
             assert isinstance(config, dict)
-            for name in ("hydra", "hparams", "resume"):
-                config.pop(name, None)
-            runs.append(Run(metrics.parent, dict(_flat(config)), json.loads(metrics.read_text())))
+            hparams = config.pop("hparams")
+            same = {key: value for key, value in config.items() if key not in ("seed", "resume", "hydra")}
+            runs.append(Run(metrics.parent, str(same), hparams, json.loads(metrics.read_text())))
     if not runs:
         raise UserError(f"There is no finished run below {', '.join(map(str, folders))}.")
     return runs
@@ -56,23 +57,23 @@ def group(runs: Sequence[Run]) -> list[Group]:
 
     Groups without a validation split are ordered after the others, by their folders' names.
     """
-    keys = {key for run in runs for key in run.settings} - {"seed"}
-    differing = sorted(key for key in keys if len({str(run.settings.get(key)) for run in runs}) > 1)
+    keys = dict.fromkeys(key for run in runs for key in run.hparams if key != "seed")
+    differing = [key for key in keys if len({run.hparams.get(key) for run in runs}) > 1]
     found: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(str([run.settings.get(key) for key in differing]), []).append(run)
+        found.setdefault(run.settings, []).append(run)
     groups = [
-        Group({key: alike[0].settings.get(key) for key in differing}, alike) for alike in found.values()
+        Group({key: alike[0].hparams.get(key, "") for key in differing}, alike) for alike in found.values()
     ]
     return sorted(groups, key=lambda one: -statistics.fmean(one.values("val/acc") or [0.0]))
 
 
 def table(groups: Sequence[Group]) -> str:
     """Return the groups as a Markdown table: n, the settings that differ, mean ± standard deviation."""
-    settings = list(groups[0].settings)
-    rows = [[*settings, "n", *METRICS]]
+    choices = list(groups[0].choices)
+    rows = [[*choices, "n", *METRICS]]
     for one in groups:
-        row = [_short(one.settings[key]) for key in settings]
+        row = [str(one.choices[key]) for key in choices]
         rows.append([*row, str(len(one.runs)), *(_summary(metric, one.values(metric)) for metric in METRICS)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
@@ -89,16 +90,3 @@ def _summary(metric: str, values: list[float]) -> str:
     if len(values) == 1:
         return mean + unit
     return f"{mean} ± {statistics.stdev(values) * scale:{form}}{unit}"
-
-
-def _short(value: Any) -> str:
-    # of a _target_ the last name tells; all of it would fill the terminal
-    return value.rsplit(".", 1)[-1] if isinstance(value, str) else str(value)
-
-
-def _flat(settings: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
