@@ -1,6 +1,10 @@
 """What several tests need: the data, small stand-ins for it, and the commands as a user types them."""
 
 import os
+
+# Tests run two at a time. With as many threads as cores each, they would mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import subprocess
 import sys
 from collections.abc import Callable

@@ -17,6 +17,8 @@ from mnist_cnn.models import CnnNet, SimpleCNN
 from mnist_cnn.reporting.tensorboard import RunLogger, layer_outputs
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.xdist_group("tensorboard")  # one server for all of them
+
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
