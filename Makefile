@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install data train test lint sweep tensorboard bench clean
+.PHONY: help install data train test lint sweep tensorboard notebooks bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,9 @@ sweep: $(STAMP) ## the twelve combinations of network, optimizer and loss, two e
 
 tensorboard: $(STAMP) ## all runs and sweeps, at http://localhost:6006
 	@$(BIN)/tensorboard --logdir logs $(ARGS)
+
+notebooks: $(STAMP) ## run the notebooks and write them as HTML to logs/notebooks
+	@$(BIN)/jupyter nbconvert --log-level=ERROR --execute --to html --output-dir logs/notebooks notebooks/*.ipynb
 
 bench: $(STAMP) ## this repository's training against the tutorial's loop, images a second
 	@$(BIN)/python -m benchmarks.training $(ARGS)

@@ -127,7 +127,7 @@ def test_help_is_this_projects_and_lists_every_group(command: Command) -> None:
         "Train a small CNN on MNIST",
         "model: cnnnet, simple",
         "optim: adam, adamw, nesterov, rmsprop, sgd",
-        "loss: ce, mse",
+        "loss: ce, ce_handmade, mse, mse_handmade",
         "scheduler: cosine, none, onecycle, plateau, step",
         "trainer: auto, cpu, ddp, gpu, smoke",
     ):

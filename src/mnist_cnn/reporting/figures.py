@@ -216,14 +216,14 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> Figure:
     """
     figure = _figure(10, 4)
     left, right = figure.subplots(1, 2)
-    losses = _curves(left, history, "loss", best=min, scale=1, form="{:.4f}")
+    losses = _curves(left, history, "loss", best=min, scale=1, form="{:.4f}", corner="upper right")
     if losses and max(losses) > 10 * min(losses) > 0:  # else late epochs are one flat line
         left.set_yscale("log")
         left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         left.yaxis.set_major_formatter("{x:g}")
         left.yaxis.set_minor_formatter(NullFormatter())
     left.set(title="Loss", xlabel="Epoch")
-    accuracies = _curves(right, history, "acc", best=max, scale=100, form="{:.2f}%")
+    accuracies = _curves(right, history, "acc", best=max, scale=100, form="{:.2f}%", corner="lower right")
     if accuracies:
         margin = max(0.05 * (100 - min(accuracies)), 0.05)
         right.set_ylim(min(accuracies) - margin, 100 + margin)
@@ -433,6 +433,7 @@ def _curves(
     best: Callable[[Sequence[float]], float],
     scale: float,
     form: str,
+    corner: str,  # the one that such a curve leaves free
 ) -> list[float]:
     """Draw the training and validation curve of a metric; return all values drawn."""
     drawn: list[float] = []
@@ -450,7 +451,7 @@ def _curves(
     if not drawn:
         _message(axes, "No values")
         return drawn
-    axes.legend()
+    axes.legend(loc=corner)
     axes.grid(which="both", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
