@@ -33,7 +33,7 @@ def main(config: DictConfig) -> float:
     trained = classifier.config
     data_settings = trained["data"] | {k: v for k, v in plain["data"].items() if v is not None}
     data = checkpoints.build(data_settings, ImageData, image_size=classifier.network.image_size)
-    options = plain["trainer"]
+    options = plain["trainer"] | {"devices": 1}
     options["precision"] = options["precision"] or trained["trainer"]["precision"]
 
     # test

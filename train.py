@@ -33,6 +33,7 @@ def main(config: DictConfig) -> float | None:
     noise.silence()
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if distributed.is_first_rank():
+        commands.refuse_to_overwrite(run_dir, config.resume)
         commands.save_resolved(config, run_dir)
     resumed = checkpoints.latest(run_dir) if config.resume else None
 
@@ -46,6 +47,9 @@ def main(config: DictConfig) -> float | None:
     if config.scheduler:
         factory = dict(config.scheduler)
         when = {name: factory.pop(name) for name in ("interval", "monitor") if name in factory}
+        when["whole_run"] = factory.get("total_steps") == "auto"
+        if when["whole_run"]:
+            del factory["total_steps"]
         schedule = Schedule(instantiate(factory), **when)
     loss, optimizer = instantiate(config.loss), instantiate(config.optim)
     classifier = Classifier(network, loss, data.num_classes, optimizer, schedule, plain)
@@ -54,9 +58,11 @@ def main(config: DictConfig) -> float | None:
     logger = None
     if config.logger:
         logger = instantiate(config.logger, run_dir, first_epoch=resumed.epochs + 1 if resumed else 1)
-    checkpoint = checkpoints.checkpoint_callback(run_dir, bool(data.val_size))
+    has_validation = data.val_size > 0 and config.trainer.limit_val_batches != 0
+    keep = checkpoints.checkpoint_callbacks(run_dir, has_validation)
     progress, outputs = Progress(), summary.TestOutputs()
-    callbacks = [*instantiate(config.callbacks).values(), progress, outputs, checkpoint]
+    chosen = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
+    callbacks = [*chosen, progress, outputs, *keep]
     command = commands.train_command(run_dir)
     trainer = make_trainer(plain["trainer"], run_dir, callbacks, logger, command)
 
@@ -67,7 +73,7 @@ def main(config: DictConfig) -> float | None:
         trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
 
         # test: once, with the weights that validation chose
-        best_epoch = checkpoints.restore(classifier, checkpoint)
+        best_epoch = checkpoints.restore(classifier, keep[0])
         trainer.test(classifier, data, verbose=False)
 
         # report

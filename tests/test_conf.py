@@ -78,8 +78,8 @@ def test_an_optimizer_is_what_its_name_says(name: str, kind: type, options: dict
 def test_a_schedule_brings_the_learning_rate_down(name: str) -> None:
     config = composed(f"scheduler={name}", "trainer.max_epochs=20").scheduler
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
-    options = {key: value for key, value in config.items() if key not in ("interval", "monitor")}
-    length = {"total_steps": 20} if config.interval == "step" else {}
+    options = {k: v for k, v in config.items() if k not in ("interval", "monitor", "total_steps")}
+    length = {"total_steps": 20} if config.get("total_steps") == "auto" else {}
     scheduler = instantiate(options)(optimizer, **length)
     for _ in range(19):
         optimizer.step()
@@ -111,8 +111,16 @@ def test_lenet_mse_is_the_tutorials_third_section() -> None:
 
 @pytest.mark.parametrize("path", sorted((CONF / "loss_optim").glob("*.yaml")), ids=lambda path: path.stem)
 def test_a_value_for_two_choices_together_gives_way_to_the_command_line(path: Path) -> None:
-    loss, optim = path.stem.split("_")
+    loss, optim = path.stem.rsplit("_", 1)
     together = composed(f"loss={loss}", f"optim={optim}")
     assert together.optim.lr == yaml.safe_load(path.read_text())["lr"]
     assert together.optim.lr != composed("loss=ce", f"optim={optim}").optim.lr
     assert composed(f"loss={loss}", f"optim={optim}", "optim.lr=0.7").optim.lr == 0.7
+
+
+@pytest.mark.parametrize("optim", ["sgd", "nesterov", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("loss", ["ce", "mse"])
+def test_a_handmade_loss_is_trained_like_the_librarys(loss: str, optim: str) -> None:
+    assert composed(f"loss={loss}", f"optim={optim}").optim == (
+        composed(f"loss={loss}_handmade", f"optim={optim}").optim
+    )

@@ -84,6 +84,35 @@ def test_a_full_disk_is_told(command: Command, tmp_path: Path, mnist: Path) -> N
     assert "Traceback" not in done.stderr
 
 
+def test_clipping_the_gradients_as_that_message_advises_works(command: Command, mnist: Path) -> None:
+    common = (
+        "trainer=smoke",
+        "trainer.accelerator=cpu",
+        "trainer.gradient_clip_val=0.1",
+        f"data.dir={mnist}",
+    )
+    for algorithm in ("norm", "value"):
+        done = command("train.py", *common, f"trainer.gradient_clip_algorithm={algorithm}")
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["trainer.precision=bf15"], "bf15"),
+        (["+trainer.foo=1"], "foo"),
+        (["trainer.devices=2", "trainer.strategy=ddp_spawn"], "trainer.strategy=ddp_spawn"),
+    ],
+)
+def test_what_the_trainer_refuses_is_told(
+    arguments: list[str], said: str, command: Command, mnist: Path
+) -> None:
+    done = command("train.py", "trainer.accelerator=cpu", f"data.dir={mnist}", *arguments)
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_a_gpu_that_is_not_there_is_told_with_what_is(command: Command, mnist: Path) -> None:
     done = command("train.py", "trainer=gpu", f"data.dir={mnist}", CUDA_VISIBLE_DEVICES="")
     if sys.platform == "darwin" and done.returncode == 0:

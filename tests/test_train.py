@@ -66,6 +66,7 @@ def test_a_run_says_what_it_does_and_leaves_everything_in_its_folder(train: Comm
     assert "tensorboard --logdir logs" in done.stdout
     # no bar outside a terminal, no warning, tip or deprecation
     assert done.stderr == ""
+    assert load(run_dir / "checkpoints" / "last.ckpt")["epoch"] == 1
 
     names = {str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file()}
     assert names - {name for name in names if name.startswith("events.out.tfevents")} == {
@@ -150,7 +151,9 @@ def test_a_sweep_goes_through_every_combination_each_in_its_own_folder(
         assert (job / "metrics.csv").read_text().count("\n") == 2
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(train: Command, mnist: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_as_if_it_had_not_been(
+    train: Command, command: Command, mnist: Path, tmp_path: Path
+) -> None:
     # long enough that the kill comes in the middle
     arguments = [*SHORT, "trainer.limit_train_batches=150", "trainer.max_epochs=6", "scheduler=onecycle"]
     whole, killed = tmp_path / "whole", tmp_path / "killed,optim=sgd"
@@ -177,6 +180,14 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(train: Command, mnist: Path,
     assert process.wait() == -signal.SIGKILL
     assert not (killed / "metrics.json").exists()
     assert load(killed / "checkpoints" / "last.ckpt")["epoch"] < 5
+
+    refused = command("train.py", f"resume={killed}", "optim.lr=0.5")
+    assert refused.returncode == 1
+    assert "optim.lr cannot be changed" in refused.stderr
+    refused = command("train.py", f"resume={killed}", "trainer.max_epochs=7")
+    assert "planned to its end" in refused.stderr
+    refused = command("train.py", f"hydra.run.dir='{killed}'", f"data.dir={mnist}", *SHORT)
+    assert "holds a run already" in refused.stderr
 
     done = train(f"resume={killed}")
     assert "resumed    after epoch" in done.stdout

@@ -3,6 +3,7 @@
 import difflib
 import errno
 import functools
+import logging
 import os
 import re
 import sys
@@ -29,6 +30,14 @@ _MULTIRUN = ("-m", "--multirun")
 
 Result = TypeVar("Result")
 
+# What a resumed run may be told anew: where and how long it runs, not what it learns.
+_CHANGEABLE = (
+    *("resume", "data.dir", "hydra.", "trainer.max_epochs", "trainer.accelerator", "trainer.devices"),
+    *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.max_time"),
+)
+
+log = logging.getLogger(__name__)
+
 # What the file system may refuse for reasons that the user can see to.
 _USERS_OS_ERRORS = {
     errno.EACCES,
@@ -54,7 +63,7 @@ OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 def job(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
     """Make a job that is run on its own end at a user's mistake with the message alone.
 
-    A job of a sweep raises it, so that the sweep goes on and tells which of its jobs failed.
+    A job of a sweep says so and raises it, so that the sweep goes on with the next.
     """
 
     @functools.wraps(function)
@@ -63,7 +72,12 @@ def job(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Resu
             return function(config)
         except Exception as error:
             message = _message(error)
-            if message is None or _show_everything() or HydraConfig.get().mode is RunMode.MULTIRUN:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                # at once, and in the job's own log; Hydra tells at the end, and of the first only
+                said = message or f"{type(error).__name__}: {error}"
+                log.error(f"job {HydraConfig.get().job.num} failed: {said}", exc_info=message is None)
+                raise
+            if message is None or _show_everything():
                 raise
             sys.exit(f"{Path(sys.argv[0]).name}: {message}")
 
@@ -104,13 +118,25 @@ def add_overrides_to_hparams(config: DictConfig) -> None:
     """Add to `config.hparams` what else was set on the command line, so that what was swept is there."""
     hparams = OmegaConf.to_container(config.hparams, resolve=False)
     assert isinstance(hparams, dict)
-    there = {str(value).strip("${}") for value in hparams.values()} | {"data.dir", "resume"}
+    there = {str(value).strip("${}") for value in hparams.values()} | {*hparams, "data.dir", "seed"}
+    if config.resume:
+        return  # they were added when the run was started
+    choices = HydraConfig.get().runtime.choices
     for override in HydraConfig.get().overrides.task:
         key = override.split("=")[0].lstrip("+~")
-        value = OmegaConf.select(config, key)
-        if "." in key and key not in there and isinstance(value, str | int | float | bool):
+        value = choices[key] if key in choices else OmegaConf.select(config, key)
+        if key not in there and value is not None:
             with open_dict(config.hparams):
-                config.hparams[key] = value
+                config.hparams[key] = value if isinstance(value, int | float) else str(value)
+
+
+def refuse_to_overwrite(run_dir: Path, resume: str | None) -> None:
+    """Raise `UserError` where a new run would be mixed with an old one in the same folder."""
+    if not resume and any((run_dir / "checkpoints").glob("*.ckpt")):
+        raise UserError(
+            f"{run_dir} holds a run already. Go on with it by resume={run_dir}, or choose another folder "
+            "with hydra.run.dir."
+        )
 
 
 def save_resolved(config: DictConfig, run_dir: Path) -> None:
@@ -185,6 +211,21 @@ def _arguments(arguments: list[str]) -> list[str]:
         )
     if arguments[0] in _MULTIRUN:
         raise UserError("resume=RUN goes on with one run; leave out -m.")
+    changed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    fixed = [key for key in changed if not key.lstrip("+~").startswith(_CHANGEABLE)]
+    if fixed:
+        raise UserError(
+            f"A resumed run keeps its settings, so that {fixed[0]} cannot be changed; only "
+            f"{', '.join(key.rstrip('.') for key in _CHANGEABLE[1:])} can. For others start a new run."
+        )
+    if "trainer.max_epochs" in changed:
+        scheduler = OmegaConf.load(run_dir / ".hydra" / f"{RESOLVED}.yaml").scheduler
+        if "T_max" in scheduler or "total_steps" in scheduler:
+            raise UserError(
+                f"The learning rate of this run is planned to its end ({scheduler._target_}): "
+                "trainer.max_epochs cannot be changed any more."
+            )
+        arguments.append(f"hparams.max_epochs={changed['trainer.max_epochs']}")
     return [*_settings_of(run_dir), *arguments]
 
 

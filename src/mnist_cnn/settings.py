@@ -56,6 +56,10 @@ class _Trainer(_Section):
     devices: Devices
     precision: str | int
     num_nodes: Count | None = None
+    max_steps: int | None = None
+    min_epochs: CountOrZero | None = None
+    min_steps: CountOrZero | None = None
+    overfit_batches: Limit | None = None
     limit_train_batches: Limit | None = None
     limit_val_batches: Limit | None = None
     limit_test_batches: Limit | None = None
@@ -78,7 +82,7 @@ class TrainSettings(_Section):
     def _has_what_it_watches(self) -> Self:
         watched = {"scheduler": self.scheduler.monitor}
         for name, callback in self.callbacks.items():
-            watched[f"callbacks.{name}"] = callback.get("monitor")
+            watched[f"callbacks.{name}"] = callback.get("monitor") if callback else None
         for who, metric in watched.items():
             if self.data.val_size == 0 and metric and metric.startswith("val/"):
                 raise PydanticCustomError(
@@ -95,7 +99,6 @@ class _EvaluateData(_Section):
 
 class _EvaluateTrainer(_Section):
     accelerator: str
-    devices: Devices
     precision: str | int | None
 
 

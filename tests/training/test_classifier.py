@@ -10,7 +10,7 @@ from torch import nn
 
 from mnist_cnn.data import ImageData
 from mnist_cnn.models import CnnNet, SimpleCNN
-from mnist_cnn.training.checkpoints import checkpoint_callback
+from mnist_cnn.training.checkpoints import checkpoint_callbacks, latest, load, restore
 from mnist_cnn.training.classifier import Classifier, Schedule
 from mnist_cnn.training.losses import OneHotMSELoss
 
@@ -44,7 +44,7 @@ def plateau(optimizer: torch.optim.Optimizer) -> Any:
 
 SCHEDULES = {
     "none": None,
-    "onecycle": Schedule(onecycle, interval="step"),
+    "onecycle": Schedule(onecycle, interval="step", whole_run=True),
     "cosine": Schedule(cosine),
     "step": Schedule(step),
     "plateau": Schedule(plateau, monitor="val/loss"),
@@ -95,7 +95,7 @@ def fit(
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,
-        callbacks=[*callbacks, checkpoint_callback(run_dir, bool(data.val))],
+        callbacks=[*callbacks, *checkpoint_callbacks(run_dir, bool(data.val))],
         logger=False,
         deterministic=True,
         log_every_n_steps=1,
@@ -130,6 +130,49 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert resumed.history == whole.history
     assert part_rates.rates == whole_rates.rates
     assert len(set(whole_rates.rates.values())) > 1 or schedule == "none"
+
+
+class Worse(L.Callback):
+    """Makes every epoch after the first the worse by spoiling the weights before its validation."""
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if trainer.current_epoch > 0:
+            with torch.no_grad():
+                for parameter in pl_module.parameters():
+                    parameter.zero_()
+
+
+def test_the_last_epoch_is_kept_also_when_the_best_is_an_earlier_one(
+    tmp_path: Path, small_data: ImageData
+) -> None:
+    assert small_data.val is not None
+    # zeroed weights answer with the first class always
+    small_data.val.targets.clamp_(min=1)
+    fit(tmp_path, small_data, callbacks=(Worse(),))
+    folder = tmp_path / "checkpoints"
+    assert load(folder / "last.ckpt")["epoch"] == EPOCHS - 1
+    assert load(folder / "best.ckpt")["epoch"] == 0
+
+
+def test_half_a_last_checkpoint_is_passed_over_for_the_best(tmp_path: Path, small_data: ImageData) -> None:
+    fit(tmp_path, small_data)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:1000])
+    resumed = latest(tmp_path)
+    assert resumed is not None
+    assert resumed.path.name == "best.ckpt"
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # it is resumed
+def test_a_run_that_was_moved_keeps_its_best_epoch(tmp_path: Path, small_data: ImageData) -> None:
+    _, trainer = fit(tmp_path / "here", small_data)
+    best = load(tmp_path / "here" / "checkpoints" / "best.ckpt")["epoch"]
+    (tmp_path / "here").rename(tmp_path / "there")
+    classifier, trainer = fit(tmp_path / "there", small_data, resume=True)
+    (checkpoint, _) = trainer.checkpoint_callbacks
+    assert isinstance(checkpoint, L.pytorch.callbacks.ModelCheckpoint)
+    assert checkpoint.best_model_path == str(tmp_path / "there" / "checkpoints" / "best.ckpt")
+    assert restore(classifier, checkpoint) == best + 1
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from matplotlib import colormaps
@@ -433,7 +433,7 @@ def _curves(
     best: Callable[[Sequence[float]], float],
     scale: float,
     form: str,
-    corner: str,  # the one that such a curve leaves free
+    corner: Literal["upper right", "lower right"],  # the one that such a curve leaves free
 ) -> list[float]:
     """Draw the training and validation curve of a metric; return all values drawn."""
     drawn: list[float] = []

@@ -1,8 +1,7 @@
 """Everything that TensorBoard shows of a run, in the run's own folder."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
-from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 from torch.utils.tensorboard import summary
@@ -24,9 +23,9 @@ from mnist_cnn.training.classifier import Classifier
 # The columns of the HPARAMS tab beside the settings; their values are the scalars of that name.
 HPARAMS_METRICS = ("val/acc", "test/acc", "test/loss")
 
-# The tab opens with five columns, of those that are said to differ and then by the alphabet. Beside these
-# it is the settings given on the command line, which have a dot in their names.
-SHOWN_FIRST = ("model", "optim", "loss", "lr")
+# The tab opens with five columns, of those that are said to differ and then by the alphabet. These are
+# said not to, so that network, optimizer, loss, learning rate and what the command line set come first.
+SHOWN_LAST = ("scheduler", "data", "batch_size", "max_epochs", "seed")
 
 PICTURED = 12  # images in the row of predictions
 
@@ -38,7 +37,7 @@ class RunLogger(TensorBoardLogger):
     """Lightning's TensorBoard logger with the run's folder as it is, and an HPARAMS tab that is true.
 
     Lightning would write the settings with a placeholder metric, once; here they are written when the
-    run starts, and the session is closed as succeeded or failed when it ends. `first_epoch` is above 1
+    run starts, and the session is closed when it has succeeded. `first_epoch` is above 1
     in a resumed run: what an earlier process logged from that epoch on is dropped.
     """
 
@@ -51,9 +50,12 @@ class RunLogger(TensorBoardLogger):
         """Write the settings: `hparams` for the HPARAMS tab, the whole `config` (YAML) as text."""
         plain = {k: v if isinstance(v, int | float) else str(v) for k, v in hparams.items()}
         experiment, start, _ = _hparams(plain, dict.fromkeys(HPARAMS_METRICS, 0))
-        with _plugin_data(experiment) as data:
-            for info in data.experiment.hparam_infos:
-                info.differs = info.name in SHOWN_FIRST or "." in info.name
+        # the order of the columns is not in what torch writes
+        carrier = experiment.value[0].metadata.plugin_data
+        data = plugin_data_pb2.HParamsPluginData.FromString(carrier.content)
+        for info in data.experiment.hparam_infos:
+            info.differs = info.name not in SHOWN_LAST
+        carrier.content = data.SerializeToString()
         self._write(experiment)
         self._write(start)
         self.experiment.add_text("config", "    " + config.replace("\n", "\n    "))
@@ -80,32 +82,22 @@ class RunLogger(TensorBoardLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """Flush what a fit or a test logged; after a failed one, which ends the run, close as well."""
-        if status == "success":
-            self.experiment.flush()
-        else:
-            self.close(api_pb2.STATUS_FAILURE)
+        """Put what was logged on the disk, after each fit and test; `close` ends the run."""
+        self.experiment.flush()
 
     @rank_zero_only
-    def close(self, status: int = api_pb2.STATUS_SUCCESS) -> None:
-        """Write how the run ended, for the HPARAMS tab, and close the file."""
+    def close(self) -> None:
+        """Write that the run succeeded, for the HPARAMS tab, and close the file.
+
+        Of one that failed or was interrupted nothing is written: it can be resumed, and TensorBoard keeps
+        the first end that it reads.
+        """
         _, _, end = _hparams({}, {})
-        with _plugin_data(end) as data:
-            data.session_end_info.status = status
         self._write(end)
         self.experiment.close()
 
     def _write(self, summary: Any) -> None:
         self.experiment._get_file_writer().add_summary(summary)
-
-
-@contextmanager
-def _plugin_data(summary: Any) -> Iterator[Any]:
-    """Give the message that an HPARAMS summary carries, and put it back as it was changed."""
-    carrier = summary.value[0].metadata.plugin_data
-    data = plugin_data_pb2.HParamsPluginData.FromString(carrier.content)
-    yield data
-    carrier.content = data.SerializeToString()
 
 
 class Pictures(L.Callback):
@@ -144,14 +136,16 @@ class Pictures(L.Callback):
             scores = pl_module.scores(pl_module(batch)).cpu()
         confidence, predicted = scores.max(1)
         shown = confidence if pl_module.gives_probabilities else None
-        first = next(m for m in pl_module.network.modules() if isinstance(m, nn.Conv2d))
+        convolutions = [m for m in pl_module.network.modules() if isinstance(m, nn.Conv2d)]
         logger = trainer.logger
         logger.log_figure(
             "predictions/validation" if data.val else "predictions/train",
             figures.predictions(images, targets, predicted, shown, data.classes),
             epoch,
         )
-        logger.log_figure("kernels/first_convolution", figures.kernels(first.weight.detach()), epoch)
+        if convolutions:
+            kernels = figures.kernels(convolutions[0].weight.detach())
+            logger.log_figure("kernels/first_convolution", kernels, epoch)
         logger.log_figure("feature_maps/layer_by_layer", figures.feature_maps(images[0], outputs), epoch)
         if epoch == 0:
             logger.log_graph_of(pl_module.network, batch[:1])

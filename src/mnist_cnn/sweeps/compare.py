@@ -39,7 +39,8 @@ class Group:
 def find_runs(folders: Iterable[Path]) -> list[Run]:
     """Return the finished runs below `folders`; what is unfinished or of another kind is passed over."""
     runs = []
-    for metrics in sorted(path for folder in folders for path in folder.rglob("metrics.json")):
+    # resolved, because folders may lie in each other
+    for metrics in sorted({path.resolve() for folder in folders for path in folder.rglob("metrics.json")}):
         settings = metrics.parent / ".hydra" / "resolved.yaml"
         if settings.is_file():
             config = OmegaConf.to_container(OmegaConf.load(settings))

@@ -1,5 +1,6 @@
 """Checkpoints of tensors and plain values only, and networks built again from them."""
 
+import contextlib
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,26 +21,39 @@ TRUSTED = ("mnist_cnn.", "torch.nn.")
 Kind = TypeVar("Kind")
 
 
-def checkpoint_callback(run_dir: Path, has_validation: bool) -> ModelCheckpoint:
-    """Keep `last.ckpt` every epoch and, where there is a validation split, `best.ckpt` by val/acc.
+class RunCheckpoint(ModelCheckpoint):
+    """A ModelCheckpoint that finds its files where the run's folder is now, not where it once was."""
 
-    Without validation nothing honest can choose an epoch, so that the last one is the result.
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path")}
+        moved["dirpath"] = str(self.dirpath)
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | moved | {"best_k_models": best})
+
+
+def checkpoint_callbacks(run_dir: Path, has_validation: bool) -> list[ModelCheckpoint]:
+    """Return what keeps the result of a run, and then what keeps `last.ckpt` to go on from.
+
+    The result is `best.ckpt` by val/acc. Without validation nothing honest can choose an epoch, so that
+    the last one is the result, and there is only `last.ckpt`.
     """
-    directory = run_dir / "checkpoints"
-    # at the end of an epoch, not of its validation, so that resuming starts with the next epoch
-    if not has_validation:
-        return ModelCheckpoint(
-            directory, filename="last", enable_version_counter=False, save_on_train_epoch_end=True
+    # At the end of an epoch, not of its validation, so that resuming starts with the next epoch. The
+    # state of the first is in the file of the second.
+    names = {"best": "val/acc", "last": None} if has_validation else {"last": None}
+    return [
+        RunCheckpoint(
+            run_dir / "checkpoints",
+            filename=name,
+            monitor=monitor,
+            mode="max",
+            enable_version_counter=False,
+            save_on_train_epoch_end=True,
         )
-    return ModelCheckpoint(
-        directory,
-        filename="best",
-        monitor="val/acc",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )
+        for name, monitor in names.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -52,12 +66,16 @@ class Resumed:
 
 def latest(run_dir: Path) -> Resumed | None:
     """Return where the run in `run_dir` goes on; None if it was interrupted in its first epoch."""
-    path = run_dir / "checkpoints" / "last.ckpt"
-    return Resumed(path, load(path)["epoch"] + 1) if path.is_file() else None
+    for name in ("last.ckpt", "best.ckpt"):  # the second where a crash left half of the first
+        path = run_dir / "checkpoints" / name
+        if path.is_file():
+            with contextlib.suppress(UserError):
+                return Resumed(path, load(path)["epoch"] + 1)
+    return None
 
 
 def restore(classifier: Classifier, checkpoint: ModelCheckpoint) -> int:
-    """Give the classifier the weights of the best checkpoint; return the epoch they are from, from 1.
+    """Give the classifier the weights that `checkpoint` kept; return the epoch they are from, from 1.
 
     Where nothing was saved, as with trainer.fast_dev_run, the weights stay as they are.
     """
@@ -75,7 +93,8 @@ def load(path: Path) -> dict[str, Any]:
         if isinstance(checkpoint, dict) and {"state_dict", "config"} <= checkpoint.keys():
             return checkpoint
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        raise UserError(f"{path} cannot be read as a checkpoint: {error}") from error
+        # torch's own message advises to load it unsafely
+        raise UserError(f"{path} cannot be read as a checkpoint of tensors and plain values.") from error
     raise UserError(f"{path} is not a checkpoint of train.py: it holds no network and settings.")
 
 

@@ -22,13 +22,14 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 class Schedule:
     """A learning rate scheduler without its optimizer, and when it steps.
 
-    One that steps once a batch (`interval="step"`) is created with the run's `total_steps`; one that
-    watches a metric (`ReduceLROnPlateau`) names it in `monitor`.
+    One that is laid over the `whole_run` is created with its `total_steps`; one that watches a metric
+    (`ReduceLROnPlateau`) names it in `monitor`.
     """
 
     scheduler: Callable[..., LRScheduler]
     interval: Literal["epoch", "step"] = "epoch"
     monitor: str | None = None
+    whole_run: bool = False
 
 
 class Classifier(L.LightningModule):
@@ -131,7 +132,7 @@ class Classifier(L.LightningModule):
         if self.schedule is None:
             return optimizer
         length = {}
-        if self.schedule.interval == "step":
+        if self.schedule.whole_run:
             length["total_steps"] = int(self.trainer.estimated_stepping_batches)
         config: dict[str, Any] = {
             "scheduler": self.schedule.scheduler(optimizer, **length),
@@ -140,6 +141,23 @@ class Classifier(L.LightningModule):
         if self.schedule.monitor is not None:
             config["monitor"] = self.schedule.monitor
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip before the step; under autocast Lightning would refuse it to a fused optimizer.
+
+        It does so for float16, whose gradients are scaled until then. Those of bfloat16 are not.
+        """
+        if not gradient_clip_val or self.trainer.precision == "16-mixed":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_algorithm == "value":
+            nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)
+        else:
+            nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config

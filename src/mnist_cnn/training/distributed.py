@@ -43,6 +43,7 @@ class JobLauncher(_SubprocessScriptLauncher):
     ) -> None:
         super().__init__(cluster_environment, num_processes, num_nodes)
         self.command = list(command)
+        self.started = False  # the ranks, by this process
         self.threads: int | None = None  # what this process had before the job
 
     def launch(
@@ -65,6 +66,7 @@ class JobLauncher(_SubprocessScriptLauncher):
         return function(*args, **kwargs)
 
     def _start_ranks(self) -> None:
+        self.started = True
         here = self.cluster_environment
         os.environ["MASTER_ADDR"] = here.main_address
         os.environ["MASTER_PORT"] = str(here.main_port)
@@ -115,7 +117,7 @@ def cleaned_up(trainer: L.Trainer) -> Iterator[None]:
     finally:
         if launcher.threads is not None:
             torch.set_num_threads(launcher.threads)
-        if launcher.procs:
+        if launcher.started:
             for process in launcher.procs:
                 process.kill()
                 process.wait()

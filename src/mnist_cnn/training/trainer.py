@@ -37,8 +37,14 @@ def make_trainer(
         found = L.Trainer(**plain, logger=False, enable_checkpointing=False)
         if given.get("precision") == "auto":
             given["precision"] = native_precision(found.strategy.root_device)
-        if found.world_size > 1:
-            given.setdefault("strategy", JobDDPStrategy(rank_command))
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        wanted = ", ".join(f"trainer.{name}={value}" for name, value in plain.items())
+        raise UserError(f"{wanted}: {error}\n{_what_is_there()}") from error
+    if found.world_size > 1:
+        if given.get("strategy", "ddp") not in ("ddp", "auto"):
+            raise UserError(f"trainer.strategy={given['strategy']}: several devices are trained by ddp.")
+        given["strategy"] = JobDDPStrategy(rank_command)
+    try:
         return L.Trainer(
             **given,
             default_root_dir=run_dir,
@@ -50,9 +56,8 @@ def make_trainer(
             enable_progress_bar=False,  # reporting.progress has its own
             enable_model_summary=False,
         )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
-        wanted = ", ".join(f"trainer.{name}={value}" for name, value in plain.items())
-        raise UserError(f"{wanted}: {error}\n{_what_is_there()}") from error
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise UserError(f"Lightning's Trainer refuses these settings: {error}") from error
 
 
 def describe(device: torch.device) -> str:
