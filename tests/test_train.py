@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -43,8 +44,8 @@ def scalars(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
 
 def processes_of(folder: Path) -> list[str]:
     """The command lines of the processes that were started for runs in `folder`."""
-    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    return [line for line in listed.splitlines() if str(folder) in line and "train.py" in line]
+    listed = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    return [line for line in listed if str(folder) in line and "train.py" in line]
 
 
 def test_a_run_says_what_it_does_and_leaves_everything_in_its_folder(train: Command, tmp_path: Path) -> None:
