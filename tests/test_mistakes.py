@@ -70,7 +70,7 @@ def test_a_full_disk_is_told(command: Command, tmp_path: Path, mnist: Path) -> N
     run_dir = tmp_path / "run"
     (run_dir / "checkpoints").mkdir(parents=True)
     # every write to this log ends in "no space left on device"
-    (run_dir / "metrics.tmp").symlink_to("/dev/full")
+    (run_dir / ".metrics.csv.part").symlink_to("/dev/full")
     done = command(
         "train.py",
         f"hydra.run.dir={run_dir}",

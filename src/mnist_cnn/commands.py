@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.files import written_aside
 
 ROOT = Path(__file__).parents[2]  # the folder of train.py and conf/
 RESOLVED = "resolved"  # .hydra/resolved.yaml: a run's settings with nothing left to interpolate
@@ -155,9 +156,8 @@ def save_resolved(config: DictConfig, run_dir: Path) -> None:
     }
     path = run_dir / ".hydra" / f"{RESOLVED}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    OmegaConf.save(again, aside)
-    os.replace(aside, path)
+    with written_aside(path) as aside:
+        OmegaConf.save(again, aside)
 
 
 def train_command(run_dir: Path) -> list[str]:

@@ -8,7 +8,6 @@ import gzip
 import hashlib
 import logging
 import math
-import os
 import pickle
 import queue
 import struct
@@ -35,6 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.files import written_aside
 
 log = logging.getLogger(__name__)
 
@@ -254,12 +254,8 @@ def _use_what_is_there(folder: Path, md5s: dict[str, str]) -> list[str]:
 
 def _write(path: Path, data: bytes) -> None:
     """Let a complete file appear at path; the caller holds the lock, so one spare name will do."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
+    with written_aside(path) as aside:
         aside.write_bytes(data)
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 # --- Where files can be had ----------------------------------------------------------------------

@@ -1,13 +1,14 @@
 """The curves of a run as one CSV file."""
 
 import csv
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
+
+from mnist_cnn.files import written_aside
 
 
 class CSVLogger(Logger):
@@ -48,9 +49,7 @@ class CSVLogger(Logger):
     def save(self) -> None:
         """Write the file aside and put it in place."""
         columns = list(dict.fromkeys(name for row in self.rows.values() for name in row))
-        aside = self.path.with_suffix(".tmp")
-        with aside.open("w", newline="") as file:
+        with written_aside(self.path) as aside, aside.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows[epoch] for epoch in sorted(self.rows))
-        os.replace(aside, self.path)

@@ -20,6 +20,8 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from mnist_cnn.files import written_aside
+
 if TYPE_CHECKING:  # the figures need tensors' methods, not torch itself
     from torch import Tensor
 
@@ -274,13 +276,8 @@ def to_image(figure: Figure) -> NDArray[np.uint8]:
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG: the whole file appears at once, or nothing does."""
-    path = Path(path)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with written_aside(Path(path)) as aside:
         figure.savefig(aside, format="png")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch
+from mnist_cnn.files import written_aside
 from mnist_cnn.reporting import figures
 from mnist_cnn.reporting.progress import Progress
 from mnist_cnn.reporting.tensorboard import RunLogger
@@ -153,6 +153,5 @@ def shown_path(path: Path) -> Path:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write `values` aside and put them in place."""
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(aside, path)
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(values, indent=2) + "\n")
