@@ -23,6 +23,7 @@ def main(config: DictConfig) -> float | None:
     import lightning as L
     from hydra.utils import instantiate
 
+    from hydra_plugins.optuna_sweeper import pruning_of_this_job
     from mnist_cnn.reporting import summary
     from mnist_cnn.reporting.progress import Progress
     from mnist_cnn.reporting.tensorboard import RunLogger
@@ -62,7 +63,8 @@ def main(config: DictConfig) -> float | None:
     keep = checkpoints.checkpoint_callbacks(run_dir, has_validation)
     progress, outputs = Progress(), summary.TestOutputs()
     chosen = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
-    callbacks = [*chosen, progress, outputs, *keep]
+    pruning = pruning_of_this_job() if config.sweep.pruning else None
+    callbacks = [*chosen, progress, outputs, *([pruning] if pruning else []), *keep]
     command = commands.train_command(run_dir)
     trainer = make_trainer(plain["trainer"], run_dir, callbacks, logger, command)
 
@@ -72,12 +74,14 @@ def main(config: DictConfig) -> float | None:
             logger.log_settings(plain["hparams"], OmegaConf.to_yaml(config, resolve=True))
         trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
 
-        # test: once, with the weights that validation chose
+        # test: once, with the weights that validation chose; not what a search has given up
         best_epoch = checkpoints.restore(classifier, keep[0])
-        trainer.test(classifier, data, verbose=False)
+        pruned = pruning is not None and pruning.pruned
+        if not pruned:
+            trainer.test(classifier, data, verbose=False)
 
         # report
-        metrics = summary.collect(trainer, classifier, progress, best_epoch)
+        metrics = summary.collect(trainer, classifier, progress, best_epoch, pruned)
         if trainer.is_global_zero:
             summary.report(run_dir, classifier, data, outputs.logits, metrics, logger)
     return metrics.get("val/acc")

@@ -15,37 +15,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_cnn.training.checkpoints import load
 from tests.conftest import REPOSITORY, Command
-
-CPU = "trainer.accelerator=cpu"
-SHORT = (CPU, "model=cnnnet", "trainer.limit_train_batches=12", "trainer.limit_val_batches=1")
-
-
-def only_run(folder: Path, kind: str = "runs") -> Path:
-    (found,) = (folder / "logs" / kind).iterdir()
-    return found
-
-
-def weights(run_dir: Path, name: str = "last") -> torch.Tensor:
-    state = torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
-    return torch.cat([value.flatten() for value in state.values()])
-
-
-def scalars(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(run_dir)).Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
-def processes_of(folder: Path) -> list[str]:
-    """The command lines of the processes that were started for runs in `folder`."""
-    listed = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
-    return [line for line in listed if str(folder) in line and "train.py" in line]
+from tests.runs import CPU, SHORT, jobs_of, only_run, processes_of, scalars, weights
 
 
 def test_a_run_says_what_it_does_and_leaves_everything_in_its_folder(train: Command, tmp_path: Path) -> None:
@@ -123,7 +98,7 @@ def test_a_job_has_the_same_weights_alone_and_in_a_sweep_after_others(train: Com
     train(*SHORT, "trainer.max_epochs=1", "seed=0")
     train("-m", *SHORT, "trainer.max_epochs=1", "seed=1,0", "optim=sgd,adam")
     sweep = only_run(tmp_path, "sweeps")
-    jobs = sorted(path for path in sweep.iterdir() if path.is_dir())
+    jobs = jobs_of(sweep)
     assert [path.name.split("_", 1)[0] for path in jobs] == ["0", "1", "2", "3"]
     assert "optim=sgd" in jobs[2].name
     assert "seed=0" in jobs[2].name
@@ -143,7 +118,7 @@ def test_a_sweep_goes_through_every_combination_each_in_its_own_folder(
         "optim=sgd,adam,rmsprop",
         "loss=ce,mse",
     )
-    jobs = [path for path in only_run(tmp_path, "sweeps").iterdir() if path.is_dir()]
+    jobs = jobs_of(only_run(tmp_path, "sweeps"))
     assert len(jobs) == 12
     for job in jobs:
         checkpoint = load(job / "checkpoints" / "best.ckpt")
@@ -276,7 +251,7 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
     if multirun:
         # a job of one process between two of two, of which each must be started afresh
         train("-m", *two[:-2], "trainer.devices=2,1,2", two[-1])
-        jobs = sorted(path for path in only_run(tmp_path, "sweeps").iterdir() if path.is_dir())
+        jobs = jobs_of(only_run(tmp_path, "sweeps"))
         assert len(jobs) == 3
         assert torch.equal(weights(jobs[0]), weights(jobs[2]))
         assert not torch.equal(weights(jobs[0]), weights(jobs[1]))

@@ -1,5 +1,6 @@
 """What the commands share on Hydra's side: resuming, and errors in the user's terms."""
 
+import contextlib
 import difflib
 import errno
 import functools
@@ -19,10 +20,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.files import written_aside
+from mnist_cnn.files import write_json, written_aside
+from mnist_cnn.sweeps.definition import merged, quoted
 
 ROOT = Path(__file__).parents[2]  # the folder of train.py and conf/
 RESOLVED = "resolved"  # .hydra/resolved.yaml: a run's settings with nothing left to interpolate
+FAILED = "failed.json"  # why a run failed, in its folder
 
 # Whether HYDRA_FULL_ERROR was the user's; handed to the processes that a job starts.
 _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
@@ -52,6 +55,10 @@ _USERS_OS_ERRORS = {
 }
 
 
+# How torch says it, on a GPU and on the CPU.
+_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+
+
 def _folder_name(overrides: str) -> str:
     """Return the overrides of a sweep's job as a name that every file system takes."""
     return overrides.replace("/", "-")[:200]
@@ -64,25 +71,46 @@ OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
 def job(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
     """Make a job that is run on its own end at a user's mistake with the message alone.
 
-    A job of a sweep says so and raises it, so that the sweep goes on with the next.
+    A job of a sweep says so and raises it, so that the sweep goes on with the next. Either leaves
+    `failed.json` in its folder, and the traceback in its log.
     """
 
     @functools.wraps(function)
     def with_message(config: DictConfig) -> Result:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if _writes():
+            (folder / FAILED).unlink(missing_ok=True)
         try:
             return function(config)
         except Exception as error:
             message = _message(error)
+            said = _one_line(message or f"{type(error).__name__}: {error}")
+            if _writes():
+                with contextlib.suppress(OSError):  # a full disk may be what failed
+                    _log_traceback(error)
+                    write_json(folder / FAILED, {"error": said})
             if HydraConfig.get().mode is RunMode.MULTIRUN:
-                # at once, and in the job's own log; Hydra tells at the end, and of the first only
-                said = message or f"{type(error).__name__}: {error}"
-                log.error(f"job {HydraConfig.get().job.num} failed: {said}", exc_info=message is None)
-                raise
+                raise  # the sweep says it
             if message is None or _show_everything():
                 raise
             sys.exit(f"{Path(sys.argv[0]).name}: {message}")
 
     return with_message
+
+
+def _writes() -> bool:
+    """Whether this is the first process of a job; the others share its folder."""
+    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    return all(rank in ("", "0") for rank in ranks)
+
+
+def _log_traceback(error: Exception) -> None:
+    """Write the traceback of `error` to the log file alone; the console gets one line."""
+    what = (type(error), error, error.__traceback__)
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "failed", (), what)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
 
 
 def run(main: Callable[[], object]) -> None:
@@ -120,13 +148,13 @@ def add_overrides_to_hparams(config: DictConfig) -> None:
     hparams = OmegaConf.to_container(config.hparams, resolve=False)
     assert isinstance(hparams, dict)
     there = {str(value).strip("${}") for value in hparams.values()} | {*hparams, "data.dir", "seed"}
-    if config.resume:
+    if config.resume and HydraConfig.get().mode is RunMode.RUN:
         return  # they were added when the run was started
     choices = HydraConfig.get().runtime.choices
     for override in HydraConfig.get().overrides.task:
         key = override.split("=")[0].lstrip("+~")
         value = choices[key] if key in choices else OmegaConf.select(config, key)
-        if key not in there and value is not None:
+        if key not in there and key != "resume" and not key.startswith("sweep.") and value is not None:
             with open_dict(config.hparams):
                 config.hparams[key] = value if isinstance(value, int | float) else str(value)
 
@@ -170,13 +198,8 @@ def _settings_of(run_dir: Path) -> list[str]:
     return [
         *("--config-path", str(run_dir / ".hydra")),
         *("--config-name", RESOLVED),
-        f"hydra.run.dir={_quoted(str(run_dir))}",
+        f"hydra.run.dir={quoted(str(run_dir))}",
     ]
-
-
-def _quoted(value: str) -> str:
-    """Quote a value for Hydra, to which the commas and equal signs of a job's folder mean something."""
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def checkpoint_file(given: str | None) -> Path:
@@ -191,16 +214,19 @@ def checkpoint_file(given: str | None) -> Path:
 def _arguments(arguments: list[str]) -> list[str]:
     """Return the command line such that Hydra takes it.
 
-    -m comes first, where argparse wants it; paths as a shell completes them are quoted; and the settings
-    of a run to be resumed take the place of the defaults.
+    -m comes first, where argparse wants it; paths as a shell completes them are quoted; and what is to be
+    resumed, a run or a sweep, brings its own settings.
     """
     arguments = sorted(arguments, key=lambda argument: argument not in _MULTIRUN)
     paths = {}
     for place, argument in enumerate(arguments):
         key, _, value = argument.partition("=")
-        if key in ("resume", "ckpt") and value not in ("", "null"):
+        if key in ("resume", "ckpt", "sweep.resume") and value not in ("", "null"):
             paths[key] = value.strip("'\"")
-            arguments[place] = f"{key}={_quoted(paths[key])}"
+            arguments[place] = f"{key}={quoted(paths[key])}"
+    if "sweep.resume" in paths:
+        folder = paths["sweep.resume"].rstrip("/")
+        return ["-m", *merged(Path(folder), [one for one in arguments if one not in _MULTIRUN])]
     if "resume" not in paths:
         return arguments
     run_dir = Path(paths["resume"])
@@ -244,11 +270,18 @@ def _message(error: BaseException) -> str | None:
     """Return what to tell the user, or None where the error is not of the user's making."""
     if isinstance(error, UserError):
         return str(error)
+    for cause in (error, error.__cause__):  # Hydra wraps what a network raises when it is built
+        if isinstance(cause, MemoryError | RuntimeError) and any(s in str(cause) for s in _OUT_OF_MEMORY):
+            return f"out of memory: {_one_line(cause)} Try a smaller data.batch_size."
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _hydra_message(error)
     if isinstance(error, OSError) and error.errno in _USERS_OS_ERRORS:
         return f"cannot write {error.filename or 'the files of the run'}: {error.strerror}."
     return None
+
+
+def _one_line(said: object) -> str:
+    return " ".join(str(said).split())[:500]
 
 
 def _hydra_message(error: Exception) -> str:

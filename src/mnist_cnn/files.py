@@ -1,9 +1,11 @@
 """Files that appear complete or not at all."""
 
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -18,3 +20,9 @@ def written_aside(path: Path) -> Iterator[Path]:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write `values` aside and put them in place."""
+    with written_aside(path) as aside:
+        aside.write_text(json.dumps(values, indent=2) + "\n")

@@ -68,10 +68,17 @@ class _Trainer(_Section):
     check_val_every_n_epoch: Count | None = None
 
 
+class _Sweep(_Section):
+    resume: str | None
+    fail_fast: bool
+    pruning: bool
+
+
 class TrainSettings(_Section):
     """What train.py needs to know of its settings before it starts."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    sweep: _Sweep
     data: _Data
     optim: _Optim
     scheduler: _Scheduler

@@ -1,6 +1,7 @@
 """What a training says while it runs: a bar in a terminal, and one line an epoch everywhere."""
 
 import logging
+import multiprocessing
 import os
 import shlex
 import time
@@ -69,7 +70,8 @@ class Progress(L.Callback):
                 unit=" images",
                 unit_scale=True,
                 leave=False,
-                disable=None,  # in anything but a terminal
+                # in anything but a terminal that this process has to itself
+                disable=None if multiprocessing.parent_process() is None else True,
             )
         self._start = self._end = time.perf_counter()
 

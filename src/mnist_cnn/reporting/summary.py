@@ -1,6 +1,5 @@
 """What a run leaves: its predictions on the test images, its pictures and metrics.json."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch
-from mnist_cnn.files import written_aside
+from mnist_cnn.files import write_json
 from mnist_cnn.reporting import figures
 from mnist_cnn.reporting.progress import Progress
 from mnist_cnn.reporting.tensorboard import RunLogger
@@ -58,7 +57,7 @@ class TestOutputs(L.Callback):
 
 
 def collect(
-    trainer: L.Trainer, classifier: Classifier, progress: Progress, best_epoch: int
+    trainer: L.Trainer, classifier: Classifier, progress: Progress, best_epoch: int, pruned: bool
 ) -> dict[str, Any]:
     """Return the run's result: the metrics of the chosen epoch, those of the test, and how it was got."""
     epochs = {int(row["epoch"]): row for row in classifier.history}
@@ -69,6 +68,7 @@ def collect(
     }
     result |= {name: value for name, value in classifier.history[-1].items() if name.startswith("test/")}
     return result | {
+        "status": "pruned" if pruned else "finished",
         "epochs": trainer.current_epoch,
         "best_epoch": best_epoch,
         "images_per_second": round(progress.images_per_second, 1),
@@ -87,11 +87,38 @@ def report(
     metrics: Mapping[str, Any],
     logger: Logger | None,
 ) -> None:
-    """Write a finished run's pictures and `metrics.json` into its folder, and say how it ended.
+    """Write an ended run's pictures and `metrics.json` into its folder, and say how it ended.
 
-    `logits` (N, K) are those of the first N test images. The pictures go to TensorBoard, too, where
-    `logger` is for it.
+    `logits` (N, K) are those of the first N test images, none if the run was pruned. The pictures go to
+    TensorBoard, too, where `logger` is for it.
     """
+    tested = metrics["status"] == "finished"
+    if tested:
+        _picture_test(run_dir, classifier, data, logits, metrics, logger)
+    if isinstance(logger, RunLogger):
+        logger.close()
+    figures.save(figures.loss_curve(classifier.history), run_dir / "loss_curve.png")
+    write_json(run_dir / "metrics.json", metrics)
+
+    if "val/acc" in metrics:
+        log.info(f"best epoch: {metrics['best_epoch']}, validation accuracy {metrics['val/acc']:.2%}")
+    if tested:
+        _say_test(metrics)
+    else:
+        log.info(f"pruned after epoch {metrics['epochs']}: other trials were better by then")
+    log.info(f"run folder: {shown_path(run_dir)}")
+    if isinstance(logger, RunLogger):
+        log.info(f"look at it: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)")
+
+
+def _picture_test(
+    run_dir: Path,
+    classifier: Classifier,
+    data: ImageData,
+    logits: Tensor,
+    metrics: Mapping[str, Any],
+    logger: Logger | None,
+) -> None:
     assert data.test is not None
     images, targets = data.test[: len(logits)]
     confidence, predicted = classifier.scores(logits).max(1)
@@ -106,17 +133,7 @@ def report(
     if isinstance(logger, RunLogger):
         for tag, figure in drawn.items():
             logger.log_figure(tag, figure, int(metrics["epochs"]))
-        logger.close()
     figures.save(drawn["predictions/test"], run_dir / "predictions.png")
-    figures.save(figures.loss_curve(classifier.history), run_dir / "loss_curve.png")
-    write_json(run_dir / "metrics.json", metrics)
-
-    if "val/acc" in metrics:
-        log.info(f"best epoch: {metrics['best_epoch']}, validation accuracy {metrics['val/acc']:.2%}")
-    _say_test(metrics)
-    log.info(f"run folder: {shown_path(run_dir)}")
-    if isinstance(logger, RunLogger):
-        log.info(f"look at it: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)")
 
 
 def report_evaluation(run_dir: Path, data: ImageData, logits: Tensor, metrics: Mapping[str, float]) -> None:
@@ -149,9 +166,3 @@ def _say_test(metrics: Mapping[str, Any]) -> None:
 def shown_path(path: Path) -> Path:
     """Return `path` relative to the current folder where it lies in it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write `values` aside and put them in place."""
-    with written_aside(path) as aside:
-        aside.write_text(json.dumps(values, indent=2) + "\n")

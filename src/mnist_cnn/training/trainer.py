@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 
@@ -32,13 +33,18 @@ def make_trainer(
     for values that Lightning refuses.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    plain = {name: given[name] for name in ("accelerator", "devices", "num_nodes") if name in given}
+    plain: dict[str, Any] = {
+        name: given[name] for name in ("accelerator", "devices", "num_nodes") if name in given
+    }
+    if os.environ.get("SLURM_NTASKS") == "1":
+        # Slurm was asked for one process, as submitit does: the other ranks are ours to start.
+        plain["plugins"] = given["plugins"] = LightningEnvironment()
     try:
         found = L.Trainer(**plain, logger=False, enable_checkpointing=False)
         if given.get("precision") == "auto":
             given["precision"] = native_precision(found.strategy.root_device)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        wanted = ", ".join(f"trainer.{name}={value}" for name, value in plain.items())
+        wanted = ", ".join(f"trainer.{name}={value}" for name, value in plain.items() if name in options)
         raise UserError(f"{wanted}: {error}\n{_what_is_there()}") from error
     if found.world_size > 1:
         if given.get("strategy", "ddp") not in ("ddp", "auto"):

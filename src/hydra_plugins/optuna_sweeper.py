@@ -1,0 +1,118 @@
+"""`hydra/sweeper=optuna`: jobs that a search proposes, and gives up on when they are hopeless."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from mnist_cnn.sweeps.running import Job, Outcome, RunningSweep
+
+if TYPE_CHECKING:
+    from mnist_cnn.sweeps.pruning import Pruning
+    from mnist_cnn.sweeps.search import Proposal
+
+
+class OptunaSweeper(RunningSweep):
+    """A sweep whose jobs are the trials of an Optuna study; see conf/hydra/sweeper/optuna.yaml.
+
+    `trial` is for the jobs, each of which finds there its number in the study.
+    """
+
+    def __init__(
+        self,
+        n_trials: int,
+        n_jobs: int,
+        seed: int,
+        objectives: Mapping[str, str | None],
+        storage: str | None,
+        study_name: str | None,
+        conditional: str | None,
+        params: Mapping[str, str],
+        sampler: Mapping[str, Any],
+        pruner: Mapping[str, Any],
+        trial: int | None,
+    ) -> None:
+        super().__init__(params)
+        self.objectives = _chosen(objectives)
+        self.n_jobs = n_jobs
+        self.options = {
+            **{"n_trials": n_trials, "seed": seed, "sampler": sampler, "pruner": pruner},
+            **{"storage": storage, "study_name": study_name, "conditional": conditional},
+        }
+        self.prunes = pruner["name"] != "NopPruner"
+
+    def begin(self, overrides: list[Override], resumed: bool) -> None:
+        from mnist_cnn.sweeps import space
+        from mnist_cnn.sweeps.search import Search
+
+        self.fixed, distributions = space.split(overrides)
+        if self.prunes:
+            self.fixed.append("sweep.pruning=true")
+        self.search = Search(
+            distributions,
+            objectives=self.objectives,
+            folder=self.folder,
+            config=self.settings,
+            **self.options,  # type: ignore[arg-type]
+        )
+        self.total = self.search.n_trials
+        self.left_over = self.search.left_over() if resumed else []
+        self.running: dict[int, Proposal] = {}
+
+    def propose(self) -> Iterator[Job]:
+        for proposal in self._proposals():
+            self.running[proposal.job] = proposal
+            yield self.job(proposal.job, self.fixed, proposal.overrides, proposal.trial)
+
+    def _proposals(self) -> "Iterator[Proposal]":
+        yield from self.left_over
+        while (proposal := self.search.propose()) is not None:
+            yield proposal
+
+    def ended(self, job: Job, outcome: Outcome) -> None:
+        values = [outcome.metrics.get(metric) for metric in self.objectives]
+        state = outcome.status if outcome.status != "unfinished" else "failed"
+        self.search.tell(self.running.pop(job.number), state, values)
+
+    def summary(self) -> list[str]:
+        from mnist_cnn.sweeps import study_figures
+        from mnist_cnn.sweeps.search import saved_epochs
+
+        study_figures.write(self.search.study, self.folder / "pictures")
+        return [str(saved_epochs(self.folder.glob("*/")))] if self.prunes else []
+
+
+def pruning_of_this_job() -> "Pruning":
+    """Return the callback that reports to the study of this job's search, and stops it when that says so.
+
+    In a process that no search has started it does nothing: in the other ranks of a job, which follow
+    the first, and in a job that is run again alone.
+    """
+    from mnist_cnn.sweeps.pruning import Pruning
+
+    hydra = HydraConfig.get()
+    if hydra.mode is not RunMode.MULTIRUN:
+        return Pruning(None)
+    from mnist_cnn.sweeps import search
+
+    options = OmegaConf.to_container(hydra.sweeper, resolve=True)
+    assert isinstance(options, dict)
+    trial = search.attach(
+        options["trial"],
+        folder=Path(hydra.sweep.dir),
+        pruner=options["pruner"],
+        storage=options["storage"],
+        study_name=options["study_name"],
+    )
+    metric = search.watched_metric(_chosen(options["objectives"]), options["pruner"])
+    assert metric is not None
+    return Pruning(trial, metric)
+
+
+def _chosen(objectives: Mapping[str, str | None]) -> dict[str, str]:
+    """Leave out what was taken back by null."""
+    return {metric: direction for metric, direction in objectives.items() if direction is not None}
