@@ -27,21 +27,21 @@ class OptunaSweeper(RunningSweep):
         n_trials: int,
         n_jobs: int,
         seed: int,
-        objectives: Mapping[str, str | None],
+        objectives: Mapping[str, str] | None,
         storage: str | None,
         study_name: str | None,
         conditional: str | None,
         params: Mapping[str, str],
         sampler: Mapping[str, Any],
         pruner: Mapping[str, Any],
-        trial: int | None,
+        trial: int | None = None,
     ) -> None:
         super().__init__(params)
-        self.objectives = _chosen(objectives)
         self.n_jobs = n_jobs
         self.options = {
             **{"n_trials": n_trials, "seed": seed, "sampler": sampler, "pruner": pruner},
             **{"storage": storage, "study_name": study_name, "conditional": conditional},
+            "objectives": objectives,
         }
         self.prunes = pruner["name"] != "NopPruner"
 
@@ -54,11 +54,11 @@ class OptunaSweeper(RunningSweep):
             self.fixed.append("sweep.pruning=true")
         self.search = Search(
             distributions,
-            objectives=self.objectives,
             folder=self.folder,
             config=self.settings,
             **self.options,  # type: ignore[arg-type]
         )
+        self.objectives = self.search.objectives
         self.total = self.search.n_trials
         self.left_over = self.search.left_over() if resumed else []
         self.running: dict[int, Proposal] = {}
@@ -78,12 +78,11 @@ class OptunaSweeper(RunningSweep):
         state = outcome.status if outcome.status != "unfinished" else "failed"
         self.search.tell(self.running.pop(job.number), state, values)
 
-    def summary(self) -> list[str]:
+    def draw(self, folder: Path) -> None:
         from mnist_cnn.sweeps import study_figures
-        from mnist_cnn.sweeps.search import saved_epochs
 
-        study_figures.write(self.search.study, self.folder / "pictures")
-        return [str(saved_epochs(self.folder.glob("*/")))] if self.prunes else []
+        folder.mkdir(exist_ok=True)
+        study_figures.write(self.search.study, folder)
 
 
 def pruning_of_this_job() -> "Pruning":
@@ -108,11 +107,6 @@ def pruning_of_this_job() -> "Pruning":
         storage=options["storage"],
         study_name=options["study_name"],
     )
-    metric = search.watched_metric(_chosen(options["objectives"]), options["pruner"])
+    metric = search.watched_metric(options["objectives"], options["pruner"])
     assert metric is not None
     return Pruning(trial, metric)
-
-
-def _chosen(objectives: Mapping[str, str | None]) -> dict[str, str]:
-    """Leave out what was taken back by null."""
-    return {metric: direction for metric, direction in objectives.items() if direction is not None}

@@ -5,7 +5,7 @@ import os
 import re
 import shlex
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,19 +39,18 @@ _WORDS = {"finished": "ok", "pruned": "pruned", "failed": "failed", "unfinished"
 Rows = list[list[str]]
 
 
-def write(sweep_dir: Path, objectives: Mapping[str, str | None] = BY_VALIDATION) -> str:
+def write(sweep_dir: Path, objectives: Objectives = BY_VALIDATION) -> str:
     """Write sweep.csv, sweep.md, pictures/ and the pictures for TensorBoard into the folder of a sweep.
 
-    objectives: "maximize" or "minimize" by metric; None takes one away, as in Hydra's settings. Returns the
-    text for the terminal. A former report is replaced. Raises `UserError` where there is no run.
+    objectives: "maximize" or "minimize" by metric. Returns the text for the terminal. A former report is
+    replaced. Raises `UserError` where there is no run.
     """
-    chosen = {metric: direction for metric, direction in objectives.items() if direction is not None}
     runs = find_runs([sweep_dir])
-    write_csv(sweep_dir / "sweep.csv", runs, chosen, relative_to=sweep_dir)
+    write_csv(sweep_dir / "sweep.csv", runs, objectives, relative_to=sweep_dir)
     pictures = _write_pictures(sweep_dir, runs)
     with written_aside(sweep_dir / "sweep.md") as aside:
-        aside.write_text(_markdown(sweep_dir.resolve().name, runs, chosen, pictures), encoding="utf-8")
-    return text(runs, chosen)
+        aside.write_text(_markdown(sweep_dir.resolve().name, runs, objectives, pictures), encoding="utf-8")
+    return text(runs, objectives)
 
 
 def text(runs: Sequence[Run], objectives: Objectives = BY_VALIDATION, rest: str = "in sweep.csv") -> str:
@@ -218,8 +217,17 @@ def _range(metric: str, values: list[float]) -> str:
 
 
 def _counts(runs: Sequence[Run]) -> str:
+    """Say how many runs ended how, and what those that were pruned have saved."""
     counts = {word: sum(run.status == status for run in runs) for status, word in _WORDS.items()}
-    return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    if not counts["pruned"]:
+        return said
+    ended = [run for run in runs if run.status in ("finished", "pruned")]
+    trained = sum(int(run.value("epochs") or 0) for run in ended)
+    planned = sum(int(run.hparams.get("max_epochs", 0)) for run in ended)
+    if planned < trained or not planned:
+        return said
+    return f"{said}; {trained} of {planned} epochs trained, {1 - trained / planned:.0%} saved by pruning"
 
 
 def _failures(runs: Sequence[Run], names: dict[Run, str]) -> list[str]:
@@ -271,7 +279,7 @@ def _markdown(name: str, runs: Sequence[Run], objectives: Objectives, pictures: 
         jobs = ", ".join(names[run] for run, _ in commands)
         parts.append(f"{_praise(objectives).capitalize()}: job {jobs}. Again by:")
         parts.append("```bash\n" + "\n".join(command for _, command in commands) + "\n```")
-    parts += [f"![{Path(picture).stem}]({picture})" for picture in pictures]
+    parts += [f"![{picture.removesuffix('.png')}](pictures/{picture})" for picture in pictures]
     return "\n\n".join(parts) + "\n"
 
 
@@ -279,14 +287,15 @@ def _markdown(name: str, runs: Sequence[Run], objectives: Objectives, pictures: 
 
 
 def _write_pictures(sweep_dir: Path, runs: Sequence[Run]) -> list[str]:
-    """Draw the pictures into pictures/ and TensorBoard; return their paths from the sweep's folder."""
+    """Draw the pictures into pictures/ and TensorBoard; return the names of all that are there."""
     folder = sweep_dir / "pictures"
     for former in [*sweep_dir.glob(f"events.out.tfevents.*{_EVENTS}"), *folder.glob("*.png")]:
         if former.parent == sweep_dir or re.match(r"by_|.*_x_", former.name):
             former.unlink(missing_ok=True)
     drawn = _figures(runs)
+    others = sorted(path.name for path in folder.glob("*.png"))  # those of a search
     if not drawn:
-        return []
+        return others
 
     from torch.utils.tensorboard import SummaryWriter
 
@@ -297,7 +306,7 @@ def _write_pictures(sweep_dir: Path, runs: Sequence[Run]) -> list[str]:
         for name, figure in drawn.items():
             figures.save(figure, folder / f"{name}.png")
             writer.add_image(f"sweep/{name.removeprefix('by_')}", figures.to_image(figure), dataformats="HWC")
-    return [f"pictures/{name}.png" for name in drawn]
+    return [*(f"{name}.png" for name in drawn), *others]
 
 
 def _figures(runs: Sequence[Run]) -> dict[str, "Figure"]:
@@ -319,7 +328,9 @@ def _figures(runs: Sequence[Run]) -> dict[str, "Figure"]:
     for one, other in combinations(keys, 2) if len(keys) <= MOST_SETTINGS else ():
         name = f"{_file_name(one)}_x_{_file_name(other)}"
         pair = columns[one], columns[other]
-        if all(len(set(values)) <= MOST_VALUES for values in pair):
+        cells = len(set(pair[0])) * len(set(pair[1]))
+        is_grid = len(set(zip(*pair, strict=True))) >= cells / 2
+        if is_grid and all(len(set(values)) <= MOST_VALUES for values in pair):
             drawn[name] = sweep_figures.heat_map((one, other), *pair, accuracies, finished)
         elif all(map(sweep_figures.are_numbers, pair)):
             drawn[name] = sweep_figures.plane((one, other), *pair, accuracies, finished)

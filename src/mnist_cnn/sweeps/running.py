@@ -100,9 +100,8 @@ class RunningSweep(Sweeper):
     def ended(self, job: Job, outcome: Outcome) -> None:
         """Take note of what became of `job`."""
 
-    def summary(self) -> list[str]:
-        """Return lines for the end of the report."""
-        return []
+    def draw(self, folder: Path) -> None:
+        """Write pictures into `folder`, beside those that every sweep has."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.settings: DictConfig = config
@@ -184,8 +183,9 @@ class RunningSweep(Sweeper):
 
         if not any(self.folder.glob("*/")):
             return "no job has begun"
+        self.draw(self.folder / "pictures")
         said = report.write(self.folder, self.objectives)
-        return "\n".join(["", said, *self.summary(), f"sweep folder: {_shown(self.folder)}"])
+        return f"\n{said}\nsweep folder: {_shown(self.folder)}"
 
     def _results(self) -> Generator[tuple[Job, Outcome], None, None]:
         jobs = self._to_do()
@@ -232,7 +232,7 @@ class RunningSweep(Sweeper):
         if job.folder.exists():
             launched.append(f"resume={quoted(str(job.folder))}")
         if job.trial is not None:
-            launched.append(f"hydra.sweeper.trial={job.trial}")
+            launched.append(f"+hydra.sweeper.trial={job.trial}")
         return launched
 
     def _became(self, job: Job, result: JobReturn | BaseException) -> Outcome:
