@@ -12,10 +12,8 @@ from mnist_cnn.sweeps.running import Job, Outcome, RunningSweep
 class GridSweeper(RunningSweep):
     """Hydra's basic sweeper in what it runs; in how, see `RunningSweep`."""
 
-    def __init__(self, params: dict[str, str]) -> None:
-        super().__init__(params)
-
     def begin(self, overrides: list[Override], resumed: bool) -> None:
+        overrides = list({one.get_key_element(): one for one in overrides}.values())  # the last one holds
         fixed = [one for one in overrides if not one.is_sweep_override()]
         swept = [one for one in overrides if one.is_sweep_override()]
         for one in swept:

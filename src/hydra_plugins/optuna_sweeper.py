@@ -1,5 +1,6 @@
 """`hydra/sweeper=optuna`: jobs that a search proposes, and gives up on when they are hopeless."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,15 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from mnist_cnn.errors import UserError
 from mnist_cnn.sweeps.running import Job, Outcome, RunningSweep
 
 if TYPE_CHECKING:
     from mnist_cnn.sweeps.pruning import Pruning
     from mnist_cnn.sweeps.search import Proposal
+
+
+log = logging.getLogger(__name__)
 
 
 class OptunaSweeper(RunningSweep):
@@ -25,7 +30,6 @@ class OptunaSweeper(RunningSweep):
     def __init__(
         self,
         n_trials: int,
-        n_jobs: int,
         seed: int,
         objectives: Mapping[str, str] | None,
         storage: str | None,
@@ -37,18 +41,24 @@ class OptunaSweeper(RunningSweep):
         trial: int | None = None,
     ) -> None:
         super().__init__(params)
-        self.n_jobs = n_jobs
         self.options = {
             **{"n_trials": n_trials, "seed": seed, "sampler": sampler, "pruner": pruner},
             **{"storage": storage, "study_name": study_name, "conditional": conditional},
             "objectives": objectives,
         }
+        self.given = objectives
         self.prunes = pruner["name"] != "NopPruner"
 
     def begin(self, overrides: list[Override], resumed: bool) -> None:
         from mnist_cnn.sweeps import space
-        from mnist_cnn.sweeps.search import Search
+        from mnist_cnn.sweeps.search import Search, chosen_objectives
 
+        validated = self.settings.data.val_size > 0 and self.settings.trainer.limit_val_batches != 0
+        if not validated and any(metric.startswith("val/") for metric in chosen_objectives(self.given)):
+            raise UserError(
+                "A search chooses by validation, of which data.val_size=0 or trainer.limit_val_batches=0 "
+                "leaves nothing."
+            )
         self.fixed, distributions = space.split(overrides)
         if self.prunes:
             self.fixed.append("sweep.pruning=true")
@@ -66,7 +76,13 @@ class OptunaSweeper(RunningSweep):
     def propose(self) -> Iterator[Job]:
         for proposal in self._proposals():
             self.running[proposal.job] = proposal
-            yield self.job(proposal.job, self.fixed, proposal.overrides, proposal.trial)
+            try:
+                yield self.job(proposal.job, self.fixed, proposal.overrides, proposal.trial)
+            except UserError as error:  # settings that do not go together; others will
+                told = " ".join(proposal.overrides)
+                folder = self.folder / f"{proposal.job}_{told}".replace("/", "-")[:200]
+                overrides = (*self.fixed, *proposal.overrides)
+                yield Job(proposal.job, overrides, told, folder, proposal.trial, refused=str(error))
 
     def _proposals(self) -> "Iterator[Proposal]":
         yield from self.left_over
@@ -76,6 +92,9 @@ class OptunaSweeper(RunningSweep):
     def ended(self, job: Job, outcome: Outcome) -> None:
         values = [outcome.metrics.get(metric) for metric in self.objectives]
         state = outcome.status if outcome.status != "unfinished" else "failed"
+        if state == "finished" and not all(isinstance(value, int | float) for value in values):
+            log.error(f"job {job.number} has no {' and '.join(self.objectives)}, by which the search chooses")
+            self.failed = True
         self.search.tell(self.running.pop(job.number), state, values)
 
     def draw(self, folder: Path) -> None:

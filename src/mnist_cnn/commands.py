@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import write_json, written_aside
 from mnist_cnn.sweeps.definition import merged, quoted
+from mnist_cnn.sweeps.running import FAILED
 
 ROOT = Path(__file__).parents[2]  # the folder of train.py and conf/
 RESOLVED = "resolved"  # .hydra/resolved.yaml: a run's settings with nothing left to interpolate
-FAILED = "failed.json"  # why a run failed, in its folder
 
 # Whether HYDRA_FULL_ERROR was the user's; handed to the processes that a job starts.
 _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
@@ -82,6 +83,13 @@ def job(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Resu
             (folder / FAILED).unlink(missing_ok=True)
         try:
             return function(config)
+        except (KeyboardInterrupt, SystemExit):
+            # Lightning ends the process with SystemExit when it is interrupted.
+            resolved = (folder / ".hydra" / f"{RESOLVED}.yaml").is_file()
+            if resolved and _writes() and HydraConfig.get().mode is RunMode.RUN:
+                resume = shlex.quote(f"resume={os.path.relpath(folder)}")
+                log.info(f"interrupted; go on with: python train.py {resume}")
+            raise
         except Exception as error:
             message = _message(error)
             said = _one_line(message or f"{type(error).__name__}: {error}")

@@ -170,3 +170,20 @@ def test_what_cannot_be_swept_is_told_before_any_job_runs(
     assert said in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.glob("logs/sweeps/*/*_*"))
+
+
+def test_jobs_are_kept_where_the_user_wants_them_each_in_its_own_folder(
+    command: Command, train: Command, tmp_path: Path
+) -> None:
+    swept = ("-m", *ONE_EPOCH, "seed=0,1", "hydra.sweep.dir=sweep")
+    refused = command("train.py", *swept, "hydra.sweep.subdir=${hparams.optim}")
+    assert refused.returncode == 1
+    assert "The jobs 0 and 1 would have the same folder" in refused.stderr
+    done = train(*swept, "hydra.sweep.subdir='${hparams.optim}/${hydra:job.num}'")
+    assert (tmp_path / "sweep" / "sgd" / "1" / "metrics.json").is_file()
+    assert "2 ok" in done.stdout
+
+
+def test_the_last_value_of_a_setting_holds(train: Command, tmp_path: Path) -> None:
+    train("-m", *ONE_EPOCH, "seed=0,1", "seed=3")
+    assert len(jobs_of(only_run(tmp_path, "sweeps"))) == 1

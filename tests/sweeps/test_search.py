@@ -14,14 +14,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
 from mnist_cnn.errors import UserError
@@ -60,8 +59,18 @@ def make(
         "pruner": chosen["pruner"],
         "n_trials": 6,
         "seed": 42,
+        "config": config_of("sgd"),
     }
     return Search(distributions, folder=folder, **(settings | (given or {}) | more))
+
+
+TWO = {"val/loss": "minimize", "seconds": "minimize"}
+
+
+def config_of(optim: str, *typed: str) -> DictConfig:
+    """Return what `by_optimizer` reads of a sweep's settings."""
+    hydra = {"runtime": {"choices": {"optim": optim}}, "overrides": {"task": list(typed)}}
+    return OmegaConf.create({"hydra": hydra})
 
 
 def settings_of(proposal: Proposal) -> dict[str, Any]:
@@ -233,12 +242,16 @@ def test_parameters_depend_on_others(sampler: str, tmp_path: Path) -> None:
 
 def test_what_is_swept_or_fixed_is_not_chosen_once_more(tmp_path: Path) -> None:
     path = "mnist_cnn.sweeps.conditional.by_optimizer"
-    config = OmegaConf.create({"hparams": {"optim": "adamw"}})
-    proposal = make(tmp_path, "optim.lr=0.5,0.6", conditional=path, config=config).propose()
+    proposal = make(tmp_path, "optim.lr=0.5,0.6", conditional=path, config=config_of("adamw")).propose()
     assert proposal is not None
     point = settings_of(proposal)
     assert point.keys() == {"optim.lr", "optim.weight_decay"}
     assert point["optim.lr"] in (0.5, 0.6)
+
+    config = config_of("adamw", "optim=sgd,adamw", "optim.lr=0.05")
+    proposal = make(tmp_path / "fixed", "optim=sgd,adamw", conditional=path, config=config).propose()
+    assert proposal is not None
+    assert "optim.lr" not in settings_of(proposal)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "qmc"])
@@ -428,7 +441,13 @@ def test_a_process_that_is_killed_with_the_journal_locked_holds_nobody_up(tmp_pa
         ({"objectives": {"val/acc": "up"}}, "neither maximize nor minimize"),
         ({"sampler": {"name": "TPE"}}, "TPESampler"),
         ({"sampler": {"name": "TPESampler", "startup": 3}}, "startup"),
-        ({"sampler": {"name": "CmaEsSampler"}, "objectives": {"a": "minimize", "b": "minimize"}}, "cmaes"),
+        (
+            {
+                "sampler": {"name": "CmaEsSampler"},
+                "objectives": {"val/loss": "minimize", "seconds": "minimize"},
+            },
+            "cmaes",
+        ),
         ({"sampler": {"name": "GridSampler"}}, r"optim\.lr is continuous"),
         ({"pruner": {"name": "HyperbandPruner", "max_resource": 0.5}}, "max_resource"),
         ({"pruner": {"name": "MedianPruner"}, "objectives": {"seconds": "minimize"}}, "pruner=none"),
@@ -544,5 +563,5 @@ def test_by_optimizer_leaves_an_optimizer_alone_that_it_does_not_know() -> None:
 
     trial = optuna.trial.FixedTrial({"optim": "lion"})
     trial.suggest_categorical("optim", ["lion"])
-    by_optimizer(SimpleNamespace(), trial)  # type: ignore[arg-type]
+    by_optimizer(config_of("sgd"), trial)  # type: ignore[arg-type]
     assert trial.params == {"optim": "lion"}

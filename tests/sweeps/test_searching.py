@@ -55,7 +55,8 @@ def test_all_ranks_of_a_job_are_pruned_together_and_what_failed_is_tried_again(
         f"data.dir={mnist}",
         *(*SHORT, "trainer.max_epochs=3", "hydra/sweeper=optuna", "trainer=ddp", "trainer.devices=2"),
         *("optim.lr=0.05,1e-7,1e-8,1e30", "hydra/sweeper/sampler=grid", "hydra.sweeper.seed=3"),
-        *("hydra.sweeper.pruner.n_startup_trials=1", "hydra.sweeper.pruner.n_warmup_steps=0"),
+        *("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=1"),
+        "hydra.sweeper.pruner.n_warmup_steps=0",
     )
     assert done.returncode == 1
     sweep = only_run(tmp_path, "sweeps")
@@ -115,3 +116,19 @@ def test_a_missing_optuna_is_told_with_its_extra(command: Command, tmp_path: Pat
     assert done.returncode == 1
     assert "pip install -e '.[search]'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_trial_whose_settings_do_not_go_together_fails_alone(
+    command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    # adam has no momentum
+    done = command(
+        *("train.py", "-m", f"data.dir={mnist}", *SHORT, "trainer.max_epochs=1", "hydra/sweeper=optuna"),
+        *("optim=sgd,adam", "optim.momentum=0.5,0.9", "hydra/sweeper/sampler=grid"),
+    )
+    assert done.returncode == 1
+    sweep = only_run(tmp_path, "sweeps")
+    assert "2 ok, 2 failed" in done.stdout or "1 ok, 1 pruned, 2 failed" in done.stdout
+    for job, row in rows(sweep).items():
+        assert (row["status"] == "failed") == ("Key 'momentum' is not in struct" in row["error"]), job
+    assert "Key 'momentum' is not in struct" in done.stdout

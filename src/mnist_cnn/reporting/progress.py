@@ -2,8 +2,6 @@
 
 import logging
 import multiprocessing
-import os
-import shlex
 import time
 from typing import Any
 
@@ -106,8 +104,6 @@ class Progress(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
         self._close_bar()
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
-            log.info("interrupted; go on with: python train.py " + resume_argument(trainer.default_root_dir))
 
     def _close_bar(self) -> None:
         if self._bar is not None:
@@ -129,11 +125,6 @@ class Progress(L.Callback):
         parts.append(f"{self._rate:,.0f} images/s")
         if trainer.is_global_zero:
             log.info("   ".join(parts))
-
-
-def resume_argument(run_dir: str) -> str:
-    """Return what goes on with the run in `run_dir`, quoted for a shell."""
-    return shlex.quote(f"resume={os.path.relpath(run_dir)}")
 
 
 def choices(trainer: L.Trainer, classifier: L.LightningModule) -> dict[str, str]:

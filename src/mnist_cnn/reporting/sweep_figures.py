@@ -22,7 +22,8 @@ from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, NullLocat
 from mnist_cnn.reporting.figures import BLUE, VERMILION
 
 GREY = "0.45"
-FEW = 12  # values that get a tick, and a point on a line of means, each
+FEW = 12  # values that get a tick each
+FEW_MEANS = 6  # values with one run each that a line goes through
 LETTER = 0.085  # inches that a letter of a tick's label takes, about
 TITLE = "Validation accuracy in %"
 
@@ -62,7 +63,7 @@ def by_setting(
             axes.plot([place - 0.25, place + 0.25], [mean, mean], color=VERMILION, linewidth=2.5, zorder=2)
             height, label = (mean, f"{mean:.2f}") if mean >= low else (arrow, f"↓ {mean:.2f}")
             axes.text(place + 0.29, height, label, color=VERMILION, fontsize=9, va="center")
-    elif len(means) <= FEW or done.sum() >= 2 * len(means):
+    elif len(means) <= FEW_MEANS or done.sum() >= 2 * len(means):
         # Through the single points of a search this would be a zigzag.
         axes.plot([*means], [*means.values()], color=VERMILION, linewidth=1.5, zorder=2)
 

@@ -27,10 +27,11 @@ def by_optimizer(config: Any, trial: "Trial") -> None:
 
     What is swept on the command line is left as it was chosen.
     """
-    optimizer = trial.params.get("optim") or config.hparams.optim
+    optimizer = trial.params.get("optim") or config.hydra.runtime.choices.optim
+    typed = {override.split("=")[0] for override in config.hydra.overrides.task}
 
     def suggest(name: str, low: float, high: float, log: bool = False) -> None:
-        if name not in trial.params:
+        if name not in trial.params and name not in typed:
             trial.suggest_float(name, low, high, log=log)
 
     if optimizer in _LEARNING_RATES:

@@ -12,7 +12,7 @@ FILE = "multirun.yaml"  # Hydra's name for the settings of a sweep
 
 # Where and how far a sweep runs, not what it compares.
 CHANGEABLE = (
-    *("sweep.", "data.dir", "hydra.sweeper.n_trials", "hydra.sweeper.n_jobs", "hydra.launcher"),
+    *("sweep.", "data.dir", "trainer.accelerator", "hydra.sweeper.n_trials", "hydra.sweeper.storage"),
     *("hparams.", "resume"),
 )
 
@@ -34,8 +34,11 @@ def merged(folder: Path, arguments: list[str]) -> list[str]:
     former = {_key(text): text for text in (*overrides.hydra, *overrides.task)}
     for key in ("hydra.mode", "hydra.sweep.dir", "sweep.resume", "sweep.fail_fast"):
         former.pop(key, None)
-    given = {_key(text): text for text in arguments if "=" in text or text.startswith("~")}
-    options = [text for text in arguments if text not in given.values()]
+    options = [text for text in arguments if text.startswith("-")]
+    given = {_key(text): text for text in arguments if text not in options}
+    if given.get("hydra/launcher", former.get("hydra/launcher")) != former.get("hydra/launcher"):
+        # The options of one launcher mean nothing to another.
+        former = {key: text for key, text in former.items() if not key.startswith("hydra.launcher.")}
     return [*options, *(former | given).values(), f"hydra.sweep.dir={quoted(str(folder))}"]
 
 
@@ -64,9 +67,11 @@ def _flat(config: DictConfig | ListConfig) -> dict[str, str]:
     assert isinstance(plain, dict)
     hydra = plain.pop("hydra")
     overrides = {_key(text): text.split("=", 1)[-1] for text in hydra["overrides"]["task"]}
-    compared = plain | {"hydra": {"sweeper": hydra["sweeper"]}}
-    flat = {key: str(value) for key, value in _items(compared)} | overrides
-    return {key: value for key, value in flat.items() if not key.startswith(CHANGEABLE)}
+    compared = plain | {"hydra": {"sweeper": hydra["sweeper"], "sweep": {"subdir": hydra["sweep"]["subdir"]}}}
+    flat = {key: str(value).replace(" ", "") for key, value in (_items(compared))}
+    flat |= {key: value.replace(" ", "") for key, value in overrides.items()}
+    # What could be changed is part of the definition where it is swept.
+    return {key: value for key, value in flat.items() if "," in value or not key.startswith(CHANGEABLE)}
 
 
 def _items(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -95,6 +95,7 @@ def run_with_submitit(
     except ModuleNotFoundError:
         raise UserError("hydra/launcher=submitit_* needs submitit: pip install -e '.[cluster]'") from None
 
+    _refuse_count(n_jobs)
     folder = Path(sweep.config.hydra.sweep.dir).absolute() / "submitit"
     executor = submitit.AutoExecutor(folder, cluster=cluster)
     given = {name: value for name, value in parameters.items() if value is not None}
@@ -143,6 +144,7 @@ def run_with_ray(
     except ModuleNotFoundError:
         raise UserError("hydra/launcher=ray needs Ray: pip install -e '.[ray]'") from None
 
+    _refuse_count(n_jobs)
     # Ray would otherwise make a worker's GPUs invisible to a job that asked for none, and warn of that.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
@@ -173,6 +175,11 @@ def run_with_ray(
         if running:
             ray.wait(list(running), num_returns=len(running), timeout=SECONDS_TO_STOP)
         ray.shutdown()
+
+
+def _refuse_count(n_jobs: object) -> None:
+    if not isinstance(n_jobs, int) or n_jobs < 1:
+        raise UserError(f"hydra.launcher.n_jobs={n_jobs}: it must be a whole number from 1 on.")
 
 
 def _called(job: RemoteJob) -> str | None:

@@ -16,28 +16,30 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import write_json, written_aside
 from mnist_cnn.sweeps import definition
+from mnist_cnn.sweeps.compare import Status
 from mnist_cnn.sweeps.definition import quoted
 
 log = logging.getLogger(__name__)
 
-Status = Literal["finished", "pruned", "failed", "unfinished"]
+FAILED = "failed.json"  # why a job failed, in its folder
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Job:
     told: str
     folder: Path
     trial: int | None = None  # of a search, by Optuna's count
+    refused: str | None = None  # why its settings do not go together
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ def outcome(folder: Path) -> Outcome:
         if (folder / "metrics.json").is_file():
             metrics = json.loads((folder / "metrics.json").read_text())
             return Outcome(metrics.get("status", "finished"), metrics)
-        if (folder / "failed.json").is_file():
-            return Outcome("failed", {}, json.loads((folder / "failed.json").read_text())["error"])
+        if (folder / FAILED).is_file():
+            return Outcome("failed", {}, json.loads((folder / FAILED).read_text())["error"])
     except (OSError, ValueError, KeyError):
         pass
     return Outcome("unfinished", {})
@@ -85,8 +88,9 @@ class RunningSweep(Sweeper):
 
     def __init__(self, params: Mapping[str, str]) -> None:
         self.params = dict(params)
-        self.total = 0  # jobs, as far as is known
-        self.n_jobs: int | None = None  # at a time, with launchers that wait for a whole batch
+        self.total = 0  # jobs
+        self.failed = False  # whether one of them has
+        self.folders: dict[Path, int] = {}  # of the jobs so far, with their numbers
 
     @abstractmethod
     def begin(self, overrides: list[Override], resumed: bool) -> None:
@@ -138,59 +142,74 @@ class RunningSweep(Sweeper):
             raise UserError(f"Another process is running the sweep in {self.folder}.") from None
 
     def job(self, number: int, fixed: Sequence[str], chosen: Sequence[str], trial: int | None = None) -> Job:
-        """Compose a job's settings, which raises what is wrong with them, and name its folder.
+        """Compose a job's settings and name its folder.
 
-        It is named after what is `chosen` for it, not after what is the same for all.
+        It is named after what is `chosen` for it, not after what is the same for all. Raises `UserError` for
+        settings that do not go together, and where another job has that folder.
         """
-        config = self.config_loader.load_sweep_config(self.settings, [*fixed, *chosen])
+        try:
+            config = self.config_loader.load_sweep_config(self.settings, [*fixed, *chosen])
+        except (HydraException, OmegaConfBaseException) as error:
+            said = str(error).split("\nConfig search path:")[0].split("\nTo append")[0]
+            cause = f" {str(error.__cause__).splitlines()[0]}" if error.__cause__ else ""
+            raise UserError(f"{' '.join(chosen)}: {said}{cause}") from error
+        named = [one for one in chosen or fixed if chosen or not one.startswith("data.dir=")]
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-            config.hydra.job.override_dirname = ",".join(chosen or fixed)
+            config.hydra.job.override_dirname = ",".join(named)
         before = HydraConfig.instance().cfg
         try:
             HydraConfig.instance().set_config(config)
             name = str(config.hydra.sweep.subdir)
         finally:
             HydraConfig.instance().cfg = before
-        return Job(number, (*fixed, *chosen), " ".join(chosen), self.folder / name, trial)
+        folder = self.folder / name
+        if self.folders.setdefault(folder, number) != number:
+            raise UserError(
+                f"The jobs {self.folders[folder]} and {number} would have the same folder, {folder}: give "
+                "hydra.sweep.subdir with ${hydra:job.num} in it."
+            )
+        return Job(number, (*fixed, *chosen), " ".join(chosen), folder, trial)
 
     def _run(self) -> None:
-        failed = stopped = False
-        interruption: BaseException | None = None
+        stopped = False
+        broken: BaseException | None = None
         try:
             with closing(self._results()) as results:
                 for job, became in results:
                     self.ended(job, became)
-                    if became.status in ("failed", "unfinished"):
-                        failed = True
-                        if self.settings.sweep.fail_fast:
-                            stopped = True
-                            break
-        except (KeyboardInterrupt, SystemExit) as error:
-            # Lightning ends the process with SystemExit when it is interrupted.
-            interruption = error
+                    self.failed |= became.status in ("failed", "unfinished")
+                    if self.failed and self.settings.sweep.fail_fast:
+                        stopped = True
+                        break
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            broken = error
+        try:
+            self._report()
+        except Exception as error:  # which must not hide how the sweep itself ended
+            log.error(f"There is no report: {error}")
         again = f"python {Path(sys.argv[0]).name} " + shlex.quote(f"sweep.resume={_shown(self.folder)}")
-        log.info(self._report())
-        if interruption is not None:
+        if isinstance(broken, Exception):
+            log.error(f"The sweep has stopped; when that is mended go on with: {again}")
+            raise broken
+        if broken is not None:
+            # Lightning ends the process with SystemExit when it is interrupted.
             log.info(f"interrupted; go on with: {again}")
             sys.exit(130)
-        if failed:
+        if self.failed:
             rest = " the rest and" if stopped else ""
             raise UserError(f"Not every job has ended well. Run{rest} those that failed by: {again}")
 
-    def _report(self) -> str:
+    def _report(self) -> None:
         from mnist_cnn.sweeps import report
 
-        if not any(self.folder.glob("*/")):
-            return "no job has begun"
         self.draw(self.folder / "pictures")
         said = report.write(self.folder, self.objectives)
-        return f"\n{said}\nsweep folder: {_shown(self.folder)}"
+        log.info(f"\n{said}\nsweep folder: {_shown(self.folder)}")
 
     def _results(self) -> Generator[tuple[Job, Outcome], None, None]:
         jobs = self._to_do()
-        stream = getattr(self.launcher, "stream", None)
-        if stream is not None:  # runs several, and takes the next when one ends
+        if hasattr(self.launcher, "stream"):  # runs several, and takes the next when one ends
             running: dict[int, Job] = {}
 
             def feed() -> Iterator[tuple[int, Sequence[str]]]:
@@ -198,25 +217,21 @@ class RunningSweep(Sweeper):
                     running[job.number] = job
                     yield job.number, self._launched_as(job)
 
-            with closing(stream(feed())) as ended:
+            with closing(self.launcher.stream(feed())) as ended:
                 for number, result in ended:
                     job = running.pop(number)
                     yield job, self._became(job, result)
-        elif isinstance(self.launcher, BasicLauncher):
+        else:  # Hydra's own, whose jobs run in this process
             for job in jobs:
                 with _nothing_left_behind():
-                    became = self._became(job, *self.launcher.launch([self._launched_as(job)], job.number))
-                yield job, became
-        else:
-            while batch := _take(jobs, self.n_jobs):
-                results: Sequence[JobReturn | BaseException]
-                try:
-                    results = self.launcher.launch([self._launched_as(job) for job in batch], batch[0].number)
-                except Exception as error:
-                    # The launcher gave up on one job; the others' folders tell what became of them.
-                    results = [error] * len(batch)
-                for job, result in zip(batch, results, strict=True):
-                    yield job, self._became(job, result)
+                    try:
+                        (became,) = self.launcher.launch([self._launched_as(job)], job.number)
+                    except Exception as error:
+                        became = JobReturn(status=JobStatus.FAILED)
+                        became.return_value = error
+                    ended_as = self._became(job, became)
+                    del became  # a failed job's tensors hang on the frames of its traceback
+                yield job, ended_as
 
     def _to_do(self) -> Iterator[Job]:
         for job in self.propose():
@@ -224,60 +239,73 @@ class RunningSweep(Sweeper):
             if before.status in ("finished", "pruned"):
                 self.ended(job, before)
                 continue
-            log.info(f"job {job.number}: {job.told}   ({job.number + 1} of {self.total})")
+            told = f": {job.told}" if job.told else ""
+            log.info(f"job {job.number}{told}   ({job.number + 1} of {self.total})")
+            if job.refused is not None:
+                self._write_failure(job, job.refused)
+                self.ended(job, self._told(job))
+                self.failed = True
+                if self.settings.sweep.fail_fast:
+                    return
+                continue
+            (job.folder / FAILED).unlink(missing_ok=True)  # of an earlier try
             yield job
 
     def _launched_as(self, job: Job) -> list[str]:
-        launched = [*job.overrides, f"hydra.sweep.subdir={quoted(job.folder.name)}"]
+        subdir = str(job.folder.relative_to(self.folder))
+        launched = [*job.overrides, f"hydra.sweep.subdir={quoted(subdir)}"]
         if job.folder.exists():
             launched.append(f"resume={quoted(str(job.folder))}")
         if job.trial is not None:
             launched.append(f"+hydra.sweeper.trial={job.trial}")
         return launched
 
-    def _became(self, job: Job, result: JobReturn | BaseException) -> Outcome:
+    def _became(self, job: Job, result: JobReturn) -> Outcome:
         """Read what became of a job; where it could not say it itself, say it for it."""
-        became = outcome(job.folder)
-        error = None
-        if isinstance(result, BaseException):
-            error = result
-        elif result.status is JobStatus.FAILED:
+        if result.status is JobStatus.FAILED and outcome(job.folder).status == "unfinished":
             error = result._return_value
-        if became.status == "unfinished" and error is not None:
-            said = " ".join(f"{type(error).__name__}: {error}".split())
-            job.folder.mkdir(parents=True, exist_ok=True)
-            write_json(job.folder / "failed.json", {"error": said})
-            became = outcome(job.folder)
+            self._write_failure(job, f"{type(error).__name__}: {error}")
+        return self._told(job)
+
+    def _write_failure(self, job: Job, said: str) -> None:
+        job.folder.mkdir(parents=True, exist_ok=True)
+        write_json(job.folder / FAILED, {"error": " ".join(said.split())})
+
+    def _told(self, job: Job) -> Outcome:
+        """Read what became of a job, and say it, unless the job has said it itself."""
+        became = outcome(job.folder)
         if became.status in ("failed", "unfinished"):
             log.error(f"job {job.number} failed: {became.error or 'its folder has no result'}")
-        elif not isinstance(self.launcher, BasicLauncher):  # where a job in this process has said all
-            metrics = ", ".join(f"{name} {became.metrics.get(name)}" for name in self.objectives)
-            log.info(f"job {job.number} {became.status}: {metrics}")
+            if (job.folder / "train.log").is_file():
+                log.error(f"  traceback: {_shown(job.folder / 'train.log')}")
+        elif hasattr(self.launcher, "stream"):  # elsewhere a job in this process has said all
+            told = [_shown_metric(metric, became.metrics.get(metric)) for metric in self.objectives]
+            log.info(f"job {job.number} {became.status}: {', '.join(told)}")
         return became
-
-
-def _take(jobs: Iterator[Job], count: int | None) -> list[Job]:
-    taken = []
-    for job in jobs:
-        taken.append(job)
-        if len(taken) == count:
-            break
-    return taken
 
 
 @contextmanager
 def _nothing_left_behind() -> Iterator[None]:
     """Give the next job in this process the same start as this one had."""
     environment = dict(os.environ)
+    import torch
+
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
     try:
         yield
     finally:
         os.environ.clear()
         os.environ.update(environment)
-        gc.collect()  # a failed job's tensors hang on the frames of its traceback
-        torch = sys.modules.get("torch")
-        if torch is not None and torch.cuda.is_initialized():
+        torch.use_deterministic_algorithms(deterministic)
+        torch.backends.cudnn.benchmark = benchmark
+        gc.collect()
+        if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
+
+
+def _shown_metric(metric: str, value: float | None) -> str:
+    return f"{metric} {value:.2%}" if value is not None and metric.endswith("/acc") else f"{metric} {value}"
 
 
 def _shown(path: Path) -> str:

@@ -43,6 +43,9 @@ JOURNAL = "study.journal"
 # What a pruner can be shown after every epoch.
 WATCHED = ("val/acc", "val/loss")
 
+# What a run measures, of which a search may choose its objectives.
+MEASURED = (*WATCHED, "train/acc", "train/loss", "seconds", "images_per_second", "epochs")
+
 # What the samplers need beside Optuna, which loads it where it is first used.
 _NEEDED = {"CmaEsSampler": ("cmaes", "scipy"), "GPSampler": ("scipy",), "QMCSampler": ("scipy",)}
 
@@ -321,6 +324,10 @@ def chosen_objectives(given: Mapping[str, str] | None) -> dict[str, str]:
     if not chosen:
         raise UserError("hydra.sweeper.objectives is empty: give a metric, as in {val/acc:maximize}.")
     for metric, direction in chosen.items():
+        if metric not in MEASURED and not metric.startswith("test/"):
+            raise UserError(
+                f"hydra.sweeper.objectives has {metric}, which no run measures: {', '.join(MEASURED)}."
+            )
         if metric.startswith("test/"):
             raise UserError(
                 f"hydra.sweeper.objectives has {metric}: a search chooses by validation, as in "
