@@ -379,4 +379,4 @@ def test_no_job_and_no_rank_outlives_its_sweep(how: signal.Signals, mnist: Path,
         child.kill()
     assert left == []
     if how is signal.SIGINT:
-        assert all(f"#{number}  interrupted; go on with" in output for number in (0, 1))
+        assert output.count("interrupted; go on with: python train.py sweep.resume=") == 1

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import json
 import math
 import os
 import pwd
@@ -12,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -565,3 +568,28 @@ def test_by_optimizer_leaves_an_optimizer_alone_that_it_does_not_know() -> None:
     trial.suggest_categorical("optim", ["lion"])
     by_optimizer(config_of("sgd"), trial)  # type: ignore[arg-type]
     assert trial.params == {"optim": "lion"}
+
+
+def test_the_dashboard_opens_the_study_of_a_sweep(tmp_path: Path) -> None:
+    finish(make(tmp_path, n_trials=2))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    dashboard = Path(sys.executable).with_name("optuna-dashboard")
+    server = subprocess.Popen(
+        [dashboard, tmp_path / "study.journal", f"--port={port}"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(300):
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/studies", timeout=10) as answer:
+                    (study,) = json.loads(answer.read())["study_summaries"]
+                break
+            except urllib.error.URLError:
+                time.sleep(0.1)
+        assert study["study_name"] == tmp_path.name
+    finally:
+        server.kill()
+        server.wait()
