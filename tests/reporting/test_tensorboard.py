@@ -109,10 +109,9 @@ def test_scalars_are_by_split_with_one_point_an_epoch(served: str) -> None:
     assert all(found == expected for found in runs.values())
 
 
-def test_a_job_of_a_sweep_is_a_run_named_by_its_overrides(served: str) -> None:
+def test_a_job_of_a_sweep_is_a_run_named_by_what_was_swept(served: str) -> None:
     names = sorted(run.rsplit("/", 1)[1] for run in tags(served, "scalars") if run.startswith("sweeps/"))
-    assert re.match(r"0_.*optim\.lr=0\.01,.*optim=adam", names[0])
-    assert re.match(r"1_.*optim\.lr=0\.002,.*optim=adam", names[1])
+    assert names == ["0_optim.lr=0.01", "1_optim.lr=0.002"]
 
 
 def test_pictures_are_there_from_before_the_first_epoch_to_the_last(served: str) -> None:

@@ -49,27 +49,27 @@ def test_failing_jobs_are_told_at_once_and_at_the_end_and_leak_nothing_into_the_
     train(*ONE_EPOCH, "optim.lr=0.02")
     alone = weights(only_run(tmp_path))
 
-    # the second diverges; the fourth asks for terabytes; the last comes after all of it
-    swept = ("optim.lr=0.01,1e30,0.02", "data.num_classes=10,10000000000")
+    # the third diverges; every second asks for terabytes; the seventh comes after all of it
+    swept = ("optim.lr=0.01,1e30,0.03,0.02", "data.num_classes=10,10000000000")
     done = command("train.py", "-m", f"data.dir={mnist}", *ONE_EPOCH, "seed=42", *swept)
     assert done.returncode == 1
     sweep = only_run(tmp_path, "sweeps")
     status = {job: row["status"] for job, row in rows(sweep).items()}
-    assert status == {job: "finished" if job in "04" else "failed" for job in "012345"}
+    assert status == {job: "finished" if job in "046" else "failed" for job in "01234567"}
     lines = done.stdout.splitlines()
     (diverged,) = [number for number, line in enumerate(lines) if line.startswith("job 2 failed: The loss")]
     (too_large,) = [
         number for number, line in enumerate(lines) if line.startswith("job 1 failed: out of mem")
     ]
-    assert too_large < diverged < lines.index("job 4: optim.lr=0.02 data.num_classes=10   (5 of 6)")
-    assert "2 ok, 4 failed" in done.stdout
+    assert too_large < diverged < lines.index("job 4: optim.lr=0.03 data.num_classes=10   (5 of 8)")
+    assert "3 ok, 5 failed" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert f"python train.py sweep.resume={sweep.relative_to(tmp_path)}" in done.stderr
     jobs = jobs_of(sweep)
     assert "Traceback" in (jobs[2] / "train.log").read_text()
     assert "NonFiniteLoss" in (jobs[2] / "train.log").read_text()
     assert "The loss became" in json.loads((jobs[2] / "failed.json").read_text())["error"]
-    assert torch.equal(weights(jobs[4]), alone)
+    assert torch.equal(weights(jobs[6]), alone)
 
 
 def test_fail_fast_stops_at_the_first_and_what_was_mended_is_run_by_a_resume(
