@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.sweeps.definition import FILE as DEFINITION
 
 Status: TypeAlias = Literal["finished", "pruned", "failed", "unfinished"]
 
@@ -21,8 +22,6 @@ Status: TypeAlias = Literal["finished", "pruned", "failed", "unfinished"]
 Objectives: TypeAlias = Mapping[str, str]
 
 BY_VALIDATION: Objectives = {"val/acc": "maximize"}  # never by test: that is for the result alone
-
-SWEEP_FILES = ("multirun.yaml", "sweep.yaml")  # a folder with one of these is that of a sweep
 
 # How a run is carried out, not what it learns: two runs that differ in these alone are the same.
 _CIRCUMSTANCES = ("hydra", "resume", "sweep", "data.dir", "trainer.accelerator")
@@ -66,12 +65,12 @@ class Group:
 
 def is_sweep(folder: Path) -> bool:
     """Return whether `folder` is that of a sweep."""
-    return any((folder / name).is_file() for name in SWEEP_FILES)
+    return (folder / DEFINITION).is_file()
 
 
 def objectives_of(sweep_dir: Path) -> Objectives:
-    """Return what the search in `sweep_dir` was for, by its multirun.yaml; validation accuracy for others."""
-    config: Any = _plain(_yaml(sweep_dir / SWEEP_FILES[0]))
+    """Return what the search in `sweep_dir` was for, by its definition; validation accuracy for others."""
+    config: Any = _plain(_yaml(sweep_dir / DEFINITION))
     for key in ("hydra", "sweeper", "objectives"):
         config = config.get(key) if isinstance(config, dict) else None
     chosen = {str(key): value for key, value in config.items() if value} if isinstance(config, dict) else {}
