@@ -6,7 +6,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.sweeps.running import Job, Outcome, RunningSweep
+from mnist_cnn.sweeps.compare import Outcome
+from mnist_cnn.sweeps.running import Job, RunningSweep
 
 
 class GridSweeper(RunningSweep):

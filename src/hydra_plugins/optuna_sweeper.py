@@ -11,7 +11,8 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.sweeps.running import Job, Outcome, RunningSweep
+from mnist_cnn.sweeps.compare import Outcome
+from mnist_cnn.sweeps.running import Job, RunningSweep
 
 if TYPE_CHECKING:
     from mnist_cnn.sweeps.pruning import Pruning
@@ -46,7 +47,6 @@ class OptunaSweeper(RunningSweep):
             **{"storage": storage, "study_name": study_name, "conditional": conditional},
             "objectives": objectives,
         }
-        self.given = objectives
         self.prunes = pruner["name"] != "NopPruner"
 
     def begin(self, overrides: list[Override], resumed: bool) -> None:
@@ -54,7 +54,8 @@ class OptunaSweeper(RunningSweep):
         from mnist_cnn.sweeps.search import Search, chosen_objectives
 
         validated = self.settings.data.val_size > 0 and self.settings.trainer.limit_val_batches != 0
-        if not validated and any(metric.startswith("val/") for metric in chosen_objectives(self.given)):
+        objectives = chosen_objectives(self.options["objectives"])  # type: ignore[arg-type]
+        if not validated and any(metric.startswith("val/") for metric in objectives):
             raise UserError(
                 "A search chooses by validation, of which data.val_size=0 or trainer.limit_val_batches=0 "
                 "leaves nothing."

@@ -1,29 +1,20 @@
 """`hydra/launcher=submitit_slurm`, `submitit_local` and `ray`: the jobs of a sweep on a cluster."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from mnist_cnn.sweeps import remote
+from mnist_cnn.sweeps.launching import Jobs, Results, StreamingLauncher
 
 
-class RemoteLauncher(Launcher):
+class RemoteLauncher(StreamingLauncher):
     """What the launchers for clusters have in common."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.sweep = remote.Sweep(hydra_context, task_function, config)
-
-    def stream(self, jobs: remote.Jobs) -> remote.Results:
-        """Run jobs (number, overrides), and yield each when it ends."""
-        raise NotImplementedError
-
-    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        results = dict(self.stream(enumerate(job_overrides, initial_job_idx)))
-        return [results[number] for number in sorted(results)]
 
 
 class SubmititLauncher(RemoteLauncher):
@@ -33,7 +24,7 @@ class SubmititLauncher(RemoteLauncher):
         self.options: dict[str, Any] = {"cluster": cluster, "n_jobs": n_jobs, "poll": poll}
         self.parameters = parameters
 
-    def stream(self, jobs: remote.Jobs) -> remote.Results:
+    def stream(self, jobs: Jobs) -> Results:
         return remote.run_with_submitit(self.sweep, jobs, parameters=self.parameters, **self.options)
 
 
@@ -44,5 +35,5 @@ class RayLauncher(RemoteLauncher):
         self.options: dict[str, Any] = {"n_jobs": n_jobs, "num_cpus": num_cpus, "num_gpus": num_gpus}
         self.init = init
 
-    def stream(self, jobs: remote.Jobs) -> remote.Results:
+    def stream(self, jobs: Jobs) -> Results:
         return remote.run_with_ray(self.sweep, jobs, init=self.init, **self.options)

@@ -22,8 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import write_json, written_aside
+from mnist_cnn.sweeps.compare import FAILED
 from mnist_cnn.sweeps.definition import merged, quoted
-from mnist_cnn.sweeps.running import FAILED
 
 ROOT = Path(__file__).parents[2]  # the folder of train.py and conf/
 RESOLVED = "resolved"  # .hydra/resolved.yaml: a run's settings with nothing left to interpolate

@@ -23,8 +23,29 @@ Objectives: TypeAlias = Mapping[str, str]
 
 BY_VALIDATION: Objectives = {"val/acc": "maximize"}  # never by test: that is for the result alone
 
+FAILED = "failed.json"  # why a run failed, in its folder
+
 # How a run is carried out, not what it learns: two runs that differ in these alone are the same.
 _CIRCUMSTANCES = ("hydra", "resume", "sweep", "data.dir", "trainer.accelerator")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a run, as its folder tells: `metrics` of one that ended well, else its `error`."""
+
+    status: Status
+    metrics: Mapping[str, Any]
+    error: str | None = None
+
+
+def outcome(folder: Path) -> Outcome:
+    """Read what became of the run in `folder`; where neither file can be read it is unfinished."""
+    metrics = _json(folder / "metrics.json")
+    if metrics is not None:
+        return Outcome("pruned" if metrics.get("status") == "pruned" else "finished", metrics)
+    if (folder / FAILED).is_file():
+        return Outcome("failed", {}, str((_json(folder / FAILED) or {}).get("error", "no message")))
+    return Outcome("unfinished", {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,7 +215,7 @@ def _number(value: Any) -> float | None:
 
 
 def _read(folder: Path) -> Run | None:
-    resolved, failed = folder / ".hydra" / "resolved.yaml", folder / "failed.json"
+    resolved, failed = folder / ".hydra" / "resolved.yaml", folder / FAILED
     if not resolved.is_file() and not failed.is_file():
         return None
     overrides = _overrides(folder)
@@ -208,22 +229,18 @@ def _read(folder: Path) -> Run | None:
     hparams = {str(k): v if _number(v) is not None else str(v) for k, v in hparams.items()}
     hparams = {key: value for key, value in hparams.items() if not _is_circumstance(key)}
 
-    metrics, failure = _json(folder / "metrics.json"), _json(failed)
-    status: Status = "unfinished"
-    if metrics is not None:
-        status = "pruned" if metrics.get("status") == "pruned" else "finished"
-    elif failed.is_file():
-        status = "failed"
+    became = outcome(folder)
     checkpoints = [folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
-    if metrics is None:
-        metrics = _so_far(checkpoints[1]) if checkpoints[1].is_file() else {}
+    metrics = became.metrics
+    if became.status in ("failed", "unfinished") and checkpoints[1].is_file():
+        metrics = _so_far(checkpoints[1])
     prefix = folder.name.partition("_")[0]
     seed = config.get("seed", hparams.get("seed"))
     return Run(
         folder=folder,
         number=int(prefix) if prefix.isdecimal() else None,
-        status=status,
-        error=str((failure or {}).get("error", "no message")) if status == "failed" else None,
+        status=became.status,
+        error=became.error,
         hparams=hparams,
         settings=str(dict(_settings(config))) if config else str(overrides),
         seed=seed if isinstance(seed, int) else None,

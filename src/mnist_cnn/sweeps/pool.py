@@ -24,11 +24,12 @@ from typing import Any, Literal
 
 import cloudpickle  # type: ignore[import-untyped]
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, env_override, run_job, setup_globals
+from hydra.core.utils import JobReturn, env_override, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.sweeps.launching import composed, failed
 
 # What train.py imports, at its start or later.
 PRELOADED = (
@@ -186,10 +187,10 @@ class _Running:
         except (EOFError, OSError):
             pass
         except Exception as error:
-            result = _failed(self.overrides, RuntimeError(f"its result cannot be read: {error}"))
+            result = failed(RuntimeError(f"its result cannot be read: {error}"), self.overrides)
         self.process.join(SECONDS_TO_LEAVE if result is not None else 1.0)
         if result is None:
-            result = _failed(self.overrides, RuntimeError(_death(self.process.exitcode)))
+            result = failed(RuntimeError(_death(self.process.exitcode)), self.overrides)
         self.kill()
         return result
 
@@ -232,14 +233,17 @@ class Pool:
         because no more results are wanted, the jobs that are running are interrupted.
         """
         context = _context()
-        composed = ((number, overrides, self._compose(number, overrides)) for number, overrides in jobs)
+        configured = (
+            (number, overrides, composed(self.hydra_context.config_loader, self.config, number, overrides))
+            for number, overrides in jobs
+        )
         places: Places | None = None
         following: tuple[int, Sequence[str], DictConfig] | None = None  # has been taken, waits for GPUs
         running: list[_Running] = []
         try:
             while True:
                 while places is None or len(running) < places.n_jobs:
-                    following = following or next(composed, None)
+                    following = following or next(configured, None)
                     if following is None:
                         break
                     number, overrides, config = following
@@ -270,12 +274,6 @@ class Pool:
                     yield job.number, result
         finally:
             _stop(running)
-
-    def _compose(self, number: int, overrides: Sequence[str]) -> DictConfig:
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-        return config
 
     def _work(self, config: DictConfig) -> bytes:
         """Return all that another process needs to run the job as this one would."""
@@ -318,12 +316,6 @@ def _death(code: int | None) -> str:
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     hint = ", as the system does where memory runs out" if name == "SIGKILL" else ""
     return f"the job's process was killed by {name}{hint}"
-
-
-def _failed(overrides: Sequence[str], error: Exception) -> JobReturn:
-    result = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
-    result.return_value = error
-    return result
 
 
 def _stop(running: Sequence[_Running]) -> None:
@@ -395,14 +387,14 @@ def _answer(number: int, threads: int, work: bytes) -> bytes:
             job_subdir_key="hydra.sweep.subdir",
         )
     except Exception as error:
-        result = _failed(overrides, error)
+        result = failed(error, overrides)
     try:
         answer = cloudpickle.dumps(result)
         cloudpickle.loads(answer)  # there are exceptions that can be written but not read
     except Exception:
         value = result._return_value
         said = RuntimeError(f"{type(value).__name__}: {value}")
-        answer = cloudpickle.dumps(_failed(overrides, said))
+        answer = cloudpickle.dumps(failed(said, overrides))
     return bytes(answer)
 
 

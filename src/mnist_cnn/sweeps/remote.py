@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,9 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 from mnist_cnn.errors import UserError
-
-Jobs = Iterable[tuple[int, Sequence[str]]]
-Results = Iterator[tuple[int, JobReturn]]
+from mnist_cnn.sweeps.launching import Jobs, Results, composed, failed
 
 # What a job that is cancelled has to end its ranks.
 SECONDS_TO_STOP = 10.0
@@ -39,9 +37,8 @@ class RemoteJob:
     """
 
     def __init__(self, sweep: Sweep, number: int, overrides: Sequence[str], threads: int | None) -> None:
-        config = sweep.hydra_context.config_loader.load_sweep_config(sweep.config, list(overrides))
+        config = composed(sweep.hydra_context.config_loader, sweep.config, number, overrides)
         with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
             config.hydra.sweep.dir = str(Path(config.hydra.sweep.dir).absolute())
         self.sweep = sweep
         self.config = config
@@ -77,9 +74,7 @@ def ended(error: str | None) -> JobReturn:
     """Return how a job ended, as Hydra has it."""
     if error is None:
         return JobReturn(status=JobStatus.COMPLETED)
-    failed = JobReturn(status=JobStatus.FAILED)
-    failed.return_value = RuntimeError(error)
-    return failed
+    return failed(RuntimeError(error))
 
 
 def run_with_submitit(

@@ -6,7 +6,6 @@ which machine, has run it.
 """
 
 import gc
-import json
 import logging
 import os
 import shlex
@@ -16,7 +15,6 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -34,12 +32,11 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import write_json, written_aside
 from mnist_cnn.sweeps import definition
-from mnist_cnn.sweeps.compare import Status
+from mnist_cnn.sweeps.compare import FAILED, Outcome, outcome
 from mnist_cnn.sweeps.definition import quoted
+from mnist_cnn.sweeps.launching import composed, failed
 
 log = logging.getLogger(__name__)
-
-FAILED = "failed.json"  # why a job failed, in its folder
 
 
 @dataclass(frozen=True)
@@ -52,28 +49,6 @@ class Job:
     folder: Path
     trial: int | None = None  # of a search, by Optuna's count
     refused: str | None = None  # why its settings do not go together
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a job, as its folder tells: `metrics` of one that ended well, else its `error`."""
-
-    status: Status
-    metrics: Mapping[str, Any]
-    error: str | None = None
-
-
-def outcome(folder: Path) -> Outcome:
-    """Read what became of the job in `folder`; what cannot be read counts as unfinished."""
-    try:
-        if (folder / "metrics.json").is_file():
-            metrics = json.loads((folder / "metrics.json").read_text())
-            return Outcome(metrics.get("status", "finished"), metrics)
-        if (folder / FAILED).is_file():
-            return Outcome("failed", {}, json.loads((folder / FAILED).read_text())["error"])
-    except (OSError, ValueError, KeyError):
-        pass
-    return Outcome("unfinished", {})
 
 
 class RunningSweep(Sweeper):
@@ -148,14 +123,13 @@ class RunningSweep(Sweeper):
         settings that do not go together, and where another job has that folder.
         """
         try:
-            config = self.config_loader.load_sweep_config(self.settings, [*fixed, *chosen])
+            config = composed(self.config_loader, self.settings, number, [*fixed, *chosen])
         except (HydraException, OmegaConfBaseException) as error:
             said = str(error).split("\nConfig search path:")[0].split("\nTo append")[0]
             cause = f" {str(error.__cause__).splitlines()[0]}" if error.__cause__ else ""
             raise UserError(f"{' '.join(chosen)}: {said}{cause}") from error
         named = [one for one in chosen or fixed if chosen or not one.startswith("data.dir=")]
         with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
             config.hydra.job.override_dirname = ",".join(named)
         before = HydraConfig.instance().cfg
         try:
@@ -227,8 +201,7 @@ class RunningSweep(Sweeper):
                     try:
                         (became,) = self.launcher.launch([self._launched_as(job)], job.number)
                     except Exception as error:
-                        became = JobReturn(status=JobStatus.FAILED)
-                        became.return_value = error
+                        became = failed(error)
                     ended_as = self._became(job, became)
                     del became  # a failed job's tensors hang on the frames of its traceback
                 yield job, ended_as
