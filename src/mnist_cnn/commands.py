@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.files import write_json, written_aside
+from mnist_cnn.files import atomic_write, write_json
 from mnist_cnn.sweeps.compare import FAILED
 from mnist_cnn.sweeps.definition import merged, quoted
 
@@ -192,7 +192,7 @@ def save_resolved(config: DictConfig, run_dir: Path) -> None:
     }
     path = run_dir / ".hydra" / f"{RESOLVED}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         OmegaConf.save(again, aside)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 
 @contextmanager
-def written_aside(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to; the file is put in place when the block ends well.
 
     Where it does not, `path` stays as it was and nothing is left beside it.
@@ -24,5 +24,5 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write `values` aside and put them in place."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_text(json.dumps(values, indent=2) + "\n")

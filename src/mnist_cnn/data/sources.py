@@ -34,7 +34,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.files import written_aside
+from mnist_cnn.files import atomic_write
 
 log = logging.getLogger(__name__)
 
@@ -254,7 +254,7 @@ def _use_what_is_there(folder: Path, md5s: dict[str, str]) -> list[str]:
 
 def _write(path: Path, data: bytes) -> None:
     """Let a complete file appear at path; the caller holds the lock, so one spare name will do."""
-    with written_aside(path) as aside:
+    with atomic_write(path) as aside:
         aside.write_bytes(data)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mnist_cnn.files import written_aside
+from mnist_cnn.files import atomic_write
 
 
 class CSVLogger(Logger):
@@ -49,7 +49,7 @@ class CSVLogger(Logger):
     def save(self) -> None:
         """Write the file aside and put it in place."""
         columns = list(dict.fromkeys(name for row in self.rows.values() for name in row))
-        with written_aside(self.path) as aside, aside.open("w", newline="") as file:
+        with atomic_write(self.path) as aside, aside.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows[epoch] for epoch in sorted(self.rows))

@@ -20,7 +20,7 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
-from mnist_cnn.files import written_aside
+from mnist_cnn.files import atomic_write
 
 if TYPE_CHECKING:  # the figures need tensors' methods, not torch itself
     from torch import Tensor
@@ -276,7 +276,7 @@ def to_image(figure: Figure) -> NDArray[np.uint8]:
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Write a figure as PNG: the whole file appears at once, or nothing does."""
-    with written_aside(Path(path)) as aside:
+    with atomic_write(Path(path)) as aside:
         figure.savefig(aside, format="png")
 
 

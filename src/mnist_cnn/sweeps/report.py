@@ -10,7 +10,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_cnn.files import written_aside
+from mnist_cnn.files import atomic_write
 from mnist_cnn.sweeps.compare import (
     BY_VALIDATION,
     Group,
@@ -48,7 +48,7 @@ def write(sweep_dir: Path, objectives: Objectives = BY_VALIDATION) -> str:
     runs = find_runs([sweep_dir])
     write_csv(sweep_dir / "sweep.csv", runs, objectives, relative_to=sweep_dir)
     pictures = _write_pictures(sweep_dir, runs)
-    with written_aside(sweep_dir / "sweep.md") as aside:
+    with atomic_write(sweep_dir / "sweep.md") as aside:
         aside.write_text(_markdown(sweep_dir.resolve().name, runs, objectives, pictures), encoding="utf-8")
     return text(runs, objectives)
 
@@ -80,7 +80,7 @@ def write_csv(
     """
     names, keys, front = job_names(runs), differing(runs), _front(runs, objectives)
     start = (relative_to or Path.cwd()).resolve()
-    with written_aside(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         header = ["job", *(["best"] if front is not None else []), *keys, *(["seed"] if _seeds(runs) else [])]
         metrics = ("epochs", *_metrics(objectives))

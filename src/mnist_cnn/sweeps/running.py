@@ -30,7 +30,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.files import write_json, written_aside
+from mnist_cnn.files import atomic_write, write_json
 from mnist_cnn.sweeps import definition
 from mnist_cnn.sweeps.compare import FAILED, Outcome, outcome
 from mnist_cnn.sweeps.definition import quoted
@@ -110,7 +110,7 @@ class RunningSweep(Sweeper):
                         "or choose another folder with hydra.sweep.dir."
                     )
                 self.begin(overrides, resumed)
-                with written_aside(file) as aside:
+                with atomic_write(file) as aside:
                     OmegaConf.save(self.settings, aside)
                 self._run()
         except Timeout:
