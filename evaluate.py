@@ -1,44 +1,43 @@
 """Evaluate a checkpoint on the test images: the network is built from the file alone."""
 
-import logging
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from mnist_cnn.entry import command, exit_on_interrupt
 
-from mnist_cnn import commands, settings
-
-log = logging.getLogger("evaluate")
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
-@commands.job
-def main(config: DictConfig) -> float:
+@command("evaluate")  # conf/evaluate.yaml
+def main(config: "DictConfig") -> float:
     """Evaluate `ckpt`, write its confusion matrix and per-class accuracy, and return its accuracy."""
-    plain = commands.plain(config)
-    settings.check(plain, settings.EvaluateSettings)
-    ckpt = commands.checkpoint_file(plain["ckpt"])
+    from mnist_cnn import commands, settings
 
-    from mnist_cnn.data import ImageData
-    from mnist_cnn.reporting import summary
-    from mnist_cnn.training import checkpoints, noise
-    from mnist_cnn.training.trainer import make_trainer
+    options = commands.to_dict(config)
+    settings.check(options, settings.EvaluateSettings)
+    ckpt = commands.find_checkpoint(options["ckpt"])
 
-    noise.silence()
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    with exit_on_interrupt():
+        from mnist_cnn.data import ImageData
+        from mnist_cnn.reporting import summary
+        from mnist_cnn.training import checkpoints
+        from mnist_cnn.training.quiet import quiet_libraries
+        from mnist_cnn.training.trainer import build_trainer
+
+    quiet_libraries()
+    run_dir = commands.output_dir()
 
     # classifier and data, as in training but for what is given here
     classifier = checkpoints.load_classifier(ckpt)
     trained = classifier.config
-    data_settings = trained["data"] | {k: v for k, v in plain["data"].items() if v is not None}
+    data_settings = trained["data"] | {k: v for k, v in options["data"].items() if v is not None}
     data = checkpoints.build(data_settings, ImageData, image_size=classifier.network.image_size)
-    options = plain["trainer"] | {"devices": 1}
-    options["precision"] = options["precision"] or trained["trainer"]["precision"]
+    trainer_options = options["trainer"] | {"devices": 1}
+    trainer_options["precision"] = trainer_options["precision"] or trained["trainer"]["precision"]
 
     # test
     outputs = summary.TestOutputs()
-    trainer = make_trainer(options, run_dir, [outputs], None, [])
+    trainer = build_trainer(trainer_options, run_dir, [outputs], [], [])
     trainer.test(classifier, data, verbose=False)
     metrics = classifier.history[-1]
 
@@ -47,4 +46,4 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    main()

@@ -3,79 +3,90 @@
 `python train.py --help` lists the choices.
 """
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from mnist_cnn.entry import command, exit_on_interrupt
 
-from mnist_cnn import commands, settings
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
-@hydra.main(version_base="1.3", config_path="conf", config_name="train")
-@commands.job
-def main(config: DictConfig) -> float | None:
-    """Run one job and return its objective, the best validation accuracy (None without validation)."""
+@command("train")  # conf/train.yaml
+def main(config: "DictConfig") -> float | None:
+    """Run one job and return the value of its objective (None if the metric was not measured)."""
+    from mnist_cnn import commands, settings
+
     commands.add_overrides_to_hparams(config)
-    plain = commands.plain(config)
-    settings.check(plain, settings.TrainSettings)  # before the imports, which take seconds
+    settings.check(commands.to_dict(config), settings.TrainSettings)  # before the imports, which take seconds
 
-    import lightning as L
-    from hydra.utils import instantiate
+    with exit_on_interrupt():
+        import lightning as L
+        from hydra.utils import instantiate
+        from omegaconf import OmegaConf
 
-    from hydra_plugins.optuna_sweeper import pruning_of_this_job
-    from mnist_cnn.reporting import summary
-    from mnist_cnn.reporting.progress import Progress
-    from mnist_cnn.reporting.tensorboard import RunLogger
-    from mnist_cnn.training import checkpoints, distributed, noise
-    from mnist_cnn.training.classifier import Classifier, Schedule
-    from mnist_cnn.training.trainer import make_trainer
+        from hydra_plugins.optuna_sweeper import pruning_of_this_job
+        from mnist_cnn.reporting import summary
+        from mnist_cnn.reporting.progress import Progress
+        from mnist_cnn.reporting.tensorboard import RunLogger
+        from mnist_cnn.training import checkpoints
+        from mnist_cnn.training.classifier import Classifier
+        from mnist_cnn.training.distributed import shut_down_ranks
+        from mnist_cnn.training.quiet import quiet_libraries
+        from mnist_cnn.training.seeding import ReseedEachEpoch
+        from mnist_cnn.training.trainer import build_trainer
 
-    noise.silence()
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    if distributed.is_first_rank():
-        commands.refuse_to_overwrite(run_dir, config.resume)
-        commands.save_resolved(config, run_dir)
-    resumed = checkpoints.latest(run_dir) if config.resume else None
+    quiet_libraries()
+    L.seed_everything(config.seed, verbose=False)
 
     # data
-    L.seed_everything(config.seed, verbose=False)
     network = instantiate(config.model)
     data = instantiate(config.data, image_size=network.image_size, seed=config.seed)
 
+    run_dir = commands.prepare_run_folder(config)
+    options = commands.to_dict(config)
+    resumed = checkpoints.find_resume_point(run_dir) if config.resume else None
+
     # classifier
-    schedule = None
-    if config.scheduler:
-        factory = dict(config.scheduler)
-        when = {name: factory.pop(name) for name in ("interval", "monitor") if name in factory}
-        when["whole_run"] = factory.get("total_steps") == "auto"
-        if when["whole_run"]:
-            del factory["total_steps"]
-        schedule = Schedule(instantiate(factory), **when)
-    loss, optimizer = instantiate(config.loss), instantiate(config.optim)
-    classifier = Classifier(network, loss, data.num_classes, optimizer, schedule, plain)
+    if config.init_from:
+        checkpoints.initialize_from(network, commands.find_checkpoint(config.init_from))
+    classifier = Classifier(
+        network,
+        loss=instantiate(config.loss),
+        num_classes=data.num_classes,
+        optimizer=instantiate(config.optim),
+        schedule=instantiate(config.scheduler) if config.scheduler else None,
+        metrics={name: instantiate(metric) for name, metric in config.metrics.items()},
+        config=options,
+    )
 
     # trainer
     logger = None
     if config.logger:
         logger = instantiate(config.logger, run_dir, first_epoch=resumed.epochs + 1 if resumed else 1)
-    has_validation = data.val_size > 0 and config.trainer.limit_val_batches != 0
-    keep = checkpoints.checkpoint_callbacks(run_dir, has_validation)
+    last = best = checkpoints.save_last(run_dir)  # without validation the last epoch is the result
+    if settings.has_validation(options) or config.objective.metric.startswith("train/"):
+        best = checkpoints.save_best(run_dir, config.objective.metric, config.objective.mode)
     progress, outputs = Progress(), summary.TestOutputs()
-    chosen = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
     pruning = pruning_of_this_job() if config.sweep.pruning else None
-    callbacks = [*chosen, progress, outputs, *([pruning] if pruning else []), *keep]
-    command = commands.train_command(run_dir)
-    trainer = make_trainer(plain["trainer"], run_dir, callbacks, logger, command)
+    callbacks = [
+        ReseedEachEpoch(config.seed),
+        *(instantiate(callback) for callback in config.callbacks.values() if callback),
+        *([pruning] if pruning else []),
+        progress,
+        outputs,
+        *{best: None, last: None},
+    ]
+    loggers = [logger] if logger else []
+    trainer = build_trainer(options["trainer"], run_dir, callbacks, loggers, commands.train_command(run_dir))
 
-    with distributed.cleaned_up(trainer):
+    with shut_down_ranks(trainer):
         # fit
         if isinstance(logger, RunLogger):
-            logger.log_settings(plain["hparams"], OmegaConf.to_yaml(config, resolve=True))
+            logger.log_settings(options["hparams"], OmegaConf.to_yaml(config, resolve=True))
         trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
 
-        # test: once, with the weights that validation chose; not what a search has given up
-        best_epoch = checkpoints.restore(classifier, keep[0])
+        # test: once, with the weights that validation chose, and not for a pruned trial
+        best_epoch = checkpoints.load_best_weights(classifier, best)
         pruned = pruning is not None and pruning.pruned
         if not pruned:
             trainer.test(classifier, data, verbose=False)
@@ -84,8 +95,8 @@ def main(config: DictConfig) -> float | None:
         metrics = summary.collect(trainer, classifier, progress, best_epoch, pruned)
         if trainer.is_global_zero:
             summary.report(run_dir, classifier, data, outputs.logits, metrics, logger)
-    return metrics.get("val/acc")
+    return metrics.get(config.objective.metric)
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    main()

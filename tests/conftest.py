@@ -1,13 +1,16 @@
-"""What several tests need: the data, small stand-ins for it, and the commands as a user types them."""
+"""Fixtures of several tests: the data, small stand-ins for it, and the commands as a user types them."""
 
 import os
 
 # Tests run two at a time. With as many threads as cores each, they would mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import multiprocessing
+import runpy
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,30 +21,92 @@ from mnist_cnn.data.datamodule import ImagesInMemory
 
 REPOSITORY = Path(__file__).parents[1]
 DATA = REPOSITORY / "data"
+TIMEOUT = 250  # seconds for a command
+
+# The imports of train.py that take seconds. They are done once, in the process that forks the commands.
+PRELOADED = (
+    "hydra",
+    "lightning",
+    "mnist_cnn.commands",
+    "mnist_cnn.settings",
+    "mnist_cnn.reporting.summary",
+    "mnist_cnn.reporting.progress",
+    "mnist_cnn.reporting.tensorboard",
+    "mnist_cnn.training.checkpoints",
+    "mnist_cnn.training.trainer",
+)
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="session")
 def mnist() -> Path:
-    """Return the folder of real MNIST, which is fetched once and then kept."""
+    """Return the folder of real MNIST, which is downloaded once and then kept."""
     sources.obtain("mnist", DATA)
     return DATA
 
 
-@pytest.fixture
-def command(tmp_path: Path) -> Command:
-    """Run a script of the repository in a fresh folder, and return what it printed and its exit code."""
+def environment(**changes: str) -> dict[str, str]:
+    """Return the environment of a command: that of the tests, without settings of Hydra."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MNIST_CNN_"))}
+    return inherited | changes
 
-    def run(script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HYDRA_", "MNIST_CNN_"))}
+
+@pytest.fixture
+def command(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
+    """Run a script of the repository in a fresh folder; return what it printed and its exit code.
+
+    The process is forked from one that has imported Lightning, which saves seconds a command.
+    """
+
+    streams = tmp_path_factory.mktemp("streams")
+
+    def run(script: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(PRELOADED))
+        out, err = (Path(tempfile.mkstemp(dir=streams)[1]) for _ in range(2))
+        process = context.Process(
+            target=_run_script, args=(script, arguments, tmp_path, environment(**changes), out, err)
+        )
+        process.start()
+        process.join(TIMEOUT)
+        if process.is_alive():
+            process.kill()
+            process.join()
+            raise TimeoutError(f"{script} {' '.join(arguments)}\n{out.read_text()}\n{err.read_text()}")
+        assert process.exitcode is not None
+        return subprocess.CompletedProcess(
+            [script, *arguments], process.exitcode, out.read_text(), err.read_text()
+        )
+
+    return run
+
+
+def _run_script(
+    script: str, arguments: Sequence[str], folder: Path, variables: dict[str, str], out: Path, err: Path
+) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    for path, stream in ((out, sys.stdout), (err, sys.stderr)):
+        with path.open("wb") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv = [str(REPOSITORY / script), *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+@pytest.fixture
+def new_process(tmp_path: Path) -> Command:
+    """Run a script like `command`, in a new process that imports everything itself."""
+
+    def run(script: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(REPOSITORY / script), *arguments],
             cwd=tmp_path,
-            env=inherited | environment,
+            env=environment(**changes),
             capture_output=True,
             text=True,
-            timeout=250,
+            timeout=TIMEOUT,
         )
 
     return run

@@ -1,5 +1,6 @@
-"""What the tests of the commands ask of the folders and processes that a command leaves."""
+"""What the tests of the commands read from the folders and processes of a run."""
 
+import signal
 from pathlib import Path
 
 import psutil
@@ -8,30 +9,39 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 CPU = "trainer.accelerator=cpu"
 SHORT = (CPU, "model=cnnnet", "trainer.limit_train_batches=12", "trainer.limit_val_batches=1")
+SMOKE = (CPU, "model=cnnnet", "debug=smoke")
 
 
 def only_run(folder: Path, kind: str = "runs") -> Path:
+    """Return the folder of the only run (or sweep, or evaluation) below `folder`."""
     (found,) = (folder / "logs" / kind).iterdir()
     return found
 
 
 def jobs_of(sweep: Path) -> list[Path]:
-    """The folders of a sweep's jobs, in the order of their numbers."""
+    """Return the folders of the jobs of a sweep, in the order of their numbers."""
     folders = [path.parent for path in sweep.glob("*/.hydra")]
     return sorted(folders, key=lambda folder: int(folder.name.split("_")[0]))
 
 
 def weights(run_dir: Path, name: str = "last") -> torch.Tensor:
+    """Return all weights in a checkpoint of a run as one vector."""
     state = torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"]
     return torch.cat([value.flatten() for value in state.values()])
 
 
 def scalars(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return the (step, value) pairs of each TensorBoard tag of a run."""
     events = EventAccumulator(str(run_dir)).Reload()
     return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def allow_interrupts() -> None:
+    """Let a process that is started take SIGINT, which may be ignored by inheritance, as under nohup."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def processes_of(folder: Path) -> list[str]:
-    """The command lines of the processes that were started for runs in `folder`."""
+    """Return the command lines of the processes of runs in `folder`."""
     listed = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     return [line for line in listed if str(folder) in line and "train.py" in line]

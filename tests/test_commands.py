@@ -1,4 +1,4 @@
-"""Hydra's side of the commands: folder names, and how a run is started again."""
+"""The Hydra side of the commands: command lines, folder names, resuming."""
 
 import sys
 from pathlib import Path
@@ -10,15 +10,16 @@ from mnist_cnn import commands
 from mnist_cnn.errors import UserError
 
 
-def test_the_overrides_of_a_job_make_one_folder_of_a_length_that_file_systems_take() -> None:
+def test_folder_name_of_a_job_is_valid_and_short() -> None:
+    commands.register_resolvers()
     config = OmegaConf.create({"overrides": "a=/x/y," + "b" * 300, "name": "${folder_name:${overrides}}"})
     assert config.name.startswith("a=-x-y,bbb")
     assert len(config.name) == 200
 
 
-def test_a_run_in_any_folder_can_be_started_again() -> None:
+def test_command_of_a_run_quotes_its_folder_for_hydra() -> None:
     command = commands.train_command(Path("/runs/it's 1, of a=b"))
-    assert command[:1] == [sys.executable]
+    assert command[0] == sys.executable
     assert command[2:] == [
         "--config-path",
         "/runs/it's 1, of a=b/.hydra",
@@ -28,18 +29,38 @@ def test_a_run_in_any_folder_can_be_started_again() -> None:
     ]
 
 
-def test_a_missing_checkpoint_is_answered_with_those_that_there_are(
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["optim=sgd", "-m", "seed=1"], ["-m", "optim=sgd", "seed=1"]),
+        (["seed=1", "--cfg", "job", "optim=sgd"], ["--cfg", "job", "seed=1", "optim=sgd"]),
+        (["seed=1", "--cfg=job", "~callbacks"], ["--cfg=job", "seed=1", "~callbacks"]),
+        (["ckpt=a b/epoch=1,x.ckpt"], ["ckpt='a b/epoch=1,x.ckpt'"]),
+    ],
+)
+def test_options_come_first_and_paths_are_quoted(arguments: list[str], expected: list[str]) -> None:
+    assert commands._arguments(arguments) == expected
+
+
+def test_missing_checkpoint_is_reported_with_existing_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"There is no checkpoint under logs/ yet"):
-        commands.checkpoint_file("x.ckpt")
+        commands.find_checkpoint("x.ckpt")
     for name in ("runs/a", "sweeps/s/0_b"):
         folder = tmp_path / "logs" / name / "checkpoints"
         folder.mkdir(parents=True)
         (folder / "best.ckpt").touch()
     with pytest.raises(UserError) as caught:
-        commands.checkpoint_file("x.ckpt")
+        commands.find_checkpoint("x.ckpt")
     assert "logs/runs/a/checkpoints/best.ckpt" in str(caught.value)
     assert "logs/sweeps/s/0_b/checkpoints/best.ckpt" in str(caught.value)
-    assert commands.checkpoint_file("logs/runs/a/checkpoints/best.ckpt").is_file()
+    assert commands.find_checkpoint("logs/runs/a/checkpoints/best.ckpt").is_file()
+
+
+def test_run_of_an_earlier_version_is_not_resumed(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    OmegaConf.save({"seed": 1, "scheduler": {}}, tmp_path / ".hydra" / "resolved.yaml")
+    with pytest.raises(UserError, match="earlier version"):
+        commands._arguments([f"resume={tmp_path}"])

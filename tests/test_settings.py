@@ -6,43 +6,52 @@ from typing import Any
 import pytest
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.settings import TrainSettings, check
+from mnist_cnn.settings import TrainSettings, check, has_validation
 
-GOOD: dict[str, Any] = {
+VALID: dict[str, Any] = {
     "seed": 0,
-    "sweep": {"resume": None, "fail_fast": False, "pruning": False},
-    "data": {"dir": "data", "batch_size": 64, "val_size": 0, "std": 0.5},
+    "objective": {"metric": "val/acc", "mode": "max"},
+    "sweep": {"resume": None, "fail_fast": False},
+    "data": {"dir": "data", "batch_size": 64, "val_size": 10, "num_classes": 10, "std": 0.5},
+    "model": {"num_classes": 10},
     "optim": {"lr": 0.01, "momentum": 0.9, "betas": [0.9, 0.999]},
     "scheduler": {},
-    "callbacks": {"early_stopping": {"monitor": "train/loss"}},
-    "trainer": {"max_epochs": 1, "accelerator": "auto", "devices": 1, "precision": "auto"},
+    "metrics": {"f1": {}},
+    "callbacks": {"early_stopping": {"monitor": "val/loss"}},
+    "trainer": {
+        "max_epochs": 1,
+        "accelerator": "auto",
+        "devices": 1,
+        "precision": "auto",
+        "limit_val_batches": None,
+    },
 }
 
 
 def with_value(key: str, value: object) -> dict[str, Any]:
-    settings = deepcopy(GOOD)
+    settings = deepcopy(VALID)
     section, _, name = key.rpartition(".")
     (settings[section] if section else settings)[name] = value
     return settings
 
 
-def test_good_settings_pass() -> None:
-    check(GOOD, TrainSettings)
-
-
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("optim.lr", 1),
         ("seed", 2**32 - 1),
+        ("optim.lr", 1),
+        ("optim.setting_of_another_optimizer", "any"),
+        ("data.std", [0.5, 0.4, 0.3]),
         ("trainer.devices", "auto"),
         ("trainer.devices", [0, 1]),
         ("trainer.limit_train_batches", 10),
         ("trainer.limit_train_batches", 0.1),
-        ("optim.something_of_another_optimizer", "fine"),
+        ("trainer.limit_test_batches", 0),
+        ("objective.metric", "val/f1"),
+        ("objective.metric", "train/loss"),
     ],
 )
-def test_what_a_setting_may_be_passes(key: str, value: object) -> None:
+def test_valid_value_passes(key: str, value: object) -> None:
     check(with_value(key, value), TrainSettings)
 
 
@@ -57,6 +66,7 @@ def test_what_a_setting_may_be_passes(key: str, value: object) -> None:
         ("optim.lr", True),
         ("optim.momentum", 1.0),
         ("optim.weight_decay", -0.1),
+        ("optim.betas", [0.9, 1.5]),
         ("data.batch_size", 0),
         ("data.batch_size", 2.5),
         ("data.val_size", -1),
@@ -69,16 +79,21 @@ def test_what_a_setting_may_be_passes(key: str, value: object) -> None:
         ("trainer.devices", 1.5),
         ("trainer.limit_train_batches", 1.5),
         ("trainer.limit_train_batches", -3),
+        ("trainer.limit_train_batches", 0),
+        ("trainer.max_steps", 0),
+        ("objective.mode", "maximize"),
+        ("objective.metric", "test/acc"),
+        ("objective.metric", "val/recall"),
     ],
 )
-def test_a_wrong_value_is_named_with_its_key(key: str, value: object) -> None:
+def test_invalid_value_is_named_with_its_key(key: str, value: object) -> None:
     with pytest.raises(UserError) as caught:
         check(with_value(key, value), TrainSettings)
     assert str(caught.value).startswith(f"{key}={value}: it should be ")
     assert "\n" not in str(caught.value)
 
 
-def test_every_wrong_value_is_told_at_once() -> None:
+def test_all_invalid_values_are_reported_together() -> None:
     settings = with_value("optim.lr", -1)
     settings["data"]["batch_size"] = 0
     with pytest.raises(UserError) as caught:
@@ -87,20 +102,28 @@ def test_every_wrong_value_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "value", "who"),
+    ("section", "value", "owner"),
     [
         ("scheduler", {"monitor": "val/loss"}, "scheduler"),
         ("callbacks", {"stop": {"monitor": "val/loss"}}, "callbacks.stop"),
     ],
 )
-def test_watching_a_validation_that_there_is_not_is_refused(
-    section: str, value: dict[str, Any], who: str
+def test_monitoring_validation_without_validation_images_is_refused(
+    section: str, value: dict[str, Any], owner: str
 ) -> None:
-    with pytest.raises(UserError, match=rf"data\.val_size=0 .* {who}\.monitor=val/loss .* train/loss"):
-        check(with_value(section, value), TrainSettings)
-    check(with_value(section, value) | {"data": GOOD["data"] | {"val_size": 1}}, TrainSettings)
+    settings = with_value(section, value)
+    check(settings, TrainSettings)
+    settings["data"]["val_size"] = 0
+    with pytest.raises(UserError, match=rf"data\.val_size=0 .* {owner}\.monitor=val/loss .*=train/loss"):
+        check(settings, TrainSettings)
 
 
-def test_a_value_in_a_list_is_named() -> None:
-    with pytest.raises(UserError, match=r"optim\.betas=\[0\.9, 1\.5\]: it should be less than 1"):
-        check(with_value("optim.betas", [0.9, 1.5]), TrainSettings)
+def test_network_with_another_number_of_classes_than_the_data_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.num_classes=5: the data has 10 classes"):
+        check(with_value("model.num_classes", 5), TrainSettings)
+
+
+@pytest.mark.parametrize(("key", "value"), [("data.val_size", 0), ("trainer.limit_val_batches", 0)])
+def test_a_run_has_no_validation_without_images_or_batches(key: str, value: int) -> None:
+    assert has_validation(VALID)
+    assert not has_validation(with_value(key, value))

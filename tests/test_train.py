@@ -1,4 +1,4 @@
-"""train.py and evaluate.py as a user types them, on real MNIST, in processes of their own."""
+"""train.py and evaluate.py as a user types them, on real MNIST."""
 
 import contextlib
 import fcntl
@@ -20,10 +20,12 @@ import torch
 
 from mnist_cnn.training.checkpoints import load
 from tests.conftest import REPOSITORY, Command
-from tests.runs import CPU, SHORT, jobs_of, only_run, processes_of, scalars, weights
+from tests.runs import CPU, SHORT, SMOKE, allow_interrupts, only_run, processes_of, scalars, weights
 
 
-def test_a_run_says_what_it_does_and_leaves_everything_in_its_folder(train: Command, tmp_path: Path) -> None:
+def test_run_prints_what_it_does_and_writes_everything_into_its_folder(
+    train: Command, tmp_path: Path
+) -> None:
     done = train(*SHORT, "trainer.max_epochs=2")
     run_dir = only_run(tmp_path)
 
@@ -40,7 +42,7 @@ def test_a_run_says_what_it_does_and_leaves_everything_in_its_folder(train: Comm
     assert re.search(r"^Test accuracy: \d+\.\d\d%$", done.stdout, re.MULTILINE)
     assert f"run folder: {run_dir.relative_to(tmp_path)}" in done.stdout
     assert "tensorboard --logdir logs" in done.stdout
-    # no bar outside a terminal, no warning, tip or deprecation
+    # No progress bar outside a terminal, no warning, tip or deprecation.
     assert done.stderr == ""
     assert load(run_dir / "checkpoints" / "last.ckpt")["epoch"] == 1
 
@@ -75,10 +77,10 @@ def test_a_run_says_what_it_does_and_leaves_everything_in_its_folder(train: Comm
     assert set(logged) == {name for name in metrics if "/" in name}
 
 
-def test_evaluate_finds_the_test_accuracy_of_the_run_to_the_last_digit(
+def test_evaluate_reproduces_the_test_metrics_of_the_run_exactly(
     train: Command, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
-    train(*SHORT, "trainer.max_epochs=1", "loss=mse", "optim=adam")
+    train(*SHORT, "trainer.max_epochs=1", "loss=mse", "optim=adam", "metrics=[f1,calibration]")
     run_dir = only_run(tmp_path)
     done = command("evaluate.py", f"ckpt={run_dir}/checkpoints/best.ckpt", CPU)
     assert done.returncode == 0, done.stderr
@@ -88,49 +90,18 @@ def test_evaluate_finds_the_test_accuracy_of_the_run_to_the_last_digit(
     evaluated = json.loads((folder / "evaluation.json").read_text())
     assert evaluated["test/acc"] == trained["test/acc"]
     assert evaluated["test/loss"] == trained["test/loss"]
+    assert evaluated["test/f1"] == trained["test/f1"]
+    assert {"train/f1", "val/f1", "test/calibration_error"} <= trained.keys()
     assert sum(row["images"] for row in evaluated["classes"]) == 10_000
     assert sum(row["correct"] for row in evaluated["classes"]) == round(10_000 * trained["test/acc"])
     assert f"Test accuracy: {trained['test/acc']:.2%}" in done.stdout
     assert {"confusion_matrix.png", "class_accuracy.png"} <= {path.name for path in folder.iterdir()}
 
 
-def test_a_job_has_the_same_weights_alone_and_in_a_sweep_after_others(train: Command, tmp_path: Path) -> None:
-    train(*SHORT, "trainer.max_epochs=1", "seed=0")
-    train("-m", *SHORT, "trainer.max_epochs=1", "seed=1,0", "optim=sgd,adam")
-    sweep = only_run(tmp_path, "sweeps")
-    jobs = jobs_of(sweep)
-    assert [path.name.split("_", 1)[0] for path in jobs] == ["0", "1", "2", "3"]
-    assert "optim=sgd" in jobs[2].name
-    assert "seed=0" in jobs[2].name
-    alone = weights(only_run(tmp_path))
-    assert [torch.equal(weights(job), alone) for job in jobs] == [False, False, True, False]
-
-
-def test_a_sweep_goes_through_every_combination_each_in_its_own_folder(
-    train: Command, tmp_path: Path
-) -> None:
-    train(
-        "-m",
-        "trainer=smoke",
-        CPU,
-        "logger=csv",
-        "model=cnnnet,simple",
-        "optim=sgd,adam,rmsprop",
-        "loss=ce,mse",
-    )
-    jobs = jobs_of(only_run(tmp_path, "sweeps"))
-    assert len(jobs) == 12
-    for job in jobs:
-        checkpoint = load(job / "checkpoints" / "best.ckpt")
-        chosen = checkpoint["config"]["hparams"]
-        assert all(f"{group}={chosen[group]}" in job.name for group in ("model", "optim", "loss"))
-        assert (job / "metrics.csv").read_text().count("\n") == 2
-
-
-def test_a_killed_run_goes_on_as_if_it_had_not_been(
+def test_killed_run_is_resumed_to_the_same_result(
     train: Command, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
-    # long enough that the kill comes in the middle
+    # Long enough to be killed in the middle.
     arguments = [*SHORT, "trainer.limit_train_batches=150", "trainer.max_epochs=6", "scheduler=onecycle"]
     whole, killed = tmp_path / "whole", tmp_path / "killed,optim=sgd"
     train(*arguments, f"hydra.run.dir='{whole}'")
@@ -161,9 +132,9 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     assert refused.returncode == 1
     assert "optim.lr cannot be changed" in refused.stderr
     refused = command("train.py", f"resume={killed}", "trainer.max_epochs=7")
-    assert "planned to its end" in refused.stderr
+    assert "spans the whole run" in refused.stderr
     refused = command("train.py", f"hydra.run.dir='{killed}'", f"data.dir={mnist}", *SHORT)
-    assert "holds a run already" in refused.stderr
+    assert "already holds a run" in refused.stderr
 
     done = train(f"resume={killed}")
     assert "resumed    after epoch" in done.stdout
@@ -177,7 +148,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     assert same[0] == same[1]
 
 
-def test_an_interrupted_run_says_how_to_go_on(train: Command, mnist: Path, tmp_path: Path) -> None:
+def test_interrupted_run_prints_how_to_resume_it(train: Command, mnist: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [
             sys.executable,
@@ -190,6 +161,7 @@ def test_an_interrupted_run_says_how_to_go_on(train: Command, mnist: Path, tmp_p
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=allow_interrupts,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -197,15 +169,15 @@ def test_an_interrupted_run_says_how_to_go_on(train: Command, mnist: Path, tmp_p
             process.send_signal(signal.SIGINT)
             break
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert f"python train.py resume={only_run(tmp_path).relative_to(tmp_path)}" in output
     assert errors == ""
 
 
-def test_two_runs_started_together_have_folders_of_their_own(mnist: Path, tmp_path: Path) -> None:
+def test_runs_started_together_have_their_own_folders(mnist: Path, tmp_path: Path) -> None:
     runs = [
         subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "train.py"), "trainer=smoke", CPU, f"data.dir={mnist}"],
+            [sys.executable, str(REPOSITORY / "train.py"), *SMOKE, f"data.dir={mnist}"],
             cwd=tmp_path,
             stdout=subprocess.DEVNULL,
         )
@@ -217,15 +189,14 @@ def test_two_runs_started_together_have_folders_of_their_own(mnist: Path, tmp_pa
     assert all((folder / "metrics.json").exists() for folder in folders)
 
 
-def test_a_terminal_shows_a_bar_with_images_a_second(mnist: Path, tmp_path: Path) -> None:
+def test_terminal_shows_a_progress_bar(mnist: Path, tmp_path: Path) -> None:
     main, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
     process = subprocess.Popen(
         [
             sys.executable,
             str(REPOSITORY / "train.py"),
-            "trainer=smoke",
-            CPU,
+            *SMOKE,
             "trainer.limit_train_batches=300",
             f"data.dir={mnist}",
         ],
@@ -235,7 +206,7 @@ def test_a_terminal_shows_a_bar_with_images_a_second(mnist: Path, tmp_path: Path
     )
     os.close(terminal)
     shown = b""
-    with contextlib.suppress(OSError):  # how Linux says that the other end is closed
+    with contextlib.suppress(OSError):  # raised on Linux when the other end is closed
         while part := os.read(main, 4096):
             shown += part
     assert process.wait() == 0
@@ -243,59 +214,100 @@ def test_a_terminal_shows_a_bar_with_images_a_second(mnist: Path, tmp_path: Path
     assert b"Test accuracy" in shown
 
 
-@pytest.mark.parametrize("multirun", [False, True], ids=["single", "multirun"])
 def test_two_ranks_train_one_network_and_leave_nothing_behind(
-    multirun: bool, train: Command, command: Command, tmp_path: Path
+    train: Command, command: Command, tmp_path: Path
 ) -> None:
-    two = (*SHORT, "trainer.max_epochs=2", "trainer=ddp", "trainer.devices=2", "data.val_size=5001")
-    if multirun:
-        # a job of one process between two of two, of which each must be started afresh
-        train("-m", *two[:-2], "trainer.devices=2,1,2", two[-1])
-        jobs = jobs_of(only_run(tmp_path, "sweeps"))
-        assert len(jobs) == 3
-        assert torch.equal(weights(jobs[0]), weights(jobs[2]))
-        assert not torch.equal(weights(jobs[0]), weights(jobs[1]))
-    else:
-        done = train(*two)
-        jobs = [only_run(tmp_path)]
-        # rank 0 alone speaks
-        assert done.stdout.count("Test accuracy") == 1
-        assert "2 x cpu" in done.stdout
-        assert done.stderr == ""
-    for job, ranks in zip(jobs, (2, 1, 2), strict=False):
-        metrics = json.loads((job / "metrics.json").read_text())
-        assert metrics["devices"] == ranks
-        assert len(list(job.glob("events.out.tfevents*"))) == 1
-    assert len(list((tmp_path / "logs").iterdir())) == 1
+    two = ("trainer=ddp", "trainer.devices=2", "data.val_size=5001", "metrics=f1")
+    done = train(*SHORT, "trainer.max_epochs=2", *two)
+    run_dir = only_run(tmp_path)
+    # Rank 0 alone prints and writes.
+    assert done.stdout.count("Test accuracy") == 1
+    assert "2 x cpu" in done.stdout
+    assert done.stderr == ""
+    trained = json.loads((run_dir / "metrics.json").read_text())
+    assert trained["devices"] == 2
+    assert len(list(run_dir.glob("events.out.tfevents*"))) == 1
     assert processes_of(tmp_path) == []
 
-    # every test image was counted, once
-    done = command("evaluate.py", f"ckpt={jobs[0]}/checkpoints/best.ckpt", CPU)
+    # Every test image was counted once.
+    command("evaluate.py", f"ckpt={run_dir}/checkpoints/best.ckpt", CPU)
     evaluated = json.loads((only_run(tmp_path, "evaluations") / "evaluation.json").read_text())
-    trained = json.loads((jobs[0] / "metrics.json").read_text())
     assert evaluated["test/acc"] == trained["test/acc"]
+    assert evaluated["test/f1"] == pytest.approx(trained["test/f1"], rel=1e-6)
     assert evaluated["test/loss"] == pytest.approx(trained["test/loss"], rel=1e-4)
 
 
-def test_a_rank_that_fails_fails_its_job_and_leaves_no_process(
+def test_failing_rank_fails_its_job_and_leaves_no_process(
     command: Command, mnist: Path, tmp_path: Path
 ) -> None:
     done = command(
         "train.py", *SHORT, "trainer=ddp", "trainer.devices=2", "optim.lr=1e30", f"data.dir={mnist}"
     )
     assert done.returncode == 1
-    assert "The loss became" in done.stderr
+    assert "The loss is" in done.stderr
     time.sleep(0.5)
     assert processes_of(tmp_path) == []
 
 
-def test_fast_dev_run_and_no_logger_and_no_validation_go_through(train: Command, tmp_path: Path) -> None:
+def test_fast_dev_run_succeeds(train: Command) -> None:
     train(*SHORT, "trainer.fast_dev_run=true")
+
+
+def test_run_without_validation_and_logger_saves_the_last_epoch(train: Command, tmp_path: Path) -> None:
     done = train(*SHORT, "trainer.max_epochs=1", "logger=none", "experiment=tutorial", "model=cnnnet")
     assert "60,000 train, 10,000 test" in done.stdout
-    run_dir = max((tmp_path / "logs" / "runs").iterdir())
+    run_dir = only_run(tmp_path)
     assert not list(run_dir.glob("events*"))
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["last.ckpt"]
     metrics: dict[str, Any] = json.loads((run_dir / "metrics.json").read_text())
     assert "val/acc" not in metrics
     assert metrics["best_epoch"] == 1
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "16-true", "64-true"])
+def test_every_precision_trains_and_evaluates(
+    precision: str, train: Command, command: Command, tmp_path: Path
+) -> None:
+    train(*SMOKE, f"trainer.precision={precision}", "optim=adam")
+    run_dir = only_run(tmp_path)
+    trained = json.loads((run_dir / "metrics.json").read_text())
+    assert trained["precision"] == precision
+    done = command(
+        "evaluate.py", f"ckpt={run_dir}/checkpoints/best.ckpt", CPU, "trainer.limit_test_batches=2"
+    )
+    assert done.returncode == 0, done.stderr
+    evaluated = json.loads((only_run(tmp_path, "evaluations") / "evaluation.json").read_text())
+    assert evaluated["test/acc"] == trained["test/acc"]
+
+
+def test_overfitting_five_batches_reaches_a_training_accuracy_of_100_percent(
+    train: Command, tmp_path: Path
+) -> None:
+    done = train(CPU, "model=cnnnet", "debug=overfit", "optim=adam")
+    assert done.stderr == ""
+    history = json.loads((only_run(tmp_path) / "metrics.json").read_text())
+    assert history["epochs"] == 30
+    assert "train loss 0.0" in done.stdout.split("epoch 30/30")[1]
+
+
+def test_profiler_writes_its_report_into_the_run_folder(train: Command, tmp_path: Path) -> None:
+    train(CPU, "model=cnnnet", "debug=profile", "trainer.limit_train_batches=3")
+    (report,) = only_run(tmp_path).glob("fit-profile.txt")
+    assert "run_training_batch" in report.read_text()
+
+
+def test_data_folder_is_relative_to_where_the_command_was_typed(
+    command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "here").symlink_to(mnist)
+    done = command("train.py", *SMOKE, "data.dir=here", "hydra.job.chdir=true")
+    assert done.returncode == 0, done.stderr
+    assert "checksums verified" in done.stdout
+    assert not (only_run(tmp_path) / "here").exists()
+
+
+def test_training_can_start_from_the_weights_of_a_checkpoint(train: Command, tmp_path: Path) -> None:
+    train(*SMOKE, "hydra.run.dir=first")
+    first = weights(tmp_path / "first")
+    train(*SMOKE, "hydra.run.dir=second", "init_from=first/checkpoints/last.ckpt", "optim.lr=1e-12")
+    torch.testing.assert_close(weights(tmp_path / "second"), first)

@@ -1,4 +1,7 @@
-"""What the commands share on Hydra's side: resuming, and errors in the user's terms."""
+"""The Hydra side of the commands: arguments, resuming, and errors in the user's terms.
+
+No other module of this package imports Hydra.
+"""
 
 import contextlib
 import difflib
@@ -11,40 +14,49 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
+import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
+from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from mnist_cnn.entry import INTERRUPTED, Function
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import atomic_write, write_json
+from mnist_cnn.ranks import is_first_rank
 from mnist_cnn.sweeps.compare import FAILED
 from mnist_cnn.sweeps.definition import merged, quoted
 
 ROOT = Path(__file__).parents[2]  # the folder of train.py and conf/
-RESOLVED = "resolved"  # .hydra/resolved.yaml: a run's settings with nothing left to interpolate
+RESOLVED = "resolved"  # .hydra/resolved.yaml: the settings of a run without interpolations
 
-# Whether HYDRA_FULL_ERROR was the user's; handed to the processes that a job starts.
+# Whether the user set HYDRA_FULL_ERROR; passed on to the processes that a job starts.
 _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
 
-_MULTIRUN = ("-m", "--multirun")
-
-Result = TypeVar("Result")
-
-# What a resumed run may be told anew: where and how long it runs, not what it learns.
+# Settings that a resumed run may change: where and how long it runs, not what it learns.
 _CHANGEABLE = (
     *("resume", "data.dir", "hydra.", "trainer.max_epochs", "trainer.accelerator", "trainer.devices"),
     *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.max_time"),
 )
 
+# Settings that are paths, relative to the folder in which the command was typed.
+_PATHS = ("data.dir", "ckpt", "init_from")
+
+# Options of Hydra that are followed by a value.
+_OPTIONS_WITH_VALUE = {
+    *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
+    *("-cd", "--config-dir", "-i", "--info", "--experimental-rerun"),
+}
+
 log = logging.getLogger(__name__)
 
-# What the file system may refuse for reasons that the user can see to.
-_USERS_OS_ERRORS = {
+# Errors of the file system that the user can do something about.
+_USER_OS_ERRORS = {
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -55,136 +67,147 @@ _USERS_OS_ERRORS = {
     errno.ENAMETOOLONG,
 }
 
-
-# How torch says it, on a GPU and on the CPU.
+# Messages of torch, on a GPU and on the CPU.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
 
 
+def run(function: Function, config_name: str) -> None:
+    """Run `function` with the config that Hydra composes; see `entry.command`."""
+    full_error = _show_everything()
+    # With this set Hydra raises errors instead of printing them in its own way.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ[_SHOW_ALL] = "1" if full_error else ""
+    register_resolvers()
+    main = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)
+    try:
+        sys.argv[1:] = _arguments(sys.argv[1:])
+        main(_job(function))()
+    except Exception as error:
+        message = _message(error)
+        if message is None or full_error:
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+
+
+def register_resolvers() -> None:
+    """Register what the YAML files use beside Hydra's own resolvers."""
+    OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
+
+
 def _folder_name(overrides: str) -> str:
-    """Return the overrides of a sweep's job as a name that every file system takes."""
+    """Return the overrides of a job as a name that every file system accepts."""
     return overrides.replace("/", "-")[:200]
 
 
-# Hydra asks for it in conf/train.yaml, before there is a job.
-OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
+def _job(function: Function) -> Callable[[DictConfig], object]:
+    """Report the errors of one job: `failed.json` in its folder, the traceback in its log.
 
-
-def job(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Result]:
-    """Make a job that is run on its own end at a user's mistake with the message alone.
-
-    A job of a sweep says so and raises it, so that the sweep goes on with the next. Either leaves
-    `failed.json` in its folder, and the traceback in its log.
+    A single run ends with the message alone where the user can correct the error. A job of a sweep raises,
+    so that the sweep reports the error and continues with the next job.
     """
 
     @functools.wraps(function)
-    def with_message(config: DictConfig) -> Result:
+    def job(config: DictConfig) -> object:
         folder = Path(HydraConfig.get().runtime.output_dir)
-        if _writes():
+        if is_first_rank():
             (folder / FAILED).unlink(missing_ok=True)
         try:
+            _make_paths_absolute(config)
             return function(config)
-        except (KeyboardInterrupt, SystemExit):
-            # Lightning ends the process with SystemExit when it is interrupted.
-            resolved = (folder / ".hydra" / f"{RESOLVED}.yaml").is_file()
-            if resolved and _writes() and HydraConfig.get().mode is RunMode.RUN:
+        except (KeyboardInterrupt, SystemExit) as stop:
+            # Lightning ends the process with SystemExit(1) when it is interrupted.
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise
+            if is_first_rank() and (folder / ".hydra" / f"{RESOLVED}.yaml").is_file():
                 resume = shlex.quote(f"resume={os.path.relpath(folder)}")
-                log.info(f"interrupted; go on with: python train.py {resume}")
-            raise
+                log.info(f"interrupted; resume with: python train.py {resume}")
+            raise SystemExit(INTERRUPTED) from stop
         except Exception as error:
             message = _message(error)
-            said = _one_line(message or f"{type(error).__name__}: {error}")
-            if _writes():
+            if is_first_rank():
                 with contextlib.suppress(OSError):  # a full disk may be what failed
                     _log_traceback(error)
-                    write_json(folder / FAILED, {"error": said})
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise  # the sweep says it
-            if message is None or _show_everything():
+                    short = _one_line(message or f"{type(error).__name__}: {error}")
+                    write_json(folder / FAILED, {"error": short})
+            if HydraConfig.get().mode is RunMode.MULTIRUN or message is None or _show_everything():
                 raise
             sys.exit(f"{Path(sys.argv[0]).name}: {message}")
 
-    return with_message
+    return job
 
 
-def _writes() -> bool:
-    """Whether this is the first process of a job; the others share its folder."""
-    ranks = (os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
-    return all(rank in ("", "0") for rank in ranks)
+def _make_paths_absolute(config: DictConfig) -> None:
+    """Keep paths relative to the folder in which the command was typed, also with hydra.job.chdir=true."""
+    if HydraConfig.get().job.chdir:
+        for key in _PATHS:
+            path = OmegaConf.select(config, key)
+            if path is not None:
+                OmegaConf.update(config, key, to_absolute_path(path))
 
 
 def _log_traceback(error: Exception) -> None:
-    """Write the traceback of `error` to the log file alone; the console gets one line."""
-    what = (type(error), error, error.__traceback__)
-    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "failed", (), what)
+    """Write the traceback of `error` to the log file only; the console shows one line."""
+    exc_info = (type(error), error, error.__traceback__)
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "failed", (), exc_info)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)
-
-
-def run(main: Callable[[], object]) -> None:
-    """Run a Hydra entry point, with a user's mistakes told in one message and exit code 1.
-
-    `HYDRA_FULL_ERROR=1` in the environment shows every error with its traceback.
-    """
-    everything = _show_everything()
-    # With this set Hydra raises what went wrong instead of printing it in its own way.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    os.environ[_SHOW_ALL] = "1" if everything else ""
-    try:
-        sys.argv[1:] = _arguments(sys.argv[1:])
-        main()
-    except Exception as error:
-        message = _message(error)
-        if message is None or everything:
-            raise
-        sys.exit(f"{Path(sys.argv[0]).name}: {message}")
 
 
 def _show_everything() -> bool:
     return bool(os.environ.get(_SHOW_ALL, os.environ.get("HYDRA_FULL_ERROR")))
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
-    """Return the settings as plain dicts, lists and values, with nothing left to interpolate."""
+def to_dict(config: DictConfig) -> dict[str, Any]:
+    """Return the settings as plain dicts, lists and values, with all interpolations resolved."""
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert isinstance(settings, dict)
     return {str(key): value for key, value in settings.items()}
 
 
+def output_dir() -> Path:
+    """Return the folder of the job that is running."""
+    return Path(HydraConfig.get().runtime.output_dir)
+
+
+def choices() -> dict[str, str]:
+    """Return the option that was chosen of each config group."""
+    return {str(group): str(option) for group, option in HydraConfig.get().runtime.choices.items()}
+
+
 def add_overrides_to_hparams(config: DictConfig) -> None:
-    """Add to `config.hparams` what else was set on the command line, so that what was swept is there."""
-    hparams = OmegaConf.to_container(config.hparams, resolve=False)
-    assert isinstance(hparams, dict)
-    there = {str(value).strip("${}") for value in hparams.values()} | {*hparams, "data.dir", "seed"}
+    """Add the other settings of the command line to `config.hparams`, so that it shows what was swept."""
     if config.resume and HydraConfig.get().mode is RunMode.RUN:
         return  # they were added when the run was started
-    choices = HydraConfig.get().runtime.choices
+    hparams = OmegaConf.to_container(config.hparams, resolve=False)
+    assert isinstance(hparams, dict)
+    known = {str(value).strip("${}") for value in hparams.values()} | {*hparams, "data.dir", "seed", "resume"}
     for override in HydraConfig.get().overrides.task:
         key = override.split("=")[0].lstrip("+~")
-        value = choices[key] if key in choices else OmegaConf.select(config, key)
-        if key not in there and key != "resume" and not key.startswith("sweep.") and value is not None:
+        value = choices()[key] if key in choices() else OmegaConf.select(config, key)
+        if key not in known and not key.startswith("sweep.") and value is not None:
             with open_dict(config.hparams):
                 config.hparams[key] = value if isinstance(value, int | float) else str(value)
 
 
-def refuse_to_overwrite(run_dir: Path, resume: str | None) -> None:
-    """Raise `UserError` where a new run would be mixed with an old one in the same folder."""
-    if not resume and any((run_dir / "checkpoints").glob("*.ckpt")):
+def prepare_run_folder(config: DictConfig) -> Path:
+    """Write `.hydra/resolved.yaml` into the folder of the run that is starting, and return the folder.
+
+    With this file `train_command` starts the same run again. Hydra's own .hydra/config.yaml keeps
+    interpolations, of which ${now:} and ${hydra:job.num} differ in another process.
+    Raises `UserError` where the folder holds another run.
+    """
+    run_dir = output_dir()
+    if not is_first_rank():
+        return run_dir
+    if not config.resume and any((run_dir / "checkpoints").glob("*.ckpt")):
         raise UserError(
-            f"{run_dir} holds a run already. Go on with it by resume={run_dir}, or choose another folder "
+            f"{run_dir} already holds a run. Resume it with resume={run_dir}, or choose another folder "
             "with hydra.run.dir."
         )
-
-
-def save_resolved(config: DictConfig, run_dir: Path) -> None:
-    """Write the settings of the job that is running such that `train_command` runs the same again.
-
-    Hydra's own .hydra/config.yaml keeps interpolations, of which ${now:} and ${hydra:job.num} come out
-    differently in another process.
-    """
     hydra_config = HydraConfig.get()
-    again = OmegaConf.create(plain(config))
-    again["hydra"] = {
+    resolved = OmegaConf.create(to_dict(config))
+    resolved["hydra"] = {
         "output_subdir": None,
         "job": {"name": hydra_config.job.name, "chdir": False},
         "job_logging": OmegaConf.to_container(hydra_config.job_logging),
@@ -193,78 +216,104 @@ def save_resolved(config: DictConfig, run_dir: Path) -> None:
     path = run_dir / ".hydra" / f"{RESOLVED}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as aside:
-        OmegaConf.save(again, aside)
+        OmegaConf.save(resolved, aside)
+    return run_dir
 
 
 def train_command(run_dir: Path) -> list[str]:
     """Return the command that runs train.py with the settings, and in the folder, of a run."""
-    return [sys.executable, str(ROOT / "train.py"), *_settings_of(run_dir)]
+    return [sys.executable, str(ROOT / "train.py"), *_options_of(run_dir), _run_dir_override(run_dir)]
 
 
-def _settings_of(run_dir: Path) -> list[str]:
-    run_dir = run_dir.absolute()
-    return [
-        *("--config-path", str(run_dir / ".hydra")),
-        *("--config-name", RESOLVED),
-        f"hydra.run.dir={quoted(str(run_dir))}",
-    ]
+def _options_of(run_dir: Path) -> list[str]:
+    return ["--config-path", str(run_dir.absolute() / ".hydra"), "--config-name", RESOLVED]
 
 
-def checkpoint_file(given: str | None) -> Path:
-    """Return the path of a checkpoint, or raise `UserError` with those that there are."""
-    if given is not None and Path(given).is_file():
-        return Path(given)
-    problem = "ckpt=PATH is missing" if given is None else f"ckpt={given} is not a file"
-    there = _latest("checkpoints", "best.ckpt", "last.ckpt")
-    raise UserError(f"{problem}. {there or 'There is no checkpoint under logs/ yet: run train.py.'}")
+def _run_dir_override(run_dir: Path) -> str:
+    return f"hydra.run.dir={quoted(str(run_dir.absolute()))}"
+
+
+def find_checkpoint(path: str | None) -> Path:
+    """Return the path of a checkpoint; raises `UserError` that lists existing ones where it is no file."""
+    if path is not None and Path(path).is_file():
+        return Path(path)
+    problem = "ckpt=PATH is missing" if path is None else f"ckpt={path} is not a file"
+    latest = _latest("checkpoints", "best.ckpt", "last.ckpt")
+    raise UserError(f"{problem}. {latest or 'There is no checkpoint under logs/ yet: run train.py.'}")
 
 
 def _arguments(arguments: list[str]) -> list[str]:
-    """Return the command line such that Hydra takes it.
+    """Return the command line in the form that Hydra accepts.
 
-    -m comes first, where argparse wants it; paths as a shell completes them are quoted; and what is to be
-    resumed, a run or a sweep, brings its own settings.
+    Options come first, where argparse needs them; paths as a shell completes them are quoted; and a run or
+    sweep that is resumed brings its own settings.
     """
-    arguments = sorted(arguments, key=lambda argument: argument not in _MULTIRUN)
+    options, overrides = _split(arguments)
+    multirun = any(option in ("-m", "--multirun") for option in options)
     paths = {}
-    for place, argument in enumerate(arguments):
-        key, _, value = argument.partition("=")
-        if key in ("resume", "ckpt", "sweep.resume") and value not in ("", "null"):
+    for index, override in enumerate(overrides):
+        key, _, value = override.partition("=")
+        if key in ("resume", "ckpt", "init_from", "sweep.resume") and value not in ("", "null"):
             paths[key] = value.strip("'\"")
-            arguments[place] = f"{key}={quoted(paths[key])}"
+            overrides[index] = f"{key}={quoted(paths[key])}"
     if "sweep.resume" in paths:
-        folder = paths["sweep.resume"].rstrip("/")
-        return ["-m", *merged(Path(folder), [one for one in arguments if one not in _MULTIRUN])]
+        folder = Path(paths["sweep.resume"].rstrip("/"))
+        return [*(options if multirun else ["-m", *options]), *merged(folder, overrides)]
     if "resume" not in paths:
-        return arguments
+        return [*options, *overrides]
+    if multirun:
+        raise UserError("resume=RUN resumes one run; leave out -m.")
     run_dir = Path(paths["resume"])
-    if not (run_dir / ".hydra" / f"{RESOLVED}.yaml").is_file():
-        there = _latest(".hydra", f"{RESOLVED}.yaml")
+    resolved = run_dir / ".hydra" / f"{RESOLVED}.yaml"
+    if not resolved.is_file():
+        latest = _latest(".hydra", f"{RESOLVED}.yaml")
         raise UserError(
-            f"resume={run_dir} is not the folder of a run. {there or 'There is none under logs/ yet.'}"
+            f"resume={run_dir} is not the folder of a run. {latest or 'There is none under logs/ yet.'}"
         )
-    if arguments[0] in _MULTIRUN:
-        raise UserError("resume=RUN goes on with one run; leave out -m.")
-    changed = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    overrides += _changes(OmegaConf.load(resolved), overrides)
+    return [*_options_of(run_dir), *options, _run_dir_override(run_dir), *overrides]
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Return the options, with their values, and the overrides of a command line."""
+    options: list[str] = []
+    overrides: list[str] = []
+    for argument in arguments:
+        if argument.startswith("-") or (
+            options and options[-1] in _OPTIONS_WITH_VALUE and "=" not in argument
+        ):
+            options.append(argument)
+        else:
+            overrides.append(argument)
+    return options, overrides
+
+
+def _changes(saved: Any, overrides: list[str]) -> list[str]:
+    """Check which settings of a run are changed when it is resumed; return the overrides that follow."""
+    if "objective" not in saved:
+        raise UserError(
+            "This run was started by an earlier version of this repository and cannot be resumed. "
+            "evaluate.py and sweep reports can read it."
+        )
+    changed = dict(override.split("=", 1) for override in overrides if "=" in override)
     fixed = [key for key in changed if not key.lstrip("+~").startswith(_CHANGEABLE)]
     if fixed:
         raise UserError(
-            f"A resumed run keeps its settings, so that {fixed[0]} cannot be changed; only "
-            f"{', '.join(key.rstrip('.') for key in _CHANGEABLE[1:])} can. For others start a new run."
+            f"A resumed run keeps its settings: {fixed[0]} cannot be changed, only "
+            f"{', '.join(key.rstrip('.') for key in _CHANGEABLE[1:])}. Start a new run for other settings."
         )
-    if "trainer.max_epochs" in changed:
-        scheduler = OmegaConf.load(run_dir / ".hydra" / f"{RESOLVED}.yaml").scheduler
-        if "T_max" in scheduler or "total_steps" in scheduler:
-            raise UserError(
-                f"The learning rate of this run is planned to its end ({scheduler._target_}): "
-                "trainer.max_epochs cannot be changed any more."
-            )
-        arguments.append(f"hparams.max_epochs={changed['trainer.max_epochs']}")
-    return [*_settings_of(run_dir), *arguments]
+    if "trainer.max_epochs" not in changed:
+        return []
+    if "T_max" in saved.scheduler or "total_steps" in saved.scheduler:
+        raise UserError(
+            f"The learning rate schedule of this run ({saved.scheduler.scheduler}) spans the whole run: "
+            "trainer.max_epochs cannot be changed."
+        )
+    return [f"hparams.max_epochs={changed['trainer.max_epochs']}"]
 
 
 def _latest(folder: str, *names: str) -> str:
-    """Name the latest runs under logs/ that have one of the files `names` in `folder`."""
+    """Return a sentence with the latest runs under logs/ that have one of the files `names` in `folder`."""
     found = {
         path if folder == "checkpoints" else path.parents[1]
         for name in names
@@ -275,21 +324,21 @@ def _latest(folder: str, *names: str) -> str:
 
 
 def _message(error: BaseException) -> str | None:
-    """Return what to tell the user, or None where the error is not of the user's making."""
+    """Return the message for the user, or None where the error is not one that a user can correct."""
     if isinstance(error, UserError):
         return str(error)
-    for cause in (error, error.__cause__):  # Hydra wraps what a network raises when it is built
+    for cause in (error, error.__cause__):  # Hydra wraps errors of the objects that it instantiates
         if isinstance(cause, MemoryError | RuntimeError) and any(s in str(cause) for s in _OUT_OF_MEMORY):
             return f"out of memory: {_one_line(cause)} Try a smaller data.batch_size."
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _hydra_message(error)
-    if isinstance(error, OSError) and error.errno in _USERS_OS_ERRORS:
+    if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
         return f"cannot write {error.filename or 'the files of the run'}: {error.strerror}."
     return None
 
 
-def _one_line(said: object) -> str:
-    return " ".join(str(said).split())[:500]
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())[:500]
 
 
 def _hydra_message(error: Exception) -> str:
@@ -303,12 +352,12 @@ def _hydra_message(error: Exception) -> str:
 
 
 def _unknown_setting(key: str) -> str | None:
-    """Say that there is no setting `key`, and what there is beside it; None if there is nothing to say."""
-    # What there is depends on the options chosen, so that these are composed without the values.
-    conf = Path(sys.argv[0]).parent / "conf"
+    """Return a message with the settings beside the unknown setting `key`; None if there are none."""
+    # The settings depend on the options chosen, so that these are composed without the values.
+    conf = ROOT / "conf"
     groups = {str(path.relative_to(conf)) for path in conf.rglob("*") if path.is_dir()}
     chosen = [a for a in sys.argv[1:] if a.split("=")[0] in groups and "," not in a]
-    with initialize_config_dir(str(conf.absolute()), version_base="1.3"):
+    with initialize_config_dir(str(conf), version_base="1.3"):
         config = compose(Path(sys.argv[0]).stem, overrides=chosen)
     *parents, last = key.split(".")
     node = config
@@ -322,5 +371,5 @@ def _unknown_setting(key: str) -> str | None:
     near = difflib.get_close_matches(last, known, n=1)
     path = ".".join([*parents, ""])
     hint = f" Did you mean {path}{near[0]}?" if near else ""
-    where = f"{'.'.join(parents)} has" if parents else "the settings are"
+    where = f"settings of {'.'.join(parents)}" if parents else "settings"
     return f"there is no setting {key}.{hint}\n{where}: {', '.join(known)}"

@@ -1,8 +1,8 @@
-"""The one exception that is meant for the user's eyes."""
+"""The exception for errors that the user can correct."""
 
 
 class UserError(Exception):
-    """Something the user can mend: what is wrong, the value given, what to type instead.
+    """An error that the user can correct: the message says what is wrong, the value given, what to type.
 
-    The commands print its message without a traceback and exit with code 1.
+    The commands print the message without a traceback and exit with code 1.
     """

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all."""
+"""Files that are written completely or not at all."""
 
 import json
 import os
@@ -10,9 +10,9 @@ from typing import Any
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to; the file is put in place when the block ends well.
+    """Give a path beside `path` to write to, which replaces `path` when the block succeeds.
 
-    Where it does not, `path` stays as it was and nothing is left beside it.
+    When the block raises, `path` is unchanged and no file is left beside it.
     """
     aside = path.with_name(f".{path.name}.part")
     try:
@@ -23,6 +23,6 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write `values` aside and put them in place."""
+    """Write `values` as JSON, atomically."""
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(values, indent=2) + "\n")

@@ -1,7 +1,7 @@
-"""Types and bounds of the settings, looked at before anything slow is imported or started."""
+"""Types and bounds of the settings, checked before anything slow is imported or started."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -15,21 +15,30 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
-Limit = Annotated[int, Field(ge=0)] | Fraction  # so many batches, or that share of them
+Limit = CountOrZero | Fraction  # a number of batches, or a fraction of them
+TrainLimit = Count | Annotated[float, Field(gt=0, le=1)]
 
 Devices = int | str | list[int]
 
+BASIC_METRICS = ("loss", "acc")  # of every split, whatever conf/metrics adds
+
 
 class _Section(BaseModel):
-    # Strict: "3" is not a number. What is not named here is the business of whoever takes it.
+    # Strict: "3" is not a number. Settings not named here are checked by the objects that take them.
     model_config = ConfigDict(strict=True, extra="allow")
+
+
+class _Objective(_Section):
+    metric: str
+    mode: Literal["min", "max"]
 
 
 class _Data(_Section):
     dir: str
     batch_size: Count
     val_size: CountOrZero
-    std: Positive
+    num_classes: Count | None
+    std: Positive | list[Positive]
 
 
 class _Optim(_Section):
@@ -56,11 +65,11 @@ class _Trainer(_Section):
     devices: Devices
     precision: str | int
     num_nodes: Count | None = None
-    max_steps: int | None = None
+    max_steps: Count | None = None
     min_epochs: CountOrZero | None = None
     min_steps: CountOrZero | None = None
     overfit_batches: Limit | None = None
-    limit_train_batches: Limit | None = None
+    limit_train_batches: TrainLimit | None = None
     limit_val_batches: Limit | None = None
     limit_test_batches: Limit | None = None
     accumulate_grad_batches: Count | None = None
@@ -71,32 +80,57 @@ class _Trainer(_Section):
 class _Sweep(_Section):
     resume: str | None
     fail_fast: bool
-    pruning: bool
 
 
 class TrainSettings(_Section):
-    """What train.py needs to know of its settings before it starts."""
+    """The settings of train.py that are checked before it starts."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
+    objective: _Objective
     sweep: _Sweep
     data: _Data
+    model: dict[str, Any]
     optim: _Optim
     scheduler: _Scheduler
+    metrics: dict[str, Any]
     callbacks: dict[str, Any]
     trainer: _Trainer
 
     @model_validator(mode="after")
-    def _has_what_it_watches(self) -> Self:
-        watched = {"scheduler": self.scheduler.monitor}
+    def _metric_of_objective_exists(self) -> Self:
+        split, _, name = self.objective.metric.partition("/")
+        known = [*BASIC_METRICS, *self.metrics]
+        if split not in ("train", "val") or name not in known:
+            raise PydanticCustomError(
+                "unknown_metric",
+                f"objective.metric={self.objective.metric}: it should be val/ or train/ and one of "
+                f"{', '.join(known)}. The test images are for the final result alone.",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _monitored_metrics_exist(self) -> Self:
+        monitored = {"scheduler": self.scheduler.monitor}
         for name, callback in self.callbacks.items():
-            watched[f"callbacks.{name}"] = callback.get("monitor") if callback else None
-        for who, metric in watched.items():
+            monitored[f"callbacks.{name}"] = callback.get("monitor") if callback else None
+        for owner, metric in monitored.items():
             if self.data.val_size == 0 and metric and metric.startswith("val/"):
                 raise PydanticCustomError(
                     "no_validation",
-                    f"data.val_size=0 leaves no validation images, but {who}.monitor={metric} needs them: "
-                    f"keep some, or watch {metric.replace('val/', 'train/')} with {who}.monitor.",
+                    f"data.val_size=0 leaves no validation images, but {owner}.monitor={metric} needs them: "
+                    f"keep some, or set {owner}.monitor={metric.replace('val/', 'train/')}.",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _network_has_an_output_for_each_class(self) -> Self:
+        outputs, classes = self.model.get("num_classes"), self.data.num_classes
+        if outputs is not None and classes is not None and outputs != classes:
+            raise PydanticCustomError(
+                "wrong_num_classes",
+                f"model.num_classes={outputs}: the data has {classes} classes. Leave model.num_classes out; "
+                "it follows the data.",
+            )
         return self
 
 
@@ -110,11 +144,16 @@ class _EvaluateTrainer(_Section):
 
 
 class EvaluateSettings(_Section):
-    """What evaluate.py needs to know of its settings before it starts."""
+    """The settings of evaluate.py that are checked before it starts."""
 
     ckpt: str | None
     data: _EvaluateData
     trainer: _EvaluateTrainer
+
+
+def has_validation(settings: Mapping[str, Any]) -> bool:
+    """Return whether a run with these settings measures its metrics on validation images."""
+    return bool(settings["data"]["val_size"] > 0) and settings["trainer"]["limit_val_batches"] != 0
 
 
 def check(settings: Mapping[str, Any], schema: type[_Section]) -> None:
@@ -122,15 +161,17 @@ def check(settings: Mapping[str, Any], schema: type[_Section]) -> None:
     try:
         schema.model_validate(settings)
     except ValidationError as error:
-        # A value that may be of several types gives one problem for each of them.
+        # A value that may have one of several types has one error for each of them.
         wrong: dict[str, list[str]] = {}
         for problem in error.errors(include_url=False):
-            if not problem["loc"]:  # about several settings together, in full
+            if not problem["loc"]:  # about several settings together; the message is complete
                 raise UserError(problem["msg"]) from None
             key, value = _setting(settings, problem["loc"])
-            said = problem["msg"].removeprefix("Input ")
-            wrong.setdefault(f"{key}={value}", []).append(said)
-        lines = [f"{setting}: it {' or '.join(dict.fromkeys(said))}" for setting, said in wrong.items()]
+            message = problem["msg"].removeprefix("Input ")
+            wrong.setdefault(f"{key}={value}", []).append(message)
+        lines = [
+            f"{setting}: it {' or '.join(dict.fromkeys(messages))}" for setting, messages in wrong.items()
+        ]
         raise UserError("\n".join(lines)) from None
 
 

@@ -1,18 +1,28 @@
-"""Training and resuming, on noise: what is the same, what is logged."""
+"""Training and resuming on random images."""
 
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from mnist_cnn.data import ImageData
+from mnist_cnn.errors import UserError
 from mnist_cnn.models import CnnNet, SimpleCNN
-from mnist_cnn.training.checkpoints import checkpoint_callbacks, latest, load, restore
-from mnist_cnn.training.classifier import Classifier, Schedule
+from mnist_cnn.training.checkpoints import (
+    find_resume_point,
+    load,
+    load_best_weights,
+    save_best,
+    save_last,
+)
+from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.losses import OneHotMSELoss
+from mnist_cnn.training.schedule import Schedule
+from mnist_cnn.training.seeding import ReseedEachEpoch
 
 EPOCHS = 4
 
@@ -25,34 +35,38 @@ def adam(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=0.001)
 
 
-def onecycle(optimizer: torch.optim.Optimizer, total_steps: int) -> Any:
-    return torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.05, total_steps=total_steps)
-
-
-def cosine(optimizer: torch.optim.Optimizer) -> Any:
-    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=EPOCHS)
-
-
-def step(optimizer: torch.optim.Optimizer) -> Any:
-    return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
-
-
-def plateau(optimizer: torch.optim.Optimizer) -> Any:
-    # patience 0 and an unreachable threshold: the rate falls at every epoch but the first
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, threshold=10.0, factor=0.5)
-
+TORCH = "torch.optim.lr_scheduler."
 
 SCHEDULES = {
     "none": None,
-    "onecycle": Schedule(onecycle, interval="step", whole_run=True),
-    "cosine": Schedule(cosine),
-    "step": Schedule(step),
-    "plateau": Schedule(plateau, monitor="val/loss"),
+    "onecycle": Schedule(TORCH + "OneCycleLR", interval="step", max_lr=0.05, total_steps="auto"),
+    "cosine": Schedule(TORCH + "CosineAnnealingLR", T_max=EPOCHS),
+    "step": Schedule(TORCH + "StepLR", step_size=1, gamma=0.5),
+    # Patience 0 and a threshold out of reach: the rate is reduced in every epoch but the first.
+    "plateau": Schedule(
+        TORCH + "ReduceLROnPlateau", monitor="val/loss", patience=0, threshold=10.0, factor=0.5
+    ),
 }
 
 
+class Dropout(SimpleCNN):
+    """SimpleCNN with dropout in front: a network that draws random numbers."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(nn.functional.dropout(images, 0.3, self.training))
+
+
+class Noise(L.Callback):
+    """Adds noise to the training images: a random augmentation that uses torch's generator and NumPy's."""
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        batch[0].add_(torch.randn_like(batch[0]), alpha=float(np.random.rand()))
+
+
 class Interrupt(L.Callback):
-    """Stops the process in the middle of an epoch, as a kill would."""
+    """Ends training in the middle of an epoch, as a kill would."""
 
     class Killed(BaseException):
         pass
@@ -68,7 +82,7 @@ class Interrupt(L.Callback):
 
 
 class Rates(L.Callback):
-    """Remembers the learning rate of every step."""
+    """Records the learning rate of every step."""
 
     def __init__(self) -> None:
         self.rates: dict[int, float] = {}
@@ -87,15 +101,17 @@ def fit(
     callbacks: tuple[L.Callback, ...] = (),
     resume: bool = False,
     seed: int = 0,
+    network: type[nn.Module] = SimpleCNN,
 ) -> tuple[Classifier, L.Trainer]:
-    """Train SimpleCNN as train.py would."""
+    """Train a network as train.py does."""
     L.seed_everything(seed, verbose=False)
     data.seed = seed
-    classifier = Classifier(SimpleCNN(), nn.CrossEntropyLoss(), 10, optimizer, schedule, {"plain": 1})
+    classifier = Classifier(network(), nn.CrossEntropyLoss(), 10, optimizer, schedule, config={"plain": 1})
+    saving = [save_best(run_dir, "val/acc", "max"), save_last(run_dir)]
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,
-        callbacks=[*callbacks, *checkpoint_callbacks(run_dir, bool(data.val))],
+        callbacks=[ReseedEachEpoch(seed), *callbacks, *saving],
         logger=False,
         deterministic=True,
         log_every_n_steps=1,
@@ -113,10 +129,10 @@ def weights(classifier: Classifier) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in classifier.parameters()])
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # it is resumed
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # as it is resumed
 @pytest.mark.parametrize("optimizer", [sgd, adam])
 @pytest.mark.parametrize("schedule", SCHEDULES)
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(
     schedule: str, optimizer: Any, tmp_path: Path, small_data: ImageData
 ) -> None:
     whole_rates, part_rates = Rates(), Rates()
@@ -132,8 +148,22 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(
     assert len(set(whole_rates.rates.values())) > 1 or schedule == "none"
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # as it is resumed
+def test_resumed_run_with_dropout_and_augmentation_equals_the_uninterrupted_one(
+    tmp_path: Path, small_data: ImageData
+) -> None:
+    whole, _ = fit(tmp_path / "whole", small_data, callbacks=(Noise(),), network=Dropout)
+    with pytest.raises(Interrupt.Killed):
+        fit(tmp_path / "part", small_data, callbacks=(Noise(), Interrupt(2)), network=Dropout)
+    torch.rand(7)  # the process that resumes is in another state
+    resumed, _ = fit(tmp_path / "part", small_data, callbacks=(Noise(),), network=Dropout, resume=True)
+    assert torch.equal(weights(resumed), weights(whole))
+    plain, _ = fit(tmp_path / "plain", small_data)
+    assert not torch.equal(weights(plain), weights(whole))
+
+
 class Worse(L.Callback):
-    """Makes every epoch after the first the worse by spoiling the weights before its validation."""
+    """Zeroes the weights before each validation but the first, so that the first epoch is the best."""
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.current_epoch > 0:
@@ -142,11 +172,9 @@ class Worse(L.Callback):
                     parameter.zero_()
 
 
-def test_the_last_epoch_is_kept_also_when_the_best_is_an_earlier_one(
-    tmp_path: Path, small_data: ImageData
-) -> None:
+def test_last_epoch_is_saved_when_an_earlier_one_is_the_best(tmp_path: Path, small_data: ImageData) -> None:
     assert small_data.val is not None
-    # zeroed weights answer with the first class always
+    # Zeroed weights always predict the first class.
     small_data.val.targets.clamp_(min=1)
     fit(tmp_path, small_data, callbacks=(Worse(),))
     folder = tmp_path / "checkpoints"
@@ -154,30 +182,30 @@ def test_the_last_epoch_is_kept_also_when_the_best_is_an_earlier_one(
     assert load(folder / "best.ckpt")["epoch"] == 0
 
 
-def test_half_a_last_checkpoint_is_passed_over_for_the_best(tmp_path: Path, small_data: ImageData) -> None:
+def test_resume_point_is_the_best_checkpoint_where_the_last_is_truncated(
+    tmp_path: Path, small_data: ImageData
+) -> None:
     fit(tmp_path, small_data)
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
-    resumed = latest(tmp_path)
+    resumed = find_resume_point(tmp_path)
     assert resumed is not None
     assert resumed.path.name == "best.ckpt"
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # it is resumed
-def test_a_run_that_was_moved_keeps_its_best_epoch(tmp_path: Path, small_data: ImageData) -> None:
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # as it is resumed
+def test_moved_run_keeps_its_best_epoch(tmp_path: Path, small_data: ImageData) -> None:
     _, trainer = fit(tmp_path / "here", small_data)
     best = load(tmp_path / "here" / "checkpoints" / "best.ckpt")["epoch"]
     (tmp_path / "here").rename(tmp_path / "there")
     classifier, trainer = fit(tmp_path / "there", small_data, resume=True)
-    (checkpoint, _) = trainer.checkpoint_callbacks
+    checkpoint = trainer.checkpoint_callbacks[0]
     assert isinstance(checkpoint, L.pytorch.callbacks.ModelCheckpoint)
     assert checkpoint.best_model_path == str(tmp_path / "there" / "checkpoints" / "best.ckpt")
-    assert restore(classifier, checkpoint) == best + 1
+    assert load_best_weights(classifier, checkpoint) == best + 1
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
-    tmp_path: Path, small_data: ImageData
-) -> None:
+def test_weights_are_determined_by_the_seed(tmp_path: Path, small_data: ImageData) -> None:
     first, again, other = (
         weights(fit(tmp_path / str(number), small_data, seed=seed)[0])
         for number, seed in enumerate((0, 0, 1))
@@ -186,7 +214,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     assert not torch.equal(first, other)
 
 
-def test_metrics_are_logged_by_split_with_the_epoch_from_one(tmp_path: Path, small_data: ImageData) -> None:
+def test_metrics_are_logged_by_split_and_epoch_from_one(tmp_path: Path, small_data: ImageData) -> None:
     logged: list[tuple[int | None, dict[str, float]]] = []
 
     class Recorder(L.pytorch.loggers.logger.DummyLogger):
@@ -223,7 +251,7 @@ def test_training_reduces_the_loss(tmp_path: Path, small_data: ImageData) -> Non
 
 
 @pytest.mark.parametrize("network", [CnnNet, SimpleCNN])
-def test_only_cross_entropy_outputs_are_shown_as_probabilities(network: type[nn.Module]) -> None:
+def test_scores_are_probabilities_with_cross_entropy_only(network: type[nn.Module]) -> None:
     logits = torch.tensor([[0.0, 2.0, -1.0]])
     with_ce = Classifier(network(), nn.CrossEntropyLoss(), 10)
     with_mse = Classifier(network(), OneHotMSELoss(), 10)
@@ -236,3 +264,12 @@ def test_logits_are_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert classifier.network(torch.zeros(1, 1, 28, 28)).dtype == torch.bfloat16
         assert classifier(torch.zeros(1, 1, 28, 28)).dtype == torch.float32
+
+
+def test_network_with_too_few_outputs_is_refused(tmp_path: Path, small_data: ImageData) -> None:
+    class FiveOutputs(SimpleCNN):
+        def __init__(self) -> None:
+            super().__init__(num_classes=5)
+
+    with pytest.raises(UserError, match=r"FiveOutputs gives outputs of shape .* 10 classes"):
+        fit(tmp_path, small_data, network=FiveOutputs)

@@ -1,9 +1,9 @@
-"""The precision that `auto` stands for."""
+"""The precision that `auto` is replaced by."""
 
 import pytest
 import torch
 
-from mnist_cnn.training.precision import native_precision
+from mnist_cnn.training.precision import cpu_name, native_precision
 
 
 @pytest.mark.parametrize(
@@ -15,22 +15,33 @@ from mnist_cnn.training.precision import native_precision
         ({}, "32-true"),
     ],
 )
-def test_a_cpu_computes_in_bf16_where_it_has_instructions_for_it(
+def test_cpu_uses_bf16_where_it_has_the_instructions(
     features: dict[str, bool], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: features, raising=False)
     assert native_precision(torch.device("cpu")) == expected
 
 
 @pytest.mark.parametrize(
     ("capability", "expected"), [((7, 5), "32-true"), ((8, 0), "bf16-mixed"), ((9, 0), "bf16-mixed")]
 )
-def test_a_gpu_computes_in_bf16_from_ampere_on(
+def test_gpu_uses_bf16_from_ampere_on(
     capability: tuple[int, int], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     assert native_precision(torch.device("cuda")) == expected
 
 
-def test_any_other_device_computes_in_float32() -> None:
+def test_other_devices_use_float32() -> None:
     assert native_precision(torch.device("mps")) == "32-true"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_features_of_the_cpu_are_found_before_torch_2_13(
+    native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert native_precision(torch.device("cpu")) == ("bf16-mixed" if native else "32-true")
+    assert cpu_name()

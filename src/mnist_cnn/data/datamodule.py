@@ -151,7 +151,12 @@ class ImageData(L.LightningDataModule):
         assert self.train is not None
         rank, world_size = self._rank()
         sampler = DistributedSampler[Batch](self.train, world_size, rank, seed=self.seed)
-        return DataLoader(self.train, self.batch_size, sampler=sampler, collate_fn=_as_is)
+        # A DataLoader draws a seed for workers whenever it starts; its own generator keeps the default
+        # one as it was seeded for the epoch.
+        generator = torch.Generator()
+        return DataLoader(
+            self.train, self.batch_size, sampler=sampler, collate_fn=_as_is, generator=generator
+        )
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """The validation images in order; no loader at all where `val_size` is 0."""

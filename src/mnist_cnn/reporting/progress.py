@@ -11,7 +11,7 @@ from tqdm import tqdm
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch
 from mnist_cnn.training.classifier import Classifier
-from mnist_cnn.training.trainer import describe
+from mnist_cnn.training.trainer import describe_device
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +145,8 @@ def choices(trainer: L.Trainer, classifier: L.LightningModule) -> dict[str, str]
         + ", ".join(f"{name} {value}" for name, value in options.items()),
         "loss": type(classifier.loss).__name__,
         "data": f"{data.name}: {', '.join(sizes)}; {data.source}",
-        "device": f"{trainer.world_size} x {describe(classifier.device)}; precision {trainer.precision}",
+        "device": f"{trainer.world_size} x {describe_device(classifier.device)}; "
+        f"precision {trainer.precision}",
     }
     if trainer.lr_scheduler_configs:
         said["schedule"] = type(trainer.lr_scheduler_configs[0].scheduler).__name__

@@ -18,7 +18,7 @@ from mnist_cnn.reporting import figures
 from mnist_cnn.reporting.progress import Progress
 from mnist_cnn.reporting.tensorboard import RunLogger
 from mnist_cnn.training.classifier import Classifier
-from mnist_cnn.training.trainer import describe
+from mnist_cnn.training.trainer import describe_device
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def collect(
         "images_per_second": round(progress.images_per_second, 1),
         "seconds": round(progress.elapsed, 1),
         "precision": trainer.precision,
-        "device": describe(classifier.device),
+        "device": describe_device(classifier.device),
         "devices": trainer.world_size,
     }
 

@@ -46,7 +46,7 @@ PRELOADED = (
     "mnist_cnn.training.classifier",
     "mnist_cnn.training.distributed",
     "mnist_cnn.training.losses",
-    "mnist_cnn.training.noise",
+    "mnist_cnn.training.quiet",
     "mnist_cnn.training.trainer",
 )
 

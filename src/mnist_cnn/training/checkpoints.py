@@ -1,4 +1,4 @@
-"""Checkpoints of tensors and plain values only, and networks built again from them."""
+"""Checkpoints of tensors and plain values only, and networks rebuilt from them."""
 
 import contextlib
 import pickle
@@ -6,76 +6,77 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import nn
+from torch import Tensor, nn
+from torchmetrics import Metric
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.training.classifier import Classifier
 
-# A checkpoint may come from a stranger; of what it names, only layers and networks are called.
-TRUSTED = ("mnist_cnn.", "torch.nn.")
+# A checkpoint may come from a stranger; of what it names, only classes of these packages are built.
+TRUSTED = ("mnist_cnn.", "torch.nn.", "torchmetrics.classification.")
+NETWORKS = "torchvision.models"  # whose networks are built by functions
 
 Kind = TypeVar("Kind")
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that finds its files where the run's folder is now, not where it once was."""
+    """A ModelCheckpoint that finds its files in the present folder of the run, also after it was moved."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        def here(path: str) -> str:
+        def moved(path: str) -> str:
             return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
-        moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path")}
-        moved["dirpath"] = str(self.dirpath)
-        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict(state_dict | moved | {"best_k_models": best})
+        paths = {name: moved(state_dict[name]) for name in ("best_model_path", "kth_best_model_path")}
+        paths["dirpath"] = str(self.dirpath)
+        best = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | paths | {"best_k_models": best})
 
 
-def checkpoint_callbacks(run_dir: Path, has_validation: bool) -> list[ModelCheckpoint]:
-    """Return what keeps the result of a run, and then what keeps `last.ckpt` to go on from.
+def save_last(run_dir: Path) -> ModelCheckpoint:
+    """Return the callback that saves each epoch as `last.ckpt`, from which a run is resumed."""
+    return _save(run_dir, "last")
 
-    The result is `best.ckpt` by val/acc. Without validation nothing honest can choose an epoch, so that
-    the last one is the result, and there is only `last.ckpt`.
-    """
-    # At the end of an epoch, not of its validation, so that resuming starts with the next epoch. The
-    # state of the first is in the file of the second.
-    names = {"best": "val/acc", "last": None} if has_validation else {"last": None}
-    return [
-        RunCheckpoint(
-            run_dir / "checkpoints",
-            filename=name,
-            monitor=monitor,
-            mode="max",
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        )
-        for name, monitor in names.items()
-    ]
+
+def save_best(run_dir: Path, metric: str, mode: Literal["min", "max"]) -> ModelCheckpoint:
+    """Return the callback that saves the epoch with the best value of `metric` as `best.ckpt`."""
+    return _save(run_dir, "best", monitor=metric, mode=mode)
+
+
+def _save(run_dir: Path, name: str, **options: Any) -> ModelCheckpoint:
+    # At the end of an epoch and not of its validation, so that a resumed run starts with the next epoch.
+    return RunCheckpoint(
+        run_dir / "checkpoints",
+        filename=name,
+        enable_version_counter=False,
+        save_on_train_epoch_end=True,
+        **options,
+    )
 
 
 @dataclass(frozen=True)
-class Resumed:
-    """Where an interrupted run goes on: its last whole checkpoint, and the epochs behind it."""
+class ResumePoint:
+    """Where an interrupted run continues: its latest readable checkpoint, and the epochs done by then."""
 
     path: Path
     epochs: int
 
 
-def latest(run_dir: Path) -> Resumed | None:
-    """Return where the run in `run_dir` goes on; None if it was interrupted in its first epoch."""
+def find_resume_point(run_dir: Path) -> ResumePoint | None:
+    """Return where the run in `run_dir` continues; None if it was interrupted in its first epoch."""
     for name in ("last.ckpt", "best.ckpt"):  # the second where a crash left half of the first
         path = run_dir / "checkpoints" / name
         if path.is_file():
             with contextlib.suppress(UserError):
-                return Resumed(path, load(path)["epoch"] + 1)
+                return ResumePoint(path, load(path)["epoch"] + 1)
     return None
 
 
-def restore(classifier: Classifier, checkpoint: ModelCheckpoint) -> int:
-    """Give the classifier the weights that `checkpoint` kept; return the epoch they are from, from 1.
+def load_best_weights(classifier: Classifier, checkpoint: ModelCheckpoint) -> int:
+    """Load the weights that `checkpoint` saved into `classifier`; return their epoch, from 1.
 
     Where nothing was saved, as with trainer.fast_dev_run, the weights stay as they are.
     """
@@ -87,39 +88,80 @@ def restore(classifier: Classifier, checkpoint: ModelCheckpoint) -> int:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint with `weights_only=True`; raises `UserError` where it is none of this project's."""
+    """Read a checkpoint of train.py with `weights_only=True`; raises `UserError` for any other file."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(checkpoint, dict) and {"state_dict", "config"} <= checkpoint.keys():
             return checkpoint
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
-        # torch's own message advises to load it unsafely
+        # torch's own message advises to load it unsafely.
         raise UserError(f"{path} cannot be read as a checkpoint of tensors and plain values.") from error
     raise UserError(f"{path} is not a checkpoint of train.py: it holds no network and settings.")
 
 
 def build(settings: Mapping[str, Any], kind: type[Kind], **more: Any) -> Kind:
-    """Build what `settings` names in `_target_`, with its other items and `more` as arguments.
+    """Build the object that `settings` names in `_target_`, with its other items and `more` as arguments.
 
-    Raises `UserError` unless `_target_` is a `kind` of this package or of torch.nn.
+    Raises `UserError` unless `_target_` is a class of kind `kind` in a trusted package, or a network of
+    torchvision.
     """
     arguments = dict(settings) | more
     target = str(arguments.pop("_target_", ""))
+    module, _, name = target.rpartition(".")
+    if module == NETWORKS and kind is nn.Module:
+        import torchvision.models
+
+        if name in torchvision.models.list_models(torchvision.models):
+            arguments.pop("weights", None)  # they would be downloaded; the checkpoint holds the weights
+            network = torchvision.models.get_model(name, **arguments)
+            assert isinstance(network, kind)
+            return network
     if target.startswith(TRUSTED):
         found = resolve_name(target)
         if isinstance(found, type) and issubclass(found, kind):
             return found(**arguments)
     raise UserError(
-        f"The checkpoint names {target!r} where a {kind.__name__} is needed. Only classes of mnist_cnn "
-        "and of torch.nn are built from a checkpoint."
+        f"The checkpoint names {target!r} where a {kind.__name__} is needed. Only classes of "
+        f"{', '.join(one.rstrip('.') for one in TRUSTED)} and networks of {NETWORKS} are built from a "
+        "checkpoint."
     )
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Build the classifier of a checkpoint from the file alone, on the CPU and ready to evaluate."""
+    """Build the classifier of a checkpoint from the file alone, on the CPU and in evaluation mode."""
     checkpoint = load(path)
     config = checkpoint["config"]
     network, loss = build(config["model"], nn.Module), build(config["loss"], nn.Module)
-    classifier = Classifier(network, loss, config["data"]["num_classes"], config=config)
+    metrics = {
+        name: build(metric, Metric)  # type: ignore[type-abstract]
+        for name, metric in config.get("metrics", {}).items()
+    }
+    classifier = Classifier(network, loss, config["data"]["num_classes"], metrics=metrics, config=config)
     classifier.load_state_dict(checkpoint["state_dict"])
     return classifier.eval()
+
+
+def initialize_from(network: nn.Module, path: Path) -> list[str]:
+    """Copy the weights of a checkpoint into `network`; return the names of those that do not fit.
+
+    What does not fit is a new last layer, where the number of classes differs: it keeps its initial values.
+    Raises `UserError` where other layers differ, since it is another network then.
+    """
+    prefix = "network."
+    state = load(path)["state_dict"]
+    saved: dict[str, Tensor] = {
+        name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+    }
+    own = network.state_dict()
+    fits = {name: saved[name] for name in own if name in saved and saved[name].shape == own[name].shape}
+    new = [name for name in own if name not in fits]
+    last_layer = list(own)[-1].rpartition(".")[0]
+    others = [name for name in new if name.rpartition(".")[0] != last_layer]
+    if others or saved.keys() != own.keys():
+        differing = others or sorted(saved.keys() ^ own.keys())
+        raise UserError(
+            f"init_from={path} holds another network: {', '.join(differing[:4])} differ. Choose the "
+            "model and the image size that it was trained with; only the last layer may differ."
+        )
+    network.load_state_dict(own | fits)
+    return new

@@ -1,8 +1,7 @@
-"""The one LightningModule: any network, loss, optimizer and scheduler."""
+"""The one LightningModule: any network, loss, optimizer and learning rate schedule."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import lightning as L
 import torch
@@ -10,34 +9,23 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torchmetrics import Metric
 
 from mnist_cnn.data.datamodule import Batch
 from mnist_cnn.errors import UserError
 from mnist_cnn.training.metrics import EpochMetrics
+from mnist_cnn.training.schedule import Schedule
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """A learning rate scheduler without its optimizer, and when it steps.
-
-    One that is laid over the `whole_run` is created with its `total_steps`; one that watches a metric
-    (`ReduceLROnPlateau`) names it in `monitor`.
-    """
-
-    scheduler: Callable[..., LRScheduler]
-    interval: Literal["epoch", "step"] = "epoch"
-    monitor: str | None = None
-    whole_run: bool = False
-
-
 class Classifier(L.LightningModule):
-    """Trains and evaluates a network that turns images (B, C, H, W) into logits (B, num_classes).
+    """Trains and evaluates a network that maps images (B, C, H, W) to logits (B, num_classes).
 
-    Logs `split/loss` and `split/acc` once an epoch, with the number of the epoch as the step, from 1.
-    `config` is the run's plain settings; it goes into every checkpoint, and with it the network can be
-    built again from the file alone (see `training.checkpoints`).
+    Logs `split/loss`, `split/acc` and `split/<name>` of each of `metrics` once an epoch, with the number
+    of the epoch, from 1, as the step.
+    `config` holds the settings of the run as plain values. It is stored in every checkpoint, so that the
+    network can be rebuilt from the file alone (see `training.checkpoints`).
     """
 
     def __init__(
@@ -47,32 +35,35 @@ class Classifier(L.LightningModule):
         num_classes: int,
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
+        metrics: Mapping[str, Metric] | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        # The memory format that convolutions are fastest in, on CPUs and GPUs alike.
+        # The memory format in which convolutions are fastest, on CPUs and GPUs.
         self.network = network.to(memory_format=torch.channels_last)
         self.loss = loss
+        self.num_classes = num_classes
         self.optimizer = optimizer
         self.schedule = schedule
         self.config = config or {}
-        self.train_metrics = EpochMetrics(num_classes)
-        self.val_metrics = EpochMetrics(num_classes)
-        self.test_metrics = EpochMetrics(num_classes)
-        self.history: list[dict[str, float]] = []  # of each epoch: "epoch", "train/loss", "val/acc", …
+        self.train_metrics = EpochMetrics(num_classes, metrics)
+        self.val_metrics = EpochMetrics(num_classes, metrics)
+        self.test_metrics = EpochMetrics(num_classes, metrics)
+        self.history: list[dict[str, float]] = []  # for each epoch: "epoch", "train/loss", "val/acc", …
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the logits (B, num_classes) in float32, whatever the precision of the network."""
-        logits: Tensor = self.network(images)
+        """Return the logits (B, num_classes) as float32, whatever the precision of the network."""
+        # Lightning converts batches to a "true" precision before the data module makes them float32.
+        logits: Tensor = self.network(images.to(self.dtype))
         return logits.float()
 
     @property
     def gives_probabilities(self) -> bool:
-        """Whether the softmax of the logits is what was trained; the outputs of a regression are not."""
+        """Whether the loss trains the softmax of the logits; the outputs of a regression are none."""
         return isinstance(self.loss, nn.CrossEntropyLoss)
 
     def scores(self, logits: Tensor) -> Tensor:
-        """Return what may be shown as confidence (B, num_classes): probabilities, or the raw outputs."""
+        """Return what can be shown as confidence (B, num_classes): probabilities, or the raw outputs."""
         return logits.softmax(1) if self.gives_probabilities else logits
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -87,6 +78,11 @@ class Classifier(L.LightningModule):
     def _step(self, batch: Batch, step: int, metrics: EpochMetrics) -> tuple[Tensor, Tensor]:
         images, targets = batch
         logits = self(images)
+        if logits.shape[1:] != (self.num_classes,):
+            raise UserError(
+                f"{type(self.network).__name__} gives outputs of shape {tuple(logits.shape)}, but the data "
+                f"has {self.num_classes} classes: leave model.num_classes as ${{data.num_classes}}."
+            )
         loss: Tensor = self.loss(logits, targets)
         metrics.add(step, loss, logits, targets)
         return loss, logits
@@ -94,36 +90,39 @@ class Classifier(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         self._log_epoch("train", self.train_metrics, self.current_epoch + 1)
         if self.schedule is not None and self.schedule.monitor is not None:
-            # Lightning would do this after the epoch's checkpoint, and never for one that is resumed.
+            # Lightning would do this after saving the checkpoint of the epoch, so that a resumed run
+            # would miss the step.
             scheduler = self.lr_schedulers()
             assert isinstance(scheduler, ReduceLROnPlateau)
             scheduler.step(self._monitored(self.schedule.monitor))
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any | None) -> None:
-        if metric is None:  # a scheduler that watches one has had its step in on_train_epoch_end
+        if metric is None:  # a scheduler that watches a metric was stepped in on_train_epoch_end
             scheduler.step()
 
     def _monitored(self, name: str) -> Tensor:
         metrics = self.trainer.callback_metrics
         if name not in metrics:
             known = ", ".join(sorted(set(metrics) - {"step"}))
-            raise UserError(f"scheduler.monitor={name}: this run has no such metric, it has {known}.")
+            raise UserError(
+                f"scheduler.monitor={name}: there is no such metric in this run; choose one of {known}."
+            )
         return metrics[name]
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("val", self.val_metrics, self.current_epoch + 1)
 
     def on_test_epoch_end(self) -> None:
-        # after the fit, current_epoch is the number of epochs trained
+        # After the fit, current_epoch is the number of epochs trained.
         self._log_epoch("test", self.test_metrics, self.current_epoch)
 
     def _log_epoch(self, split: str, metrics: EpochMetrics, epoch: int) -> None:
         values = {f"{split}/{name}": value for name, value in metrics.compute().items()}
-        # already over all ranks; sync_dist tells Lightning so
+        # The values are already reduced over all ranks; without sync_dist Lightning would warn.
         self.log_dict(values | {"step": float(epoch)}, sync_dist=True)
         if not self.history or self.history[-1]["epoch"] != epoch:
             self.history.append({"epoch": epoch})
-        # float32 has seven digits; more of them would be the noise of writing it as a decimal
+        # float32 has seven significant digits.
         self.history[-1] |= {name: float(f"{float(value):.7g}") for name, value in values.items()}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -131,11 +130,8 @@ class Classifier(L.LightningModule):
         optimizer = self.optimizer(self.network.parameters())
         if self.schedule is None:
             return optimizer
-        length = {}
-        if self.schedule.whole_run:
-            length["total_steps"] = int(self.trainer.estimated_stepping_batches)
         config: dict[str, Any] = {
-            "scheduler": self.schedule.scheduler(optimizer, **length),
+            "scheduler": self.schedule.build(optimizer, self.trainer),
             "interval": self.schedule.interval,
         }
         if self.schedule.monitor is not None:
@@ -148,9 +144,10 @@ class Classifier(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip before the step; under autocast Lightning would refuse it to a fused optimizer.
+        """Clip the gradients before the step.
 
-        It does so for float16, whose gradients are scaled until then. Those of bfloat16 are not.
+        Under autocast Lightning refuses to clip for a fused optimizer. This is right for float16, whose
+        gradients are scaled until the step, and not for bfloat16, whose gradients are not.
         """
         if not gradient_clip_val or self.trainer.precision == "16-mixed":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)

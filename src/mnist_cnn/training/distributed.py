@@ -1,9 +1,12 @@
-"""Several processes for one job: each rank runs the job's own settings, and nothing outlives the job.
+"""Several processes for one job: each rank runs the settings of the job, and none outlives the job.
 
-Lightning starts the other ranks by running `sys.argv` again. Under Hydra that is wrong: with `-m` every
-rank would start a sweep of its own, and a job's settings need not follow from the command line at all.
-Here a rank is started with a command that the caller gives, and after the job its processes, its process
-group and what Lightning left in the environment are gone, so that the next job starts afresh.
+Lightning starts the other ranks by running `sys.argv` again. Under Hydra this is wrong: with `-m` every
+rank would start a sweep of its own, and the settings of a job need not follow from the command line.
+Here a rank is started with a command that the caller gives. After the job its processes, its process
+group and the variables that Lightning left in the environment are removed, so that the next job of a
+sweep starts afresh.
+
+This module is the only one that uses the private API of Lightning's launcher, checked with Lightning 2.6.6.
 """
 
 import os
@@ -19,20 +22,15 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-# What Lightning sets for the ranks and leaves behind; a later job would take itself for a child.
+# Lightning sets these for the ranks and leaves them set; a later job would take itself for a rank.
 RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
-# A rank that has finished its part only has to leave Python.
-SECONDS_TO_LEAVE = 60.0
-
-
-def is_first_rank() -> bool:
-    """Whether this process is the one that writes; also before there is a Trainer."""
-    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
+# Seconds in which a rank that has finished must exit.
+EXIT_TIMEOUT = 60.0
 
 
 class JobLauncher(_SubprocessScriptLauncher):
-    """Starts the ranks after the first by `command`, with their LOCAL_RANK in the environment."""
+    """Starts the ranks after the first with `command`, and with LOCAL_RANK in their environment."""
 
     def __init__(
         self,
@@ -43,8 +41,8 @@ class JobLauncher(_SubprocessScriptLauncher):
     ) -> None:
         super().__init__(cluster_environment, num_processes, num_nodes)
         self.command = list(command)
-        self.started = False  # the ranks, by this process
-        self.threads: int | None = None  # what this process had before the job
+        self.started = False  # whether this process has started ranks
+        self.threads: int | None = None  # the number of threads of this process before the job
 
     def launch(
         self,
@@ -53,25 +51,25 @@ class JobLauncher(_SubprocessScriptLauncher):
         trainer: L.Trainer | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Start the other ranks, unless torchrun, SLURM or an earlier call did, and call `function`."""
+        """Start the other ranks, unless torchrun, Slurm or an earlier call did, and call `function`."""
         # Lightning would also start a thread here that kills this process, and with it a whole sweep,
         # when a rank of one job fails.
         self.cluster_environment.validate_settings(self.num_processes, self.num_nodes)
         if not self.cluster_environment.creates_processes_externally:
             self._start_ranks()
         if self.threads is None:
-            # Each rank would otherwise start as many threads as there are cores.
+            # By default each rank would start as many threads as there are cores.
             self.threads = torch.get_num_threads()
             torch.set_num_threads(max(1, self.threads // self.num_processes))
         return function(*args, **kwargs)
 
     def _start_ranks(self) -> None:
         self.started = True
-        here = self.cluster_environment
-        os.environ["MASTER_ADDR"] = here.main_address
-        os.environ["MASTER_PORT"] = str(here.main_port)
-        os.environ["NODE_RANK"] = str(here.node_rank())
-        os.environ["LOCAL_RANK"] = str(here.local_rank())
+        cluster = self.cluster_environment
+        os.environ["MASTER_ADDR"] = cluster.main_address
+        os.environ["MASTER_PORT"] = str(cluster.main_port)
+        os.environ["NODE_RANK"] = str(cluster.node_rank())
+        os.environ["LOCAL_RANK"] = str(cluster.local_rank())
         os.environ["WORLD_SIZE"] = str(self.num_processes * self.num_nodes)
         for local_rank in range(1, self.num_processes):
             environment = os.environ | {"LOCAL_RANK": str(local_rank)}
@@ -79,7 +77,7 @@ class JobLauncher(_SubprocessScriptLauncher):
 
 
 class JobDDPStrategy(DDPStrategy):
-    """DDP whose ranks are started by `command` instead of by a repetition of `sys.argv`."""
+    """DDP that starts its ranks with `command` instead of repeating `sys.argv`."""
 
     def __init__(self, command: Sequence[str]) -> None:
         super().__init__()
@@ -93,10 +91,10 @@ class JobDDPStrategy(DDPStrategy):
 
 
 @contextmanager
-def cleaned_up(trainer: L.Trainer) -> Iterator[None]:
-    """Leave nothing of the job's ranks behind, in the process that launched them.
+def shut_down_ranks(trainer: L.Trainer) -> Iterator[None]:
+    """End the ranks of the job when the block ends, in the process that started them.
 
-    On success their end is awaited, on failure they are killed. A rank that itself fails after the
+    After a success it waits for them to exit, after a failure it kills them. A rank that fails after the
     others have finished fails the job.
     """
     launcher = trainer.strategy.launcher
@@ -110,7 +108,7 @@ def cleaned_up(trainer: L.Trainer) -> Iterator[None]:
             process.kill()
         raise
     else:
-        codes = [process.wait(SECONDS_TO_LEAVE) for process in launcher.procs]
+        codes = [process.wait(EXIT_TIMEOUT) for process in launcher.procs]
         failed = [str(rank) for rank, code in enumerate(codes, start=1) if code]
         if failed:
             raise RuntimeError(f"Rank {', '.join(failed)} failed; its output is above.")

@@ -1,4 +1,4 @@
-"""The loss that torch has no one class for; cross-entropy is torch.nn.CrossEntropyLoss itself."""
+"""The mean squared error against one-hot targets; cross-entropy is torch.nn.CrossEntropyLoss itself."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,4 +1,4 @@
-"""What `trainer.precision=auto` means on this machine."""
+"""The meaning of `trainer.precision=auto` on this machine."""
 
 from typing import Literal
 
@@ -8,14 +8,33 @@ import torch
 def native_precision(device: torch.device) -> Literal["bf16-mixed", "32-true"]:
     """Return bf16 autocast where the hardware computes in bf16 itself, else float32.
 
-    Native are CUDA devices of capability 8.0 (Ampere) and later, and CPUs with AVX512-BF16 or AMX;
-    elsewhere bf16 is emulated, and slower than float32.
+    This is so for CUDA devices of capability 8.0 (Ampere) or later, and for CPUs with AVX512-BF16 or AMX.
+    Elsewhere bf16 is emulated, which is slower than float32.
     """
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
     elif device.type == "cpu":
-        features = torch.cpu.get_capabilities()
-        native = bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+        native = _cpu_has_bf16()
     else:
         native = False
     return "bf16-mixed" if native else "32-true"
+
+
+def _cpu_has_bf16() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):  # torch >= 2.13
+        features = torch.cpu.get_capabilities()
+        return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
+    # Private in torch 2.11 and 2.12. AMX (tiles) includes products of bf16 matrices.
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def cpu_name() -> str:
+    """Return the name of the processor, "unknown CPU" where it cannot be found."""
+    if hasattr(torch.cpu, "get_capabilities"):  # torch >= 2.13
+        return str(torch.cpu.get_capabilities().get("cpu_name", "unknown CPU"))
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
+    except OSError:  # not Linux
+        names = []
+    return names[0] if names else "unknown CPU"

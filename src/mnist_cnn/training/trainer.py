@@ -1,4 +1,4 @@
-"""Lightning's Trainer for the devices that are there."""
+"""Lightning's Trainer for the devices of this machine."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -10,55 +10,63 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.training.distributed import JobDDPStrategy
-from mnist_cnn.training.precision import native_precision
+from mnist_cnn.training.precision import cpu_name, native_precision
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+PROFILERS: dict[str, type[Profiler]] = {
+    "simple": SimpleProfiler,
+    "advanced": AdvancedProfiler,
+    "pytorch": PyTorchProfiler,
+}
 
 
-def make_trainer(
+def build_trainer(
     options: Mapping[str, Any],
     run_dir: Path,
     callbacks: Sequence[L.Callback],
-    logger: Logger | None,
+    loggers: Sequence[Logger],
     rank_command: Sequence[str],
 ) -> L.Trainer:
     """Return the Trainer of one job.
 
-    `options` are Trainer's own arguments, of which those that are None are left to Lightning;
-    `precision="auto"` becomes what the device computes natively, and several devices are trained by DDP,
-    each further rank started with `rank_command`. Raises `UserError` for devices that are not there and
-    for values that Lightning refuses.
+    `options` are arguments of Trainer; those that are None are left to Lightning. `precision="auto"` is
+    replaced by the precision that the device computes in natively. Several devices are trained by DDP,
+    each further rank started with `rank_command`. A profiler writes its report into `run_dir`.
+    Raises `UserError` for devices that do not exist and for values that Lightning refuses.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    plain: dict[str, Any] = {
+    hardware: dict[str, Any] = {
         name: given[name] for name in ("accelerator", "devices", "num_nodes") if name in given
     }
     if os.environ.get("SLURM_NTASKS") == "1":
-        # Slurm was asked for one process, as submitit does: the other ranks are ours to start.
-        plain["plugins"] = given["plugins"] = LightningEnvironment()
+        # Slurm started one process, as submitit requests it: the other ranks are started here.
+        hardware["plugins"] = given["plugins"] = LightningEnvironment()
     try:
-        found = L.Trainer(**plain, logger=False, enable_checkpointing=False)
+        found = L.Trainer(**hardware, logger=False, enable_checkpointing=False)
         if given.get("precision") == "auto":
             given["precision"] = native_precision(found.strategy.root_device)
     except (MisconfigurationException, ValueError, RuntimeError) as error:
-        wanted = ", ".join(f"trainer.{name}={value}" for name, value in plain.items() if name in options)
-        raise UserError(f"{wanted}: {error}\n{_what_is_there()}") from error
+        wanted = ", ".join(f"trainer.{name}={value}" for name, value in hardware.items() if name in options)
+        raise UserError(f"{wanted}: {error}\n{_available()}") from error
     if found.world_size > 1:
         if given.get("strategy", "ddp") not in ("ddp", "auto"):
             raise UserError(f"trainer.strategy={given['strategy']}: several devices are trained by ddp.")
         given["strategy"] = JobDDPStrategy(rank_command)
+    if "profiler" in given:
+        given["profiler"] = _profiler(given["profiler"], run_dir)
     try:
         return L.Trainer(
             **given,
             default_root_dir=run_dir,
             callbacks=list(callbacks),
-            logger=logger or False,
-            log_every_n_steps=1,  # nothing is logged in a step, but Lightning compares it with the epoch
+            logger=list(loggers) or False,
+            log_every_n_steps=1,  # nothing is logged through Lightning in a step
             num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # the data module divides the images itself
+            use_distributed_sampler=False,  # the data module divides the images among the ranks
             enable_progress_bar=False,  # reporting.progress has its own
             enable_model_summary=False,
         )
@@ -66,20 +74,25 @@ def make_trainer(
         raise UserError(f"Lightning's Trainer refuses these settings: {error}") from error
 
 
-def describe(device: torch.device) -> str:
-    """Name a device as a person would: its kind and its maker's name."""
+def _profiler(name: str, run_dir: Path) -> Profiler:
+    if name not in PROFILERS:
+        raise UserError(f"trainer.profiler={name} is unknown; choose one of {', '.join(PROFILERS)}.")
+    return PROFILERS[name](dirpath=run_dir, filename="profile")
+
+
+def describe_device(device: torch.device) -> str:
+    """Return a name of `device` for people: its kind and its model."""
     if device.type == "cuda":
         return f"{device}, {torch.cuda.get_device_name(device)}"
     if device.type == "cpu":
-        name = torch.cpu.get_capabilities().get("cpu_name", "unknown make")
-        return f"cpu, {name}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+        return f"cpu, {cpu_name()}, {torch.get_num_threads()} of {os.cpu_count()} cores"
     return str(device)
 
 
-def _what_is_there() -> str:
-    there = ["cpu"]
+def _available() -> str:
+    devices = ["cpu"]
     if torch.cuda.is_available():
-        there.append(f"{torch.cuda.device_count()} CUDA GPU(s)")
+        devices.append(f"{torch.cuda.device_count()} CUDA GPU(s)")
     if torch.backends.mps.is_available():
-        there.append("an Apple GPU")
-    return f"This machine has: {', '.join(there)}. trainer.accelerator is one of {', '.join(ACCELERATORS)}."
+        devices.append("an Apple GPU")
+    return f"Available: {', '.join(devices)}. trainer.accelerator is one of {', '.join(ACCELERATORS)}."

@@ -1,0 +1,151 @@
+"""Errors of users: one message with the valid choices, no traceback, at once."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, Command, environment
+from tests.runs import CPU, SMOKE, allow_interrupts, only_run
+
+# The arguments, and what the message must contain.
+TRAIN = [
+    (["model=missing"], ["missing", "cnnnet", "simple"]),
+    (["optim=sdg"], ["sdg", "adam", "adamw", "nesterov", "rmsprop", "sgd"]),
+    (["experiment=missing"], ["missing", "lenet_mse", "tutorial"]),
+    (["optim.lr=fast"], ["optim.lr=fast", "number"]),
+    (["optim.lr=-1"], ["optim.lr=-1", "greater than 0"]),
+    (["data.batch_size=0"], ["data.batch_size=0", "greater than or equal to 1"]),
+    (["model.num_classes=5"], ["model.num_classes=5", "10 classes"]),
+    (["trainer.limit_train_batches=0"], ["trainer.limit_train_batches=0", "greater than"]),
+    (["trainer.max_epoch=3"], ["trainer.max_epoch", "Did you mean trainer.max_epochs?", "accelerator"]),
+    (["objective.metric=val/f1"], ["objective.metric=val/f1", "loss, acc"]),
+    (["optimizer=sgd"], ["optimizer", "optim"]),
+    (["modle=simple"], ["modle", "Did you mean model?"]),
+    (["optim=adam", "optim.momentum=0.5"], ["optim.momentum", "betas", "lr"]),
+    (["data.batch-size=3"], ["data.batch-size"]),
+    (["resume=logs/runs/nowhere"], ["resume=logs/runs/nowhere is not the folder of a run"]),
+    (["-m", "resume=logs/runs/nowhere"], ["resume=RUN resumes one run; leave out -m"]),
+]
+EVALUATE = [
+    (["ckpt=missing.ckpt"], ["ckpt=missing.ckpt is not a file", "run train.py"]),
+    ([], ["ckpt=PATH is missing"]),
+    (["chkpt=best.ckpt"], ["chkpt", "Did you mean ckpt?"]),
+]
+CASES = [("train.py", *case) for case in TRAIN] + [("evaluate.py", *case) for case in EVALUATE]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "parts"), CASES, ids=[" ".join([s, *a]) for s, a, _ in CASES]
+)
+def test_error_is_reported_before_slow_imports(
+    script: str, arguments: list[str], parts: list[str], new_process: Command
+) -> None:
+    done = new_process(script, *arguments, PYTHONPROFILEIMPORTTIME="1")
+    imports = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
+    message = "\n".join(line for line in done.stderr.splitlines() if line not in imports)
+    assert done.returncode in (1, 2)
+    assert message.startswith(f"{script}: ")
+    assert all(part in message for part in parts), message
+    assert "Traceback" not in message
+    assert "HYDRA_FULL_ERROR" not in message
+    assert len(imports) > 100
+    assert not any(line.endswith((" torch", " lightning", " matplotlib")) for line in imports)
+
+
+def test_hydra_full_error_shows_the_traceback(command: Command) -> None:
+    done = command("train.py", "optim.lr=-1", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "optim.lr=-1" in done.stderr
+
+
+def test_unwritable_logs_are_named(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file in the place of the folder")
+    done = command("train.py")
+    assert done.returncode == 1
+    assert done.stderr.startswith("train.py: cannot write ")
+    assert "logs" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["trainer.precision=bf15"], "bf15"),
+        (["+trainer.foo=1"], "foo"),
+        (["trainer.profiler=fast"], "choose one of simple, advanced, pytorch"),
+        (["trainer.devices=2", "trainer.strategy=ddp_spawn"], "trainer.strategy=ddp_spawn"),
+        (["scheduler=step", "+scheduler.step_sise=3"], "step_sise"),
+        (["scheduler=plateau", "data.val_size=0"], "val/loss"),
+        (["optim.lr=1e30"], "The loss is"),
+        (["metrics=f1", "metrics.f1.average=none"], "metrics.f1 gives 10 numbers"),
+        (["init_from=missing.ckpt"], "missing.ckpt is not a file"),
+    ],
+)
+def test_error_after_the_imports_has_no_traceback(
+    arguments: list[str], part: str, command: Command, mnist: Path
+) -> None:
+    done = command("train.py", *SMOKE, f"data.dir={mnist}", *arguments)
+    assert done.returncode == 1
+    assert part in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_missing_gpu_is_reported_with_the_available_devices(new_process: Command, mnist: Path) -> None:
+    done = new_process("train.py", "trainer=gpu", f"data.dir={mnist}", CUDA_VISIBLE_DEVICES="")
+    if sys.platform == "darwin" and done.returncode == 0:
+        return  # there is an Apple GPU
+    assert done.returncode == 1
+    assert "trainer.accelerator=gpu" in done.stderr
+    assert "Available: cpu" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_gradient_clipping_works_with_a_fused_optimizer(algorithm: str, train: Command) -> None:
+    train(*SMOKE, "trainer.gradient_clip_val=0.1", f"trainer.gradient_clip_algorithm={algorithm}")
+
+
+@pytest.mark.parametrize("seconds", [0.05, 0.15, 0.3, 1.0, 2.5, 4.0])
+def test_interrupt_at_any_time_ends_without_a_traceback(seconds: float, mnist: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), CPU, f"data.dir={mnist}"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=allow_interrupts,
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert "Traceback" not in errors
+
+
+def test_help_lists_every_group_without_slow_imports(new_process: Command) -> None:
+    done = new_process("train.py", "--help", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0
+    for line in (
+        "Train a small CNN on MNIST",
+        "optim: adam, adamw, nesterov, rmsprop, sgd",
+        "loss: ce, ce_handmade, mse, mse_handmade",
+        "scheduler: cosine, none, onecycle, plateau, step",
+        "trainer: auto, cpu, ddp, gpu",
+        "debug: overfit, profile, smoke",
+    ):
+        assert line in done.stdout
+    assert not any(line.endswith(" torch") for line in done.stderr.splitlines())
+
+
+def test_config_of_a_run_can_be_shown_when_resuming(train: Command, command: Command, tmp_path: Path) -> None:
+    train(*SMOKE, "optim.lr=0.125")
+    run = only_run(tmp_path)
+    done = command("train.py", "--cfg", "job", f"resume={run}")
+    assert done.returncode == 0, done.stderr
+    assert "lr: 0.125" in done.stdout

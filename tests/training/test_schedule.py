@@ -1,0 +1,39 @@
+"""Learning rate schedules from their settings."""
+
+import pytest
+import torch
+from lightning import Trainer
+
+from mnist_cnn.errors import UserError
+from mnist_cnn.training.schedule import Schedule
+
+STEP = "torch.optim.lr_scheduler.StepLR"
+
+
+def test_schedule_builds_the_scheduler_it_names() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    scheduler = Schedule(STEP, step_size=1, gamma=0.1).build(optimizer, Trainer(logger=False))
+    optimizer.step()
+    scheduler.step()  # type: ignore[call-arg]
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scheduler": "torch.optim.lr_scheduler.Missing"}, "cannot be imported"),
+        ({"scheduler": STEP, "interval": "batch"}, "choose epoch or step"),
+        ({"scheduler": STEP, "step_sise": 3}, "step_sise"),
+        ({"scheduler": STEP}, "step_size"),
+    ],
+)
+def test_invalid_schedule_is_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Schedule(**arguments)  # type: ignore[arg-type]
+
+
+def test_value_that_the_scheduler_refuses_is_reported() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = Schedule("torch.optim.lr_scheduler.ReduceLROnPlateau", factor=2.0)
+    with pytest.raises(UserError, match="refuses these settings"):
+        schedule.build(optimizer, Trainer(logger=False))
