@@ -20,7 +20,7 @@ def main(config: DictConfig) -> float:
     settings.check(plain, settings.EvaluateSettings)
     ckpt = commands.checkpoint_file(plain["ckpt"])
 
-    from mnist_cnn.data import ImageData
+    from mnist_cnn.data import ImageData, Source
     from mnist_cnn.reporting import summary
     from mnist_cnn.training import checkpoints, noise
     from mnist_cnn.training.trainer import make_trainer
@@ -32,7 +32,10 @@ def main(config: DictConfig) -> float:
     classifier = checkpoints.load_classifier(ckpt)
     trained = classifier.config
     data_settings = trained["data"] | {k: v for k, v in plain["data"].items() if v is not None}
-    data = checkpoints.build(data_settings, ImageData, image_size=classifier.network.image_size)
+    source = checkpoints.build(data_settings["source"], Source)  # type: ignore[type-abstract]
+    data = checkpoints.build(
+        data_settings, ImageData, source=source, image_size=classifier.network.image_size
+    )
     options = plain["trainer"] | {"devices": 1}
     options["precision"] = options["precision"] or trained["trainer"]["precision"]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf
 
 from mnist_cnn import commands, settings
@@ -17,6 +18,8 @@ from mnist_cnn import commands, settings
 def main(config: DictConfig) -> float | None:
     """Run one job and return its objective, the best validation accuracy (None without validation)."""
     commands.add_overrides_to_hparams(config)
+    if HydraConfig.get().job.chdir:  # data.dir is relative to where the command was typed
+        config.data.dir = to_absolute_path(config.data.dir)
     plain = commands.plain(config)
     settings.check(plain, settings.TrainSettings)  # before the imports, which take seconds
 
@@ -35,13 +38,17 @@ def main(config: DictConfig) -> float | None:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if distributed.is_first_rank():
         commands.refuse_to_overwrite(run_dir, config.resume)
-        commands.save_resolved(config, run_dir)
     resumed = checkpoints.latest(run_dir) if config.resume else None
 
     # data
     L.seed_everything(config.seed, verbose=False)
+    data = instantiate(config.data, seed=config.seed, augment=instantiate(config.augment) or None)
+    config.data.num_classes, config.data.classes = data.num_classes, data.classes  # null: the source's own
+    plain = commands.plain(config)
+    if distributed.is_first_rank():
+        commands.save_resolved(config, run_dir)
     network = instantiate(config.model)
-    data = instantiate(config.data, image_size=network.image_size, seed=config.seed)
+    data.image_size = network.image_size
 
     # classifier
     schedule = None
@@ -59,7 +66,7 @@ def main(config: DictConfig) -> float | None:
     logger = None
     if config.logger:
         logger = instantiate(config.logger, run_dir, first_epoch=resumed.epochs + 1 if resumed else 1)
-    has_validation = data.val_size > 0 and config.trainer.limit_val_batches != 0
+    has_validation = data.has_validation and config.trainer.limit_val_batches != 0
     keep = checkpoints.checkpoint_callbacks(run_dir, has_validation)
     progress, outputs = Progress(), summary.TestOutputs()
     chosen = [callback for callback in instantiate(config.callbacks).values() if callback is not None]

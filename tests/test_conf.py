@@ -16,7 +16,8 @@ from mnist_cnn.settings import TrainSettings, check
 from tests.conftest import REPOSITORY
 
 CONF = REPOSITORY / "conf"
-GROUPS = ("data", "model", "loss", "optim", "scheduler", "trainer", "callbacks", "logger", "experiment")
+CHOICES = ("data", "augment", "model", "loss", "optim", "scheduler", "trainer", "callbacks", "logger")
+GROUPS = (*CHOICES, "experiment")
 OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF / group).glob("*.yaml"))]
 
 
@@ -101,7 +102,7 @@ def test_the_defaults_are_the_tutorials_but_for_the_validation_split() -> None:
         )
         assert (config.data.batch_size, config.data.mean, config.data.std) == (64, 0.5, 0.5)
         assert config.trainer.max_epochs == 25
-    assert {key: default[key] for key in GROUPS[:8]} == {key: tutorial[key] for key in GROUPS[:8]}
+    assert {key: default[key] for key in CHOICES} == {key: tutorial[key] for key in CHOICES}
 
 
 def test_lenet_mse_is_the_tutorials_third_section() -> None:

@@ -28,8 +28,8 @@ class _Section(BaseModel):
 class _Data(_Section):
     dir: str
     batch_size: Count
-    val_size: CountOrZero
-    std: Positive
+    val_size: Limit
+    std: Positive | list[Positive]
 
 
 class _Optim(_Section):

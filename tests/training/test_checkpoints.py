@@ -44,7 +44,7 @@ def test_a_classifier_is_built_from_the_file_alone(tmp_path: Path) -> None:
         "torch.hub.load",
         "torch.nn.functional.relu",
         "torch.nn.modules.module.torch.load",
-        "mnist_cnn.data.sources.obtain",
+        "mnist_cnn.data.download.download",
         "mnist_cnn.training.checkpoints.load",
         "subprocess.Popen",
         "",

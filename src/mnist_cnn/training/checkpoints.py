@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+from mnist_cnn.data import upgrade_settings
 from mnist_cnn.errors import UserError
 from mnist_cnn.training.classifier import Classifier
 
@@ -91,6 +92,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(checkpoint, dict) and {"state_dict", "config"} <= checkpoint.keys():
+            checkpoint["config"]["data"] = upgrade_settings(checkpoint["config"]["data"])
             return checkpoint
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         # torch's own message advises to load it unsafely
