@@ -136,7 +136,7 @@ def test_broken_files_are_named_and_left_out(tmp_path: Path, caplog: pytest.LogC
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     first, *named = record.getMessage().splitlines()
-    assert first == "6 files cannot be read as images and are left out:"
+    assert first == "left out, because not readable as images (6):"
     files = [line.strip().split(": ")[0].rpartition("/")[2] for line in named]
     assert files == ["cut.jpg", "cut.png", "empty.png", "notes.txt", "z.png", "…"]
 

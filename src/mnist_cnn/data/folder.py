@@ -82,7 +82,7 @@ class ImageFolder(Source):
         unreadable = [f"{file}: {result}" for file, result in pairs if isinstance(result, str)]
         if unreadable:
             named = "\n  ".join(unreadable[:NAMED] + ["…"] * (len(unreadable) > NAMED))
-            log.warning("%d files cannot be read as images and are left out:\n  %s", len(unreadable), named)
+            log.warning("left out, because not readable as images (%d):\n  %s", len(unreadable), named)
 
         kept = [index for index, result in enumerate(loaded) if not isinstance(result, str)]
         targets = targets[kept]
