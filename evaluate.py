@@ -18,7 +18,9 @@ def main(config: "DictConfig") -> float:
     ckpt = commands.find_checkpoint(options["ckpt"])
 
     with exit_on_interrupt():
-        from mnist_cnn.data import ImageData
+        from hydra.utils import instantiate
+
+        from mnist_cnn.data import ImageData, Source
         from mnist_cnn.reporting import summary
         from mnist_cnn.training import checkpoints
         from mnist_cnn.training.quiet import quiet_libraries
@@ -27,13 +29,26 @@ def main(config: "DictConfig") -> float:
     quiet_libraries()
     run_dir = commands.output_dir()
 
-    # classifier and data, as in training but for what is given here
+    # classifier, from the file
     classifier = checkpoints.load_classifier(ckpt)
-    trained = classifier.config
-    data_settings = trained["data"] | {k: v for k, v in options["data"].items() if v is not None}
-    data = checkpoints.build(data_settings, ImageData, image_size=classifier.network.image_size)
+    trained = classifier.config["data"]
+
+    # data: that of the training, or data=NAME, in the form that the network was trained on
+    given = {name: value for name, value in options["data"].items() if value is not None}
+    if "source" in given:
+        source = instantiate(config.data.source)
+    else:
+        source = checkpoints.build(trained["source"], Source)  # type: ignore[type-abstract]
+    form = {name: trained[name] for name in ("mean", "std", "in_channels", "image_size")}
+    data = checkpoints.build(trained | given | form, ImageData, source=source)
+    data.image_size = getattr(classifier.network, "image_size", data.image_size)
+    checkpoints.check_classes(classifier, data.classes)
+
+    # trainer
     trainer_options = options["trainer"] | {"devices": 1}
-    trainer_options["precision"] = trainer_options["precision"] or trained["trainer"]["precision"]
+    trainer_options["precision"] = (
+        options["trainer"]["precision"] or classifier.config["trainer"]["precision"]
+    )
 
     # test
     outputs = summary.TestOutputs()

@@ -39,14 +39,16 @@ def main(config: "DictConfig") -> float | None:
     L.seed_everything(config.seed, verbose=False)
 
     # data
-    network = instantiate(config.model)
-    data = instantiate(config.data, image_size=network.image_size, seed=config.seed)
+    data = instantiate(config.data, seed=config.seed, augment=instantiate(config.augment) or None)
+    config.data.classes, config.data.num_classes = data.classes, data.num_classes  # data=folder finds them
 
     run_dir = commands.prepare_run_folder(config)
     options = commands.to_dict(config)
     resumed = checkpoints.find_resume_point(run_dir) if config.resume else None
 
     # classifier
+    network = instantiate(config.model)
+    data.image_size = getattr(network, "image_size", data.image_size)
     if config.init_from:
         checkpoints.initialize_from(network, commands.find_checkpoint(config.init_from))
     classifier = Classifier(

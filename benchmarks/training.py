@@ -61,11 +61,11 @@ def bare(images: int) -> float:
     import torch
     from torch.nn import functional as F
 
-    from mnist_cnn.data import sources
+    from mnist_cnn.data import MNIST
     from mnist_cnn.models import SimpleCNN
     from mnist_cnn.training.precision import native_precision
 
-    pixels, targets = sources.read("mnist", ROOT / "data", train=True)
+    pixels, targets = MNIST().read(ROOT / "data", train=True)
     bf16 = native_precision(torch.device("cpu")) == "bf16-mixed"
     network = SimpleCNN().to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mnist_cnn.data import ImageData, sources
+from mnist_cnn.data import MNIST, ImageData
 from mnist_cnn.data.datamodule import ImagesInMemory
 
 REPOSITORY = Path(__file__).parents[1]
@@ -42,7 +42,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="session")
 def mnist() -> Path:
     """Return the folder of real MNIST, which is downloaded once and then kept."""
-    sources.obtain("mnist", DATA)
+    MNIST().fetch(DATA)
     return DATA
 
 
@@ -144,7 +144,7 @@ def make_data(
 ) -> ImageData:
     """Return the data module of conf/data/mnist.yaml."""
     return ImageData(
-        name="mnist",
+        source=MNIST(),
         dir=str(directory),
         batch_size=batch_size,
         val_size=val_size,

@@ -36,7 +36,7 @@ class _Objective(_Section):
 class _Data(_Section):
     dir: str
     batch_size: Count
-    val_size: CountOrZero
+    val_size: Limit
     num_classes: Count | None
     std: Positive | list[Positive]
 

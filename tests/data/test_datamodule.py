@@ -1,54 +1,168 @@
-"""The split, the order of the images, and what a batch is."""
+"""Reading a source into memory, the order of the images, and batches on the device."""
 
 from pathlib import Path
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from mnist_cnn.data import ImageData
-from mnist_cnn.data.datamodule import ImagesInMemory, share_of_rank, stratified_split
+from mnist_cnn.data import ImageData, Source, upgrade_settings
+from mnist_cnn.data.datamodule import ImagesInMemory, rank_indices
 from mnist_cnn.errors import UserError
 from tests.conftest import make_data
 
 
-@given(
-    targets=st.lists(st.integers(0, 4), min_size=2, max_size=200).map(torch.tensor),
-    share=st.floats(0, 0.99),
-    seed=st.integers(0, 3),
+class Noise(Source):
+    """A source of one's own: images of noise, three classes in turn."""
+
+    def __init__(self, *shape: int, names: list[str] | None = None) -> None:
+        self.shape = shape or (1, 28, 28)
+        self.names = names
+        self.images_dtype, self.targets_dtype = torch.uint8, torch.int64
+
+    def fetch(self, directory: Path) -> str:
+        return f"noise in {directory}"
+
+    def read(self, directory: Path, train: bool) -> tuple[Tensor, Tensor]:
+        count = 60 if train else 12
+        generator = torch.Generator().manual_seed(int(train))
+        images = torch.randint(256, (count, *self.shape), generator=generator, dtype=torch.uint8)
+        return images.to(self.images_dtype), (torch.arange(count) % 3).to(self.targets_dtype)
+
+    def classes(self, directory: Path) -> list[str] | None:
+        return self.names
+
+
+def make_noise_data(source: Source | None = None, **changed: Any) -> ImageData:
+    settings = {"dir": "nowhere", "batch_size": 16, "val_size": 0.1, "mean": 0.5, "std": 0.5}
+    settings |= {"in_channels": 1, "image_size": 28, "num_classes": 3, "classes": None}
+    return ImageData(source or Noise(), **(settings | changed))
+
+
+def ready(data: ImageData) -> ImageData:
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+# --- Reading -------------------------------------------------------------------------------------
+
+
+def test_mnist_is_split_and_padded_with_zeros(mnist: Path) -> None:
+    data = ready(make_data(mnist, val_size=5000, image_size=32))
+    train, val, test = data.parts().values()
+    assert (len(train), len(val), len(test)) == (55_000, 5_000, 10_000)
+    assert train.images.shape[1:] == (1, 32, 32)
+    assert train.images.dtype == torch.uint8
+    assert int(train.images[:, :, :2].max()) == 0
+    assert int(train.images[:, :, 2:-2, 2:-2].max()) == 255
+    # 60,000 images hold 5,421 (of "5") to 6,742 (of "1") of a class
+    assert torch.bincount(val.targets).tolist() == [494, 562, 496, 511, 487, 452, 493, 522, 487, 496]
+    assert data.source_label.endswith("(checksums verified)")
+
+
+def test_mnist_tests_no_training_image(mnist: Path) -> None:
+    parts = ready(make_data(mnist, val_size=0)).parts()
+    assert len(parts["train"]) == 60_000
+    seen = {bytes(image) for image in parts["train"].images.numpy()}
+    assert [image for image in parts["test"].images.numpy() if bytes(image) in seen] == []
+
+
+def test_without_validation_there_is_no_loader() -> None:
+    data = ready(make_noise_data(val_size=0))
+    assert not data.has_validation
+    assert len(data.parts()["train"]) == 60
+    assert data.val_dataloader() == []
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 24), (3, 32, 32), (1, 28, 28)])
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_a_source_of_any_shape_is_converted(shape: tuple[int, int, int], in_channels: int) -> None:
+    data = ready(make_noise_data(Noise(*shape), in_channels=in_channels, image_size=28))
+    assert data.has_validation
+    assert [len(part) for part in data.parts().values()] == [54, 6, 12]
+    for part in data.parts().values():
+        assert part.images.shape[1:] == (in_channels, 28, 28)
+        assert part.images.dtype == torch.uint8
+        assert part.targets.dtype == torch.int64
+    assert (data.name, data.source_label) == ("Noise", "noise in nowhere")
+
+
+@pytest.mark.parametrize(
+    ("shape", "images", "targets"),
+    [
+        ((28, 28), torch.uint8, torch.int64),
+        ((2, 28, 28), torch.uint8, torch.int64),
+        ((1, 28, 28), torch.float32, torch.int64),
+        ((1, 28, 28), torch.uint8, torch.uint8),
+    ],
 )
-def test_the_split_is_a_partition_with_each_class_in_proportion(
-    targets: Tensor, share: float, seed: int
+def test_a_source_with_a_wrong_shape_or_dtype_is_refused(
+    shape: tuple[int, ...], images: torch.dtype, targets: torch.dtype
 ) -> None:
-    val_size = int(share * len(targets))
-    train, val = stratified_split(targets, val_size, seed)
-    assert len(val) == val_size
-    assert torch.cat([train, val]).sort().values.tolist() == list(range(len(targets)))
-    for label in targets.unique():
-        exact = float((targets == label).sum()) * val_size / len(targets)
-        assert abs(int((targets[val] == label).sum()) - exact) < 1
+    source = Noise(*shape)
+    source.images_dtype, source.targets_dtype = images, targets
+    with pytest.raises(
+        UserError, match=r"Noise gives images .* Needed are images torch\.uint8 \(N, C, H, W\)"
+    ):
+        make_noise_data(source).setup()
 
 
-def test_the_split_is_a_function_of_its_seed() -> None:
-    targets = torch.arange(1000) % 10
-    first, again, other = (stratified_split(targets, 100, seed)[1].tolist() for seed in (0, 0, 1))
-    assert first == again != other
+def test_in_channels_other_than_1_and_3_is_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.in_channels=2: images have 1 channel"):
+        make_noise_data(in_channels=2)
 
 
-def test_a_validation_split_of_everything_is_refused() -> None:
-    with pytest.raises(UserError, match=r"data\.val_size=10 leaves no training images"):
-        stratified_split(torch.zeros(10, dtype=torch.long), 10, seed=0)
+# --- Classes -------------------------------------------------------------------------------------
+
+
+def test_classes_are_named_by_settings_source_or_number() -> None:
+    assert make_noise_data().classes == ["0", "1", "2"]
+    assert make_noise_data(classes=["a", "b", "c"], num_classes=None).num_classes == 3
+    data = make_noise_data(Noise(names=["x", "y", "z"]), num_classes=None)
+    assert (data.classes, data.num_classes) == (["x", "y", "z"], 3)
+
+
+def test_unknown_number_of_classes_is_refused() -> None:
+    with pytest.raises(UserError, match=r"set data\.num_classes or data\.classes"):
+        make_noise_data(num_classes=None)
+
+
+def test_different_numbers_of_classes_and_names_are_refused() -> None:
+    with pytest.raises(UserError, match=r"data\.num_classes=5, but there are 2 class names: a, b"):
+        make_noise_data(num_classes=5, classes=["a", "b"])
+
+
+def test_targets_out_of_range_are_refused() -> None:
+    with pytest.raises(UserError, match=r"Noise has targets from 0 to 2, but data\.num_classes=2"):
+        make_noise_data(num_classes=2).setup()
+
+
+def test_targets_follow_the_class_names() -> None:
+    data = ready(make_noise_data(Noise(names=["a", "b", "c"]), num_classes=4, classes=["c", "b", "x", "a"]))
+    assert data.parts()["test"].targets.tolist() == [3, 1, 0] * 4
+
+
+def test_a_class_without_a_name_is_refused() -> None:
+    data = make_noise_data(Noise(names=["a", "b", "c"]), classes=["a", "b", "d"])
+    with pytest.raises(UserError, match=r"holds the class c, which is not among data\.classes: a, b, d"):
+        data.setup()
+
+
+# --- Batches -------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 50), st.integers(1, 7))
-def test_the_ranks_evaluate_every_image_once(length: int, world_size: int) -> None:
-    shares = [share_of_rank(length, rank, world_size) for rank in range(world_size)]
+def test_rank_indices_cover_every_image_once(length: int, world_size: int) -> None:
+    shares = [rank_indices(length, rank, world_size) for rank in range(world_size)]
     assert sorted(index for share in shares for index in share) == list(range(length))
 
 
-def test_a_batch_from_memory_is_what_its_images_are_one_by_one() -> None:
+def test_a_batch_from_memory_equals_its_single_images() -> None:
     images = torch.arange(10, dtype=torch.uint8).reshape(10, 1, 1, 1).expand(10, 1, 28, 28)
     dataset = ImagesInMemory(images, torch.arange(10))
     batch, targets = dataset.__getitems__([7, 2, 2])
@@ -62,9 +176,10 @@ def order(data: ImageData, epoch: int) -> list[int]:
     return list(loader.sampler)
 
 
-def test_the_order_of_the_images_is_a_function_of_seed_and_epoch(small_data: ImageData) -> None:
+def test_training_order_is_a_function_of_seed_and_epoch(small_data: ImageData) -> None:
     first = order(small_data, epoch=0)
     assert sorted(first) == list(range(96))
+    torch.manual_seed(1)
     assert first == order(small_data, epoch=0) != order(small_data, epoch=1)
     small_data.seed = 1
     assert order(small_data, epoch=0) != first
@@ -76,46 +191,109 @@ def test_an_epoch_drops_no_image(small_data: ImageData) -> None:
     assert sum(len(targets) for _, targets in small_data.test_dataloader()) == 37
 
 
-def test_pixels_are_scaled_to_minus_one_and_one_and_channels_come_last(small_data: ImageData) -> None:
+def test_batches_are_normalized_and_channels_last(small_data: ImageData) -> None:
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 1, 28, 28)
     images, targets = small_data.on_after_batch_transfer((pixels, torch.arange(3)), 0)
     assert images.dtype == torch.float32
     assert images[:, 0, 5, 5].tolist() == pytest.approx([-1.0, 1.0, -0.6])
-    assert images.expand(3, 2, 28, 28).shape == (3, 2, 28, 28)
+    assert images[:2, 0, 5, 5].tolist() == [-1.0, 1.0]
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert targets.tolist() == [0, 1, 2]
 
 
-def test_mnist_is_split_and_padded_with_black(mnist: Path) -> None:
-    data = make_data(mnist, val_size=5000, image_size=32)
-    data.prepare_data()
-    data.setup()
-    train, val, test = data.parts().values()
-    assert (len(train), len(val), len(test)) == (55_000, 5_000, 10_000)
-    assert train.images.shape[1:] == (1, 32, 32)
-    assert train.images.dtype == torch.uint8
-    assert int(train.images[:, :, :2].max()) == 0
-    assert int(train.images[:, :, 2:-2, 2:-2].max()) == 255
-    # 60,000 images hold 5,421 (of "5") to 6,742 (of "1") of a class
-    assert torch.bincount(val.targets).tolist() == [494, 562, 496, 511, 487, 452, 493, 522, 487, 496]
+def test_channels_are_normalized_one_by_one() -> None:
+    data = make_noise_data(in_channels=3, mean=[0.0, 0.5, 1.0], std=[1.0, 0.5, 0.25])
+    images = data.normalize(torch.full((2, 3, 4, 4), 255, dtype=torch.uint8))
+    assert images[1, :, 2, 2].tolist() == [1.0, 1.0, 0.0]
+    assert images.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_no_validation_leaves_all_images_and_no_loader(mnist: Path) -> None:
-    data = make_data(mnist, val_size=0)
-    data.setup()
-    assert len(data.parts()["train"]) == 60_000
-    assert data.val_dataloader() == []
+@pytest.mark.parametrize(("setting", "channels"), [("mean", 1), ("std", 3)])
+def test_mean_and_std_of_another_length_are_refused(setting: str, channels: int) -> None:
+    with pytest.raises(
+        UserError, match=rf"data\.{setting}=\[0\.5, 0\.5\] has 2 values, .*in_channels={channels}"
+    ):
+        make_noise_data(in_channels=channels, **{setting: [0.5, 0.5]})
 
 
-def test_no_test_image_is_trained_on(mnist: Path) -> None:
-    data = make_data(mnist, val_size=0)
-    data.setup()
-    parts = data.parts()
-    seen = {bytes(image) for image in parts["train"].images.numpy()}
-    shared = [image for image in parts["test"].images.numpy() if bytes(image) in seen]
-    assert shared == []
+# --- Augmentation --------------------------------------------------------------------------------
 
 
-def test_a_network_for_smaller_images_is_refused(mnist: Path) -> None:
-    with pytest.raises(UserError, match="wants 20x20 images, but those of mnist are 28x28"):
-        make_data(mnist, image_size=20).setup()
+class RandomShift(nn.Module):
+    """Shift a whole batch by up to two pixels; what comes in from outside is background."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Tensor] = []
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.batches.append(images.clone())
+        down, right = torch.randint(5, (2,)).tolist()
+        padded = nn.functional.pad(images, (2, 2, 2, 2))
+        return padded[:, :, down : down + images.shape[2], right : right + images.shape[3]]
+
+
+class Recorder(L.LightningModule):
+    """Keeps the batches that each stage gets."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.seen: dict[str, list[Tensor]] = {"train": [], "val": [], "test": []}
+
+    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+        self.seen["train"].append(batch[0].clone())
+        return self.weight.sum()
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self.seen["val"].append(batch[0].clone())
+
+    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+        self.seen["test"].append(batch[0].clone())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def seen_in_a_run(data: ImageData, folder: Path) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    model = Recorder()
+    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = L.Trainer(
+        **options,
+        accelerator="cpu",
+        max_epochs=1,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(model, data)
+    trainer.test(model, data, verbose=False)
+    return {stage: torch.cat(batches) for stage, batches in model.seen.items()}
+
+
+def test_augmentation_is_applied_in_training_only(tmp_path: Path) -> None:
+    shift = RandomShift()
+    plain = seen_in_a_run(make_noise_data(), tmp_path)
+    shifted = seen_in_a_run(make_noise_data(augment=shift), tmp_path)
+    assert torch.equal(plain["val"], shifted["val"])
+    assert torch.equal(plain["test"], shifted["test"])
+    assert not torch.equal(plain["train"], shifted["train"])
+    # It gets the images in [0, 1], in their order, and what it shifts in is normalized as background.
+    given = torch.cat(shift.batches)
+    assert given.dtype == torch.float32
+    assert torch.equal((given - 0.5) / 0.5, plain["train"])
+    assert float(shifted["train"].min()) == -1.0
+
+
+# --- Old settings --------------------------------------------------------------------------------
+
+
+def test_settings_of_old_checkpoints_are_upgraded() -> None:
+    old = {"_target_": "mnist_cnn.data.ImageData", "name": "mnist", "dir": "data", "mean": 0.5}
+    upgraded = upgrade_settings(old)
+    assert upgraded.pop("source") == {"_target_": "mnist_cnn.data.MNIST"}
+    assert upgraded.pop("image_size") == 28
+    assert upgraded == {"_target_": "mnist_cnn.data.ImageData", "dir": "data", "mean": 0.5}
+    new = {"source": {"_target_": "mnist_cnn.data.KMNIST"}, "image_size": 32}
+    assert upgrade_settings(new) == new

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
-from mnist_cnn.data import sources
+from mnist_cnn.data import MNIST
 from mnist_cnn.models import CnnNet, SimpleCNN, handmade
 
 REPOSITORY = Path(__file__).parents[2]
@@ -252,8 +252,8 @@ def test_example_gradient_of_a_kernel():
 @pytest.fixture(scope="module")
 def mnist() -> tuple[Tensor, Tensor]:
     """The first training images, float64 in [-1, 1], and their labels."""
-    sources.obtain("mnist", REPOSITORY / "data")
-    pictures, labels = sources.read("mnist", REPOSITORY / "data", train=True)
+    MNIST().fetch(REPOSITORY / "data")
+    pictures, labels = MNIST().read(REPOSITORY / "data", train=True)
     return pictures[:3200].double() / 127.5 - 1, labels[:3200]
 
 

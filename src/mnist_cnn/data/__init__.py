@@ -1,5 +1,19 @@
-"""MNIST, from its sources to batches on the device."""
+"""Data sets: where the files come from, and batches of images on the device."""
 
-from mnist_cnn.data.datamodule import ImageData
+from mnist_cnn.data.cifar import CIFAR10
+from mnist_cnn.data.datamodule import ImageData, upgrade_settings
+from mnist_cnn.data.folder import ImageFolder
+from mnist_cnn.data.idx import KMNIST, MNIST, FashionMNIST
+from mnist_cnn.data.source import DataUnavailable, Source
 
-__all__ = ["ImageData"]
+__all__ = [
+    "CIFAR10",
+    "KMNIST",
+    "MNIST",
+    "DataUnavailable",
+    "FashionMNIST",
+    "ImageData",
+    "ImageFolder",
+    "Source",
+    "upgrade_settings",
+]

@@ -1,25 +1,30 @@
-"""`python -m mnist_cnn.data`: get a data set and verify it, without training."""
+"""Download a data set and verify it, without training."""
 
 import argparse
 import sys
+from pathlib import Path
 
-from mnist_cnn.data import sources
+from mnist_cnn.data import CIFAR10, KMNIST, MNIST, FashionMNIST
 from mnist_cnn.errors import UserError
+
+SOURCES = {"mnist": MNIST, "fashion_mnist": FashionMNIST, "kmnist": KMNIST, "cifar10": CIFAR10}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m mnist_cnn.data", description=__doc__)
-    parser.add_argument("name", nargs="?", default="mnist", choices=sources.SOURCES)
-    parser.add_argument("--dir", default="data", help="where the files are put (default: %(default)s)")
+    parser.add_argument("name", nargs="?", default="mnist", choices=SOURCES)
+    parser.add_argument("--dir", default="data", type=Path, help="folder of files (default: %(default)s)")
     options = parser.parse_args()
+    source = SOURCES[options.name]()
     try:
-        source = sources.obtain(options.name, options.dir)
+        origin = source.fetch(options.dir)
+        for split in ("train", "test"):
+            images, targets = source.read(options.dir, train=split == "train")
+            first = ", ".join(map(str, targets[:5].tolist()))
+            print(f"{split:>5}: {len(images):,} images, labels {first}, …")
     except (UserError, OSError) as error:
         sys.exit(str(error))
-    for split in ("train", "test"):
-        images, targets = sources.read(options.name, options.dir, train=split == "train")
-        print(f"{split:>5}: {len(images):,} images, labels {', '.join(map(str, targets[:5].tolist()))}, …")
-    print(f"{options.name}: {source}")
+    print(f"{options.name}: {origin}")
 
 
 if __name__ == "__main__":

@@ -1,21 +1,24 @@
-"""Images in memory as bytes, batches by one index operation, normalised on the device.
+"""Images in memory as bytes, batches by one index operation, normalized on the device.
 
 Legend for shapes: B batch, C channels, H height, W width.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from mnist_cnn.data import sources
+from mnist_cnn.data.images import convert
+from mnist_cnn.data.source import Source
+from mnist_cnn.data.split import stratified_split
 from mnist_cnn.errors import UserError
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), targets (B,)
+Augmentation = Callable[[Tensor], Tensor]  # float32 images (B, C, H, W) in [0, 1] -> the same
 
 # Gradients are not kept in evaluation, so a batch may be larger than in training. It is a constant,
 # not a multiple of the training batch, so that an evaluation does not depend on the training's choices.
@@ -41,7 +44,7 @@ class ImagesInMemory(Dataset[Batch]):
         return self.images[rows], self.targets[rows]
 
 
-def share_of_rank(length: int, rank: int, world_size: int) -> range:
+def rank_indices(length: int, rank: int, world_size: int) -> range:
     """Return the indices that `rank` evaluates: over all ranks every image once, none twice.
 
     torch's DistributedSampler repeats images until the ranks have equally many, which counts some twice.
@@ -49,105 +52,124 @@ def share_of_rank(length: int, rank: int, world_size: int) -> range:
     return range(rank, length, world_size)
 
 
-def stratified_split(targets: Tensor, val_size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Split the indices of `targets` (N,) in two, with each class in both by its share.
-
-    Returns the training indices (N - val_size,) and the validation indices (val_size,), int64, ascending.
-    The classes' shares are rounded by the largest remainder, so that they sum to `val_size`.
-    """
-    if not 0 <= val_size < len(targets):
-        raise UserError(
-            f"data.val_size={val_size} leaves no training images: there are {len(targets):,} in all. "
-            f"Give a number from 0 to {len(targets) - 1:,}."
-        )
-    counts = torch.bincount(targets)
-    shares = counts * val_size / len(targets)
-    sizes = shares.floor().long()
-    remainder_order = (shares - sizes).argsort(descending=True, stable=True)
-    sizes[remainder_order[: val_size - int(sizes.sum())]] += 1
-
-    generator = torch.Generator().manual_seed(seed)
-    is_val = torch.zeros(len(targets), dtype=torch.bool)
-    for label, size in enumerate(sizes.tolist()):
-        of_class = torch.nonzero(targets == label).flatten()
-        is_val[of_class[torch.randperm(len(of_class), generator=generator)[:size]]] = True
-    return torch.nonzero(~is_val).flatten(), torch.nonzero(is_val).flatten()
-
-
 class ImageData(L.LightningDataModule):
-    """MNIST, or a data set of its form, as training, validation and test batches.
+    """The images of a `source` as training, validation and test batches.
 
-    Batches on the device are float32 images (B, in_channels, image_size, image_size), zero-padded in
-    bytes and then normalised as (pixel / 255 - mean) / std, and int64 targets (B,).
+    Batches on the device are float32 images (B, in_channels, image_size, image_size), normalized as
+    (pixel / 255 - mean) / std, and int64 targets (B,). `mean` and `std` are numbers, or lists with one for
+    each channel. Images of another size or number of channels are converted when they are read, in bytes
+    (see `images.convert`).
 
-    `val_size` images of the training set are kept for validation, the same ones for every `seed`, so
-    that runs that differ in it are judged by the same images; `seed` and the epoch alone decide the
-    order of the training images. `val_size=0` trains on all of them.
+    `classes` names the classes, by default as the source does; `num_classes` is by default their number.
+
+    `val_size` images of the training set, or that fraction of them, are kept for validation. They are the
+    same for every `seed`, so that runs that differ in it are judged by the same images. `val_size=0` trains
+    on all of them. The order of the training images is a function of `seed`, epoch and rank.
+
+    `augment` is applied to whole batches on the device in training, to float32 images
+    (B, in_channels, image_size, image_size) in [0, 1] before they are normalized. It must draw its random
+    numbers from torch's default generators.
     """
 
     def __init__(
         self,
-        name: Literal["mnist", "fashion_mnist"],
+        source: Source,
         dir: str,
         batch_size: int,
-        val_size: int,
-        mean: float,
-        std: float,
+        val_size: int | float,
+        mean: float | Sequence[float],
+        std: float | Sequence[float],
         in_channels: int,
-        num_classes: int,
-        classes: Sequence[str],
-        image_size: int = 28,
+        image_size: int,
+        num_classes: int | None,
+        classes: Sequence[str] | None,
         seed: int = 0,
+        augment: Augmentation | None = None,
     ) -> None:
         super().__init__()
-        self.name: str = name
-        self.dir = dir
+        self.source = source
+        self.name: str = type(source).__name__
+        self.dir = Path(dir)
         self.batch_size = batch_size
         self.val_size = val_size
-        self.mean = mean
-        self.std = std
         self.in_channels = in_channels
-        self.num_classes = num_classes
-        self.classes = list(classes)
         self.image_size = image_size
         self.seed = seed
-        self.source = ""  # where the files came from, for people
+        self.augment = augment
+        if in_channels not in (1, 3):
+            raise UserError(f"data.in_channels={in_channels}: images have 1 channel (grey) or 3 (colour).")
+        self.mean = _per_channel(mean, in_channels, "data.mean")
+        self.std = _per_channel(std, in_channels, "data.std")
+        self.classes = self._class_names(classes, num_classes)
+        self.num_classes = len(self.classes)
+        self.source_label = ""  # where the files came from, for people
         self.train: ImagesInMemory | None = None
         self.val: ImagesInMemory | None = None
         self.test: ImagesInMemory | None = None
 
+    def _class_names(self, classes: Sequence[str] | None, num_classes: int | None) -> list[str]:
+        if classes is None:
+            classes = self.source.classes(self.dir)
+        if classes is None and num_classes is not None:
+            classes = [str(label) for label in range(num_classes)]
+        if classes is None:
+            raise UserError(f"{self.name} does not name its classes: set data.num_classes or data.classes.")
+        names = [str(name) for name in classes]
+        if num_classes is not None and num_classes != len(names):
+            raise UserError(
+                f"data.num_classes={num_classes}, but there are {len(names)} class names: "
+                f"{', '.join(names)}. Set data.classes to as many names, or to null."
+            )
+        return names
+
+    @property
+    def has_validation(self) -> bool:
+        """Whether images are kept for validation."""
+        return self.val_size > 0
+
     def prepare_data(self) -> None:
         """Fetch and verify the files; Lightning calls this in one process of a machine only."""
-        self.source = sources.obtain(self.name, self.dir)
+        self.source_label = self.source.fetch(self.dir)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the images into memory, split and padded; raises `UserError` where they do not fit."""
+        """Read the images into memory and split them; raises `UserError` where they do not fit."""
         if self.train is None:
             images, targets = self._read(train=True)
-            train, val = stratified_split(targets, self.val_size, seed=0)
+            train, val = stratified_split(targets, self.val_size, seed=0, setting="data.val_size")
             self.train = ImagesInMemory(images[train], targets[train])
             self.val = ImagesInMemory(images[val], targets[val])
             self.test = ImagesInMemory(*self._read(train=False))
 
+    def _read(self, train: bool) -> Batch:
+        images, targets = self.source.read(self.dir, train)
+        _check_images(images, targets, self.name)
+        known = self.source.classes(self.dir)
+        if known is not None and known != self.classes:
+            targets = self._by_name(targets, known)
+        if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self.num_classes:
+            raise UserError(
+                f"{self.name} has targets from {int(targets.min())} to {int(targets.max())}, "
+                f"but data.num_classes={self.num_classes}."
+            )
+        return convert(images, self.in_channels, self.image_size), targets
+
+    def _by_name(self, targets: Tensor, known: Sequence[str]) -> Tensor:
+        """Return the targets (N,) by `self.classes` instead of by the classes that the source knows."""
+        unknown = [name for name in known if name not in self.classes]
+        if unknown:
+            raise UserError(
+                f"{self.dir} holds the class {unknown[0]}, which is not among data.classes: "
+                f"{', '.join(self.classes)}."
+            )
+        return torch.tensor([self.classes.index(name) for name in known])[targets]
+
     def parts(self) -> dict[str, ImagesInMemory]:
-        """Return the three parts by their names for people."""
+        """Return the training, validation and test images by name; call `setup` first."""
         assert self.train is not None and self.val is not None and self.test is not None
         return {"train": self.train, "validation": self.val, "test": self.test}
 
-    def _read(self, train: bool) -> Batch:
-        images, targets = sources.read(self.name, self.dir, train=train)
-        height, width = images.shape[-2:]
-        across, down = self.image_size - width, self.image_size - height
-        if across < 0 or down < 0:
-            raise UserError(
-                f"The network wants {self.image_size}x{self.image_size} images, "
-                f"but those of {self.name} are {height}x{width}, which padding cannot mend."
-            )
-        left, top = across // 2, down // 2
-        return F.pad(images, (left, across - left, top, down - top)), targets
-
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Shuffled batches; the order is a function of seed and epoch, also across ranks."""
+        """Return shuffled batches; the order is a function of seed, epoch and rank."""
         assert self.train is not None
         rank, world_size = self._rank()
         sampler = DistributedSampler[Batch](self.train, world_size, rank, seed=self.seed)
@@ -155,22 +177,22 @@ class ImageData(L.LightningDataModule):
         # one as it was seeded for the epoch.
         generator = torch.Generator()
         return DataLoader(
-            self.train, self.batch_size, sampler=sampler, collate_fn=_as_is, generator=generator
+            self.train, self.batch_size, sampler=sampler, collate_fn=_unchanged, generator=generator
         )
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """The validation images in order; no loader at all where `val_size` is 0."""
+        """Return the validation images in order; no loader at all where `val_size` is 0."""
         assert self.val is not None
-        return self._evaluation(self.val) if len(self.val) else []
+        return self._evaluation_loader(self.val) if len(self.val) else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
-        """The test images in order."""
+        """Return the test images in order."""
         assert self.test is not None
-        return self._evaluation(self.test)
+        return self._evaluation_loader(self.test)
 
-    def _evaluation(self, dataset: ImagesInMemory) -> DataLoader[Batch]:
-        sampler = share_of_rank(len(dataset), *self._rank())
-        return DataLoader(dataset, EVAL_BATCH_SIZE, sampler=sampler, collate_fn=_as_is)
+    def _evaluation_loader(self, dataset: ImagesInMemory) -> DataLoader[Batch]:
+        sampler = rank_indices(len(dataset), *self._rank())
+        return DataLoader(dataset, EVAL_BATCH_SIZE, sampler=sampler, collate_fn=_unchanged)
 
     def _rank(self) -> tuple[int, int]:
         if self.trainer is None:
@@ -178,16 +200,62 @@ class ImageData(L.LightningDataModule):
         return self.trainer.global_rank, self.trainer.world_size
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Normalise a whole batch on the device that it was moved to."""
+        """Normalize a batch on the device that it was moved to; in training, augment it before."""
         images, targets = batch
-        return self.normalise(images), targets
+        if self.augment is not None and self.trainer is not None and self.trainer.training:
+            return self._standardize(self.augment(_scale(images))), targets
+        return self.normalize(images), targets
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """Turn uint8 images (B, C, H, W) into float32, channels last, by `mean` and `std`."""
-        scaled = (images.float() / 255 - self.mean) / self.std
-        return scaled.contiguous(memory_format=torch.channels_last)
+    def normalize(self, images: Tensor) -> Tensor:
+        """Return uint8 images (B, C, H, W) as float32, channels last, normalized by `mean` and `std`."""
+        return self._standardize(_scale(images))
+
+    def _standardize(self, images: Tensor) -> Tensor:
+        if isinstance(self.mean, Tensor) and self.mean.device != images.device:
+            self.mean = self.mean.to(images.device)
+        if isinstance(self.std, Tensor) and self.std.device != images.device:
+            self.std = self.std.to(images.device)
+        return (images - self.mean).div_(self.std)
 
 
-def _as_is(batch: Any) -> Any:
-    """Pass on what `ImagesInMemory.__getitems__` has already put together."""
+def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data settings of an old checkpoint, with `name` instead of `source`, in today's form."""
+    if "name" not in settings:
+        return dict(settings)
+    sources = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
+    upgraded = {key: value for key, value in settings.items() if key != "name"}
+    source = {"_target_": f"mnist_cnn.data.{sources[settings['name']]}"}
+    return {"image_size": 28} | upgraded | {"source": source}
+
+
+def _scale(images: Tensor) -> Tensor:
+    """Return uint8 images (B, C, H, W) as float32 in [0, 1], channels last."""
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def _per_channel(value: float | Sequence[float], channels: int, setting: str) -> float | Tensor:
+    """Return a number as it is, which is the fastest, and a list as (channels, 1, 1)."""
+    if isinstance(value, int | float):
+        return float(value)
+    if len(value) != channels:
+        raise UserError(
+            f"{setting}={list(value)} has {len(value)} values, but data.in_channels={channels}: "
+            "give one number, or a list with one for each channel."
+        )
+    return float(value[0]) if channels == 1 else torch.tensor(list(value), dtype=torch.float32).view(-1, 1, 1)
+
+
+def _check_images(images: Tensor, targets: Tensor, name: str) -> None:
+    """Raise `UserError` unless a source returned what it should."""
+    images_fit = images.dim() == 4 and images.shape[1] in (1, 3) and images.dtype == torch.uint8
+    if not images_fit or targets.shape != images.shape[:1] or targets.dtype != torch.int64:
+        raise UserError(
+            f"{name} gives images {images.dtype} {tuple(images.shape)} and targets {targets.dtype} "
+            f"{tuple(targets.shape)}. Needed are images torch.uint8 (N, C, H, W) with 1 or 3 channels and "
+            "targets torch.int64 (N,)."
+        )
+
+
+def _unchanged(batch: Any) -> Any:
+    """Pass on the batch that `ImagesInMemory.__getitems__` has put together."""
     return batch

@@ -144,7 +144,7 @@ def choices(trainer: L.Trainer, classifier: L.LightningModule) -> dict[str, str]
         "optimizer": f"{type(optimizer).__name__}, "
         + ", ".join(f"{name} {value}" for name, value in options.items()),
         "loss": type(classifier.loss).__name__,
-        "data": f"{data.name}: {', '.join(sizes)}; {data.source}",
+        "data": f"{data.name}: {', '.join(sizes)}; {data.source_label}",
         "device": f"{trainer.world_size} x {describe_device(classifier.device)}; "
         f"precision {trainer.precision}",
     }

