@@ -37,8 +37,8 @@ def main(config: DictConfig) -> float:
     options["precision"] = options["precision"] or trained["trainer"]["precision"]
 
     # test
-    outputs = summary.TestOutputs()
-    trainer = make_trainer(options, run_dir, [outputs], None, [])
+    outputs = summary.LogitCollector()
+    trainer = make_trainer(options, run_dir, [outputs], [], [])
     trainer.test(classifier, data, verbose=False)
     metrics = classifier.history[-1]
 

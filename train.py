@@ -24,9 +24,9 @@ def main(config: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from hydra_plugins.optuna_sweeper import pruning_of_this_job
-    from mnist_cnn.reporting import summary
+    from mnist_cnn.reporting import loggers, summary
+    from mnist_cnn.reporting.curves import Curves
     from mnist_cnn.reporting.progress import Progress
-    from mnist_cnn.reporting.tensorboard import RunLogger
     from mnist_cnn.training import checkpoints, distributed, noise
     from mnist_cnn.training.classifier import Classifier, Schedule
     from mnist_cnn.training.trainer import make_trainer
@@ -56,22 +56,20 @@ def main(config: DictConfig) -> float | None:
     classifier = Classifier(network, loss, data.num_classes, optimizer, schedule, plain)
 
     # trainer
-    logger = None
-    if config.logger:
-        logger = instantiate(config.logger, run_dir, first_epoch=resumed.epochs + 1 if resumed else 1)
+    run_loggers = loggers.build(plain.get("logger") or {}, run_dir, resumed.epochs + 1 if resumed else 1)
     has_validation = data.val_size > 0 and config.trainer.limit_val_batches != 0
     keep = checkpoints.checkpoint_callbacks(run_dir, has_validation)
-    progress, outputs = Progress(), summary.TestOutputs()
-    chosen = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
+    progress, outputs = Progress(run_dir, commands.lr_source(plain)), summary.LogitCollector()
+    chosen = instantiate(plain.get("callbacks") or {}).values()
+    chosen = [callback for callback in chosen if callback is not None]
     pruning = pruning_of_this_job() if config.sweep.pruning else None
-    callbacks = [*chosen, progress, outputs, *([pruning] if pruning else []), *keep]
+    callbacks = [*chosen, Curves(), progress, outputs, *([pruning] if pruning else []), *keep]
     command = commands.train_command(run_dir)
-    trainer = make_trainer(plain["trainer"], run_dir, callbacks, logger, command)
+    trainer = make_trainer(plain["trainer"], run_dir, callbacks, run_loggers, command)
 
     with distributed.cleaned_up(trainer):
         # fit
-        if isinstance(logger, RunLogger):
-            logger.log_settings(plain["hparams"], OmegaConf.to_yaml(config, resolve=True))
+        loggers.log_settings(run_loggers, plain["hparams"], OmegaConf.to_yaml(config, resolve=True))
         trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
 
         # test: once, with the weights that validation chose; not what a search has given up
@@ -83,7 +81,7 @@ def main(config: DictConfig) -> float | None:
         # report
         metrics = summary.collect(trainer, classifier, progress, best_epoch, pruned)
         if trainer.is_global_zero:
-            summary.report(run_dir, classifier, data, outputs.logits, metrics, logger)
+            summary.report(run_dir, classifier, data, outputs.logits, metrics, run_loggers)
     return metrics.get("val/acc")
 
 

@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -165,6 +165,14 @@ def add_overrides_to_hparams(config: DictConfig) -> None:
         if key not in there and key != "resume" and not key.startswith("sweep.") and value is not None:
             with open_dict(config.hparams):
                 config.hparams[key] = value if isinstance(value, int | float) else str(value)
+
+
+def lr_source(settings: Mapping[str, Any]) -> str | None:
+    """Return the file in conf/loss_optim/ that set the learning rate of a run, None if no such file did."""
+    path = Path("conf", "loss_optim", "{loss}_{optim}.yaml".format(**settings["hparams"]))
+    if not (ROOT / path).is_file() or OmegaConf.load(ROOT / path).lr != settings["optim"]["lr"]:
+        return None
+    return str(path)
 
 
 def refuse_to_overwrite(run_dir: Path, resume: str | None) -> None:

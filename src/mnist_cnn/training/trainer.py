@@ -22,7 +22,7 @@ def make_trainer(
     options: Mapping[str, Any],
     run_dir: Path,
     callbacks: Sequence[L.Callback],
-    logger: Logger | None,
+    loggers: Sequence[Logger],
     rank_command: Sequence[str],
 ) -> L.Trainer:
     """Return the Trainer of one job.
@@ -55,7 +55,7 @@ def make_trainer(
             **given,
             default_root_dir=run_dir,
             callbacks=list(callbacks),
-            logger=logger or False,
+            logger=list(loggers) or False,
             log_every_n_steps=1,  # nothing is logged in a step, but Lightning compares it with the epoch
             num_sanity_val_steps=0,
             use_distributed_sampler=False,  # the data module divides the images itself
