@@ -6,10 +6,11 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from hydra.errors import HydraException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -43,8 +44,8 @@ def _build(name: str, node: Any, run_dir: Path, first_epoch: int) -> Logger:
         raise UserError(f"{key}={node}: it needs a _target_, the class of a Lightning logger.")
     target = node["_target_"]
     try:
-        kind = get_object(target)
-    except Exception as error:  # Hydra passes on whatever importing the module raises
+        kind = resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{key}._target_={target}: {_first_line(error)}") from error
     if not (isinstance(kind, type) and issubclass(kind, Logger)):
         raise UserError(f"{key}._target_={target} is not a Lightning logger.")
@@ -96,9 +97,9 @@ def log_settings(loggers: Iterable[Logger], hparams: Mapping[str, Any], config_y
             elif isinstance(logger, WandbLogger):
                 logger.log_text("config", columns=["config"], data=[[config_yaml]])
         except Exception as error:
-            name = type(logger).__name__
-            message = f"{name} could not be started: {type(error).__name__}: {_first_line(error)}"
-            raise UserError(message) from error
+            cause = error.__cause__ or error  # Lightning hides what SummaryWriter raises
+            message = f"could not be started: {type(cause).__name__}: {_first_line(cause)}"
+            raise UserError(f"{type(logger).__name__} {message}") from error
 
 
 def log_step_metrics(loggers: Iterable[Logger], metrics: Mapping[str, float], step: int) -> None:

@@ -34,12 +34,13 @@ class RunLogger(MLFlowLogger):
         # mlflow would announce that it creates the tables of its store
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
         options = SQLITE_OPTIONS if tracking_uri.startswith(SQLITE) else ""
+        identity = f"{folder.absolute().parent.name}/{folder.name}".replace("'", "-")  # for the search
         with _locked(tracking_uri):
             super().__init__(
                 experiment_name,
                 run_name=folder.name,
                 tracking_uri=tracking_uri + options,
-                tags={**(tags or {}), TAG: f"{folder.absolute().parent.name}/{folder.name}"},
+                tags={**(tags or {}), TAG: identity},
                 artifact_location=artifact_location,
             )
 
@@ -67,8 +68,7 @@ class RunLogger(MLFlowLogger):
             client.create_experiment(name, artifact_location=self._artifact_location)
             return None
         assert self.tags is not None
-        value = str(self.tags[TAG]).replace("'", "\\'")
-        found = client.search_runs([experiment.experiment_id], f"tags.`{TAG}` = '{value}'", max_results=1)
+        found = client.search_runs([experiment.experiment_id], f"tags.`{TAG}` = '{self.tags[TAG]}'")
         return str(found[0].info.run_id) if found else None
 
 
