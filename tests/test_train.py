@@ -52,6 +52,7 @@ def test_a_run_says_what_it_does_and_leaves_everything_in_its_folder(train: Comm
         ".hydra/resolved.yaml",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "history.json",
         "loss_curve.png",
         "metrics.json",
         "predictions.png",
@@ -72,7 +73,7 @@ def test_a_run_says_what_it_does_and_leaves_everything_in_its_folder(train: Comm
     assert [step for step, _ in logged["val/acc"]] == [1, 2]
     assert [step for step, _ in logged["train/loss"]] == [1, 2]
     assert logged["test/acc"] == [(2, pytest.approx(metrics["test/acc"]))]
-    assert set(logged) == {name for name in metrics if "/" in name}
+    assert set(logged) == {name for name in metrics if "/" in name} | {"train/loss_step", "lr"}
 
 
 def test_evaluate_finds_the_test_accuracy_of_the_run_to_the_last_digit(
