@@ -51,7 +51,7 @@ def main(config: "DictConfig") -> float:
     )
 
     # test
-    outputs = summary.TestOutputs()
+    outputs = summary.LogitCollector()
     trainer = build_trainer(trainer_options, run_dir, [outputs], [], [])
     trainer.test(classifier, data, verbose=False)
     metrics = classifier.history[-1]

@@ -25,9 +25,9 @@ def main(config: "DictConfig") -> float | None:
         from omegaconf import OmegaConf
 
         from hydra_plugins.optuna_sweeper import pruning_of_this_job
-        from mnist_cnn.reporting import summary
+        from mnist_cnn.reporting import loggers, summary
+        from mnist_cnn.reporting.curves import Curves
         from mnist_cnn.reporting.progress import Progress
-        from mnist_cnn.reporting.tensorboard import RunLogger
         from mnist_cnn.training import checkpoints
         from mnist_cnn.training.classifier import Classifier
         from mnist_cnn.training.distributed import shut_down_ranks
@@ -62,29 +62,28 @@ def main(config: "DictConfig") -> float | None:
     )
 
     # trainer
-    logger = None
-    if config.logger:
-        logger = instantiate(config.logger, run_dir, first_epoch=resumed.epochs + 1 if resumed else 1)
+    first_epoch = resumed.epochs + 1 if resumed else 1
+    run_loggers = loggers.build(options["logger"] or {}, run_dir, first_epoch)
     last = best = checkpoints.save_last(run_dir)  # without validation the last epoch is the result
     if settings.has_validation(options) or config.objective.metric.startswith("train/"):
         best = checkpoints.save_best(run_dir, config.objective.metric, config.objective.mode)
-    progress, outputs = Progress(), summary.TestOutputs()
+    progress, outputs = Progress(run_dir, commands.lr_source(options)), summary.LogitCollector()
     pruning = pruning_of_this_job() if config.sweep.pruning else None
     callbacks = [
         ReseedEachEpoch(config.seed),
-        *(instantiate(callback) for callback in config.callbacks.values() if callback),
+        *(instantiate(callback) for callback in (config.callbacks or {}).values() if callback),
+        Curves(),
         *([pruning] if pruning else []),
         progress,
         outputs,
         *{best: None, last: None},
     ]
-    loggers = [logger] if logger else []
-    trainer = build_trainer(options["trainer"], run_dir, callbacks, loggers, commands.train_command(run_dir))
+    rank_command = commands.train_command(run_dir)
+    trainer = build_trainer(options["trainer"], run_dir, callbacks, run_loggers, rank_command)
 
     with shut_down_ranks(trainer):
         # fit
-        if isinstance(logger, RunLogger):
-            logger.log_settings(options["hparams"], OmegaConf.to_yaml(config, resolve=True))
+        loggers.log_settings(run_loggers, options["hparams"], OmegaConf.to_yaml(config, resolve=True))
         trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
 
         # test: once, with the weights that validation chose, and not for a pruned trial
@@ -96,7 +95,7 @@ def main(config: "DictConfig") -> float | None:
         # report
         metrics = summary.collect(trainer, classifier, progress, best_epoch, pruned)
         if trainer.is_global_zero:
-            summary.report(run_dir, classifier, data, outputs.logits, metrics, logger)
+            summary.report(run_dir, classifier, data, outputs.logits, metrics, run_loggers)
     return metrics.get(config.objective.metric)
 
 

@@ -31,7 +31,8 @@ PRELOADED = (
     "mnist_cnn.settings",
     "mnist_cnn.reporting.summary",
     "mnist_cnn.reporting.progress",
-    "mnist_cnn.reporting.tensorboard",
+    "mnist_cnn.reporting.loggers",
+    "mnist_cnn.reporting.network_figures",
     "mnist_cnn.training.checkpoints",
     "mnist_cnn.training.trainer",
 )

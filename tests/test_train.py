@@ -54,6 +54,7 @@ def test_run_prints_what_it_does_and_writes_everything_into_its_folder(
         ".hydra/resolved.yaml",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
+        "history.json",
         "loss_curve.png",
         "metrics.json",
         "predictions.png",
@@ -74,7 +75,7 @@ def test_run_prints_what_it_does_and_writes_everything_into_its_folder(
     assert [step for step, _ in logged["val/acc"]] == [1, 2]
     assert [step for step, _ in logged["train/loss"]] == [1, 2]
     assert logged["test/acc"] == [(2, pytest.approx(metrics["test/acc"]))]
-    assert set(logged) == {name for name in metrics if "/" in name}
+    assert set(logged) == {name for name in metrics if "/" in name} | {"train/loss_step", "lr"}
 
 
 def test_evaluate_reproduces_the_test_metrics_of_the_run_exactly(

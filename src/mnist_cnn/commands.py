@@ -12,7 +12,7 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.entry import INTERRUPTED, Function
-from mnist_cnn.errors import UserError
+from mnist_cnn.errors import UserError, log_traceback
 from mnist_cnn.files import atomic_write, write_json
 from mnist_cnn.ranks import is_first_rank
 from mnist_cnn.sweeps.compare import FAILED
@@ -126,7 +126,7 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
             message = _message(error)
             if is_first_rank():
                 with contextlib.suppress(OSError):  # a full disk may be what failed
-                    _log_traceback(error)
+                    log_traceback(log, error)
                     short = _one_line(message or f"{type(error).__name__}: {error}")
                     write_json(folder / FAILED, {"error": short})
             if HydraConfig.get().mode is RunMode.MULTIRUN or message is None or _show_everything():
@@ -143,15 +143,6 @@ def _make_paths_absolute(config: DictConfig) -> None:
             path = OmegaConf.select(config, key)
             if path is not None:
                 OmegaConf.update(config, key, to_absolute_path(path))
-
-
-def _log_traceback(error: Exception) -> None:
-    """Write the traceback of `error` to the log file only; the console shows one line."""
-    exc_info = (type(error), error, error.__traceback__)
-    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "failed", (), exc_info)
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.handle(record)
 
 
 def _show_everything() -> bool:
@@ -188,6 +179,14 @@ def add_overrides_to_hparams(config: DictConfig) -> None:
         if key not in known and not key.startswith("sweep.") and value is not None:
             with open_dict(config.hparams):
                 config.hparams[key] = value if isinstance(value, int | float) else str(value)
+
+
+def lr_source(settings: Mapping[str, Any]) -> str | None:
+    """Return the file in conf/loss_optim/ that set the learning rate of a run, None if no such file did."""
+    path = Path("conf", "loss_optim", "{loss}_{optim}.yaml".format(**settings["hparams"]))
+    if not (ROOT / path).is_file() or OmegaConf.load(ROOT / path).lr != settings["optim"]["lr"]:
+        return None
+    return str(path)
 
 
 def prepare_run_folder(config: DictConfig) -> Path:

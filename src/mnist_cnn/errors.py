@@ -1,4 +1,6 @@
-"""The exception for errors that the user can correct."""
+"""The exception for errors that the user can correct, and tracebacks for the log files."""
+
+import logging
 
 
 class UserError(Exception):
@@ -6,3 +8,12 @@ class UserError(Exception):
 
     The commands print the message without a traceback and exit with code 1.
     """
+
+
+def log_traceback(log: logging.Logger, error: BaseException) -> None:
+    """Write the traceback of `error` to the log files only; the console shows its message."""
+    info = (type(error), error, error.__traceback__)
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "traceback", (), info)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)

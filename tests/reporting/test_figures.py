@@ -1,4 +1,4 @@
-"""What the figures show: their texts, order, colours and scales, rather than their pixels."""
+"""The texts, order, colours and scales of the figures."""
 
 import os
 import subprocess
@@ -40,7 +40,7 @@ def right_labels(axes: Axes) -> list[str]:
 
 
 def cut_off(figure: Figure) -> list[str]:
-    """Return the titles that reach beyond the figure's edges."""
+    """Return the titles that extend beyond the edges of the figure."""
     figures.to_image(figure)
     width, height = figure.canvas.get_width_height()
     found = []
@@ -54,26 +54,26 @@ def cut_off(figure: Figure) -> list[str]:
 # --- predictions ---------------------------------------------------------------------------------
 
 
-def test_each_image_says_its_label_and_its_prediction() -> None:
+def test_captions_show_label_and_prediction() -> None:
     figure = figures.predictions(digits(6), torch.arange(6), torch.tensor([0, 1, 2, 3, 4, 9]))
     assert len(figure.axes) == 6
     assert titles(figure)[0] == "Label: 0\nPred: 0"
     assert titles(figure)[5] == "Label: 5\nPred: 9"
 
 
-def test_probabilities_are_a_third_line() -> None:
+def test_probabilities_add_a_third_line() -> None:
     figure = figures.predictions(
         digits(2), torch.tensor([7, 1]), torch.tensor([7, 1]), torch.tensor([0.998, 0.5])
     )
     assert titles(figure) == ["Label: 7\nPred: 7\n99.8%", "Label: 1\nPred: 1\n50.0%"]
 
 
-def test_class_names_replace_the_numbers() -> None:
+def test_class_names_replace_numbers() -> None:
     figure = figures.predictions(digits(1), torch.tensor([0]), torch.tensor([4]), classes=CLASSES)
     assert titles(figure) == ["Label: T-shirt/top\nPred: Coat"]
 
 
-def test_wrong_predictions_differ_in_colour_and_in_a_frame() -> None:
+def test_wrong_predictions_have_colour_and_frame() -> None:
     figure = figures.predictions(digits(3), torch.tensor([1, 2, 3]), torch.tensor([1, 5, 3]))
     right, wrong, also_right = figure.axes
     assert not framed(right)
@@ -84,14 +84,14 @@ def test_wrong_predictions_differ_in_colour_and_in_a_frame() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.uint8])
-def test_an_image_fills_its_own_range(dtype: torch.dtype) -> None:
+def test_grey_image_uses_its_own_range(dtype: torch.dtype) -> None:
     images = (100 * digits(1)).to(dtype)
     figure = figures.predictions(images, torch.tensor([1]), torch.tensor([1]))
     assert figure.axes[0].images[0].get_clim() == (float(images.min()), float(images.max()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.uint8])
-def test_colour_images_are_scaled_to_the_range_that_imshow_draws(dtype: torch.dtype) -> None:
+def test_colour_image_is_scaled_to_unit_range(dtype: torch.dtype) -> None:
     images = (10 * digits(1, channels=3) - (5 if dtype.is_floating_point else 0)).to(dtype)
     figure = figures.predictions(images, torch.tensor([1]), torch.tensor([1]))
     shown = figure.axes[0].images[0].get_array()
@@ -100,24 +100,24 @@ def test_colour_images_are_scaled_to_the_range_that_imshow_draws(dtype: torch.dt
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_a_constant_image_is_drawn(channels: int) -> None:
+def test_constant_image_is_drawn(channels: int) -> None:
     images = torch.full((1, channels, 28, 28), -1.0)
     figures.to_image(figures.predictions(images, torch.tensor([1]), torch.tensor([1])))
 
 
-def test_no_image_gives_a_figure_that_says_so() -> None:
+def test_no_images_give_a_message() -> None:
     none = torch.empty(0, dtype=torch.int64)
     figure = figures.predictions(digits(0), none, none)
     assert texts(figure.axes[0]) == ["No images"]
 
 
-def test_more_images_than_captions_are_refused() -> None:
+def test_different_numbers_of_images_and_captions_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
         figures.predictions(digits(3), torch.tensor([1, 2]), torch.tensor([1, 2]))
 
 
 @pytest.mark.parametrize(("count", "classes"), [(1, None), (1, CLASSES), (6, None), (13, CLASSES)])
-def test_no_caption_is_cut_off(count: int, classes: list[str] | None) -> None:
+def test_captions_are_not_cut_off(count: int, classes: list[str] | None) -> None:
     labels = torch.arange(count) % 5
     figure = figures.predictions(digits(count), labels, labels, torch.ones(count), classes)
     assert cut_off(figure) == []
@@ -126,7 +126,7 @@ def test_no_caption_is_cut_off(count: int, classes: list[str] | None) -> None:
 # --- most wrong ----------------------------------------------------------------------------------
 
 
-def test_the_most_confidently_wrong_come_first() -> None:
+def test_most_confident_errors_come_first() -> None:
     targets = torch.tensor([0, 1, 2, 3, 4])
     predicted = torch.tensor([9, 1, 8, 3, 7])
     confidence = torch.tensor([0.5, 0.99, 0.9, 0.98, 0.7])
@@ -141,7 +141,7 @@ def test_the_most_confidently_wrong_come_first() -> None:
     assert figure.get_suptitle() == "3 errors in 5 images, most confident first"
 
 
-def test_the_limit_keeps_the_most_confident() -> None:
+def test_limit_keeps_most_confident_errors() -> None:
     targets, predicted = torch.zeros(40, dtype=torch.int64), torch.ones(40, dtype=torch.int64)
     figure = figures.most_wrong(
         digits(40), targets, predicted, torch.linspace(0, 1, 40), classes=CLASSES, limit=10
@@ -151,19 +151,19 @@ def test_the_limit_keeps_the_most_confident() -> None:
     assert figure.get_suptitle() == "The 10 most confident of 40 errors in 40 images"
 
 
-def test_equal_confidence_keeps_the_order_of_the_data() -> None:
+def test_equal_confidence_keeps_order_of_data() -> None:
     targets = torch.arange(10)
     figure = figures.most_wrong(digits(10), targets, (targets + 1) % 10, torch.ones(10))
     assert [title[7] for title in titles(figure)] == list("0123456789")
 
 
-def test_scores_above_one_are_no_percentages() -> None:
+def test_scores_are_not_shown_as_percentages() -> None:
     figure = figures.most_wrong(digits(1), torch.tensor([1]), torch.tensor([2]), torch.tensor([1.07]))
     assert titles(figure) == ["Label: 1\nPred: 2\nScore: 1.070"]
     assert cut_off(figure) == []
 
 
-def test_without_errors_the_figure_says_so() -> None:
+def test_no_errors_give_a_message() -> None:
     labels = torch.arange(10)
     figure = figures.most_wrong(digits(10), labels, labels, torch.ones(10))
     assert texts(figure.axes[0]) == ["10 images, none of them wrong"]
@@ -173,7 +173,7 @@ def test_without_errors_the_figure_says_so() -> None:
 # --- confusion matrix ----------------------------------------------------------------------------
 
 
-def test_cells_margin_and_title_hold_the_exact_figures() -> None:
+def test_confusion_matrix_shows_exact_counts() -> None:
     counts = torch.tensor([[978, 2, 0], [1, 1134, 0], [0, 4, 1028]])
     figure = figures.confusion_matrix(counts)
     axes = figure.axes[0]
@@ -183,7 +183,7 @@ def test_cells_margin_and_title_hold_the_exact_figures() -> None:
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("Prediction", "Label")
 
 
-def test_colour_is_the_share_of_errors_and_leaves_the_diagonal_out() -> None:
+def test_confusion_matrix_colour_is_share_of_errors() -> None:
     figure = figures.confusion_matrix(torch.tensor([[90, 10], [1, 99]]))
     image = figure.axes[0].images[0]
     share = image.get_array()
@@ -192,7 +192,7 @@ def test_colour_is_the_share_of_errors_and_leaves_the_diagonal_out() -> None:
     assert image.get_clim() == (0, 10)
 
 
-def test_a_perfect_and_an_empty_matrix_are_drawn() -> None:
+def test_perfect_and_empty_confusion_matrices_are_drawn() -> None:
     perfect = figures.confusion_matrix(10 * torch.eye(3, dtype=torch.int64))
     assert perfect.axes[0].get_title() == "Accuracy 100.00%: 0 errors in 30 images"
     empty = figures.confusion_matrix(torch.zeros(3, 3, dtype=torch.int64))
@@ -201,13 +201,13 @@ def test_a_perfect_and_an_empty_matrix_are_drawn() -> None:
     figures.to_image(empty)
 
 
-def test_a_matrix_names_its_classes_on_both_axes() -> None:
+def test_confusion_matrix_names_classes_on_both_axes() -> None:
     axes = figures.confusion_matrix(torch.eye(5, dtype=torch.int64), CLASSES).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == CLASSES
     assert [label.get_text() for label in axes.get_yticklabels()] == CLASSES
 
 
-def test_a_wrong_number_of_class_names_is_refused() -> None:
+def test_wrong_number_of_class_names_is_refused() -> None:
     with pytest.raises(ValueError, match="5 class names for 3 classes"):
         figures.confusion_matrix(torch.eye(3, dtype=torch.int64), CLASSES)
 
@@ -215,7 +215,7 @@ def test_a_wrong_number_of_class_names_is_refused() -> None:
 # --- kernels -------------------------------------------------------------------------------------
 
 
-def test_kernels_share_one_scale_symmetric_about_zero() -> None:
+def test_kernels_share_a_symmetric_scale() -> None:
     weight = torch.full((6, 1, 5, 5), 0.1)
     weight[3, 0, 2, 2] = -0.4
     figure = figures.kernels(torch.nn.Parameter(weight))
@@ -227,7 +227,7 @@ def test_kernels_share_one_scale_symmetric_about_zero() -> None:
     assert tiles.get_title() == "6 kernels, 5×5"
 
 
-def test_kernels_of_colour_images_are_colours_with_grey_at_zero() -> None:
+def test_kernels_with_three_inputs_are_colour_images() -> None:
     weight = torch.zeros(1, 3, 3, 3)
     weight[0, 0, 0, 0] = 0.2
     weight[0, 2, 1, 1] = -0.2
@@ -239,7 +239,7 @@ def test_kernels_of_colour_images_are_colours_with_grey_at_zero() -> None:
     assert "±0.2" in figure.axes[0].get_title()
 
 
-def test_kernels_of_many_inputs_are_averaged_and_say_so() -> None:
+def test_kernels_with_many_inputs_are_averaged() -> None:
     weight = torch.stack([torch.full((3, 3), 1.0), torch.full((3, 3), -0.5)])[None]
     axes = figures.kernels(weight).axes[0]
     assert axes.get_title() == "1 kernel, 3×3, mean over 2 inputs"
@@ -259,7 +259,7 @@ SIMPLE = {"conv1": (32, 14, 14), "conv2": (64, 7, 7), "fc1": (128,), "fc2": (10,
 CNN = {"conv1": (6, 14, 14), "conv2": (16, 5, 5), "fc1": (120,), "fc2": (84,), "fc3": (10,)}
 
 
-def test_each_layer_is_a_row_that_says_how_much_of_it_is_shown() -> None:
+def test_each_layer_is_a_labelled_row() -> None:
     layers = {name: torch.rand(shape) for name, shape in SIMPLE.items()}
     figure = figures.feature_maps(digits(1)[0], layers)
     assert figure.axes[0].get_title() == "input\n28×28"
@@ -273,21 +273,21 @@ def test_each_layer_is_a_row_that_says_how_much_of_it_is_shown() -> None:
     assert figure.axes[3].images[0].get_array().shape == (1, 128)
 
 
-def test_few_maps_are_all_shown() -> None:
+def test_few_feature_maps_are_all_shown() -> None:
     layers = {name: torch.rand(shape) for name, shape in CNN.items()}
     figure = figures.feature_maps(digits(1, channels=3)[0], layers)
     assert len(figure.axes[1].images) == 6
     assert figure.axes[1].get_title(loc="left") == "conv1: 6 of 6 maps, 14×14"
 
 
-def test_the_maps_of_a_layer_share_one_scale() -> None:
+def test_feature_maps_of_a_layer_share_a_scale() -> None:
     maps = torch.zeros(3, 4, 4)
     maps[1, 2, 2], maps[2, 0, 0] = 5.0, -1.0
     axes = figures.feature_maps(digits(1)[0], {"conv": maps}).axes[1]
     assert {image.get_clim() for image in axes.images} == {(-1, 5)}
 
 
-def test_the_largest_output_stands_out() -> None:
+def test_largest_output_is_coloured() -> None:
     outputs = torch.tensor([-2.0, 0.5, 7.0, 1.0])
     bars = figures.feature_maps(digits(1)[0], {"fc": outputs}).axes[1].patches
     assert [bar.get_height() for bar in bars] == outputs.tolist()
@@ -328,7 +328,7 @@ def legend(axes: Axes) -> list[str]:
     return [] if found is None else [text.get_text() for text in found.get_texts()]
 
 
-def test_both_splits_are_drawn_with_their_best_epoch() -> None:
+def test_loss_curve_shows_both_splits_with_best_epoch() -> None:
     history = epochs(5, "train", "val")
     history[2] |= {"val/loss": 0.001, "val/acc": 0.9912}
     loss, accuracy = figures.loss_curve(history).axes
@@ -345,39 +345,39 @@ def test_epoch_ticks_are_integers(count: int) -> None:
         assert all(tick == int(tick) and 0 <= tick < count for tick in ticks(axes))
 
 
-def test_without_validation_only_training_is_drawn() -> None:
+def test_loss_curve_without_validation() -> None:
     figure = figures.loss_curve(epochs(3, "train"))
     assert [len(axes.lines) for axes in figure.axes] == [1, 1]
 
 
-def test_validation_may_be_rarer_than_training() -> None:
+def test_loss_curve_with_validation_in_some_epochs() -> None:
     history = epochs(4, "train")
     history[3] |= {"val/loss": 0.1, "val/acc": 0.97}
     loss, _ = figures.loss_curve(history).axes
     assert list(loss.lines[1].get_xdata()) == [3]
 
 
-def test_values_that_are_not_finite_are_left_out() -> None:
+def test_non_finite_values_are_omitted() -> None:
     history = epochs(3, "train")
     history[1]["train/loss"] = float("nan")
     loss, _ = figures.loss_curve(history).axes
     assert list(loss.lines[0].get_xdata()) == [0, 2]
 
 
-def test_the_loss_is_logarithmic_where_it_spans_decades_only() -> None:
+def test_loss_scale_is_logarithmic_over_decades() -> None:
     assert figures.loss_curve(epochs(25, "train")).axes[0].get_yscale() == "log"
     assert figures.loss_curve(epochs(2, "train")).axes[0].get_yscale() == "linear"
     zero = [{"epoch": 0, "train/loss": 0.5}, {"epoch": 1, "train/loss": 0.0}]
     assert figures.loss_curve(zero).axes[0].get_yscale() == "linear"
 
 
-def test_accuracy_is_zoomed_in_up_to_100() -> None:
+def test_accuracy_axis_ends_at_100() -> None:
     low, high = figures.loss_curve(epochs(25, "train", "val")).axes[1].get_ylim()
     assert 89 < low < 90
     assert 100 < high < 101
 
 
-def test_no_history_gives_a_figure_that_says_so() -> None:
+def test_empty_history_gives_a_message() -> None:
     for axes in figures.loss_curve([]).axes:
         assert texts(axes) == ["No values"]
 
@@ -385,7 +385,7 @@ def test_no_history_gives_a_figure_that_says_so() -> None:
 # --- class accuracy ------------------------------------------------------------------------------
 
 
-def test_bars_are_zoomed_in_with_the_exact_figures_beside_them() -> None:
+def test_class_accuracy_shows_exact_counts() -> None:
     axes = figures.class_accuracy(torch.tensor([976, 1130]), torch.tensor([980, 1135])).axes[0]
     assert right_labels(axes) == ["99.59%  976 / 980", "99.56%  1,130 / 1,135"]
     low, high = axes.get_xlim()
@@ -395,20 +395,20 @@ def test_bars_are_zoomed_in_with_the_exact_figures_beside_them() -> None:
     assert axes.get_title() == "Accuracy 99.57% (dashed) and by class"
 
 
-def test_the_first_class_is_on_top() -> None:
+def test_first_class_is_on_top() -> None:
     axes = figures.class_accuracy(torch.full((5,), 9), torch.full((5,), 10), CLASSES).axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == CLASSES
     assert axes.get_ylim()[0] > axes.get_ylim()[1]
 
 
-def test_poor_accuracy_starts_at_zero() -> None:
+def test_axis_of_poor_accuracy_starts_at_zero() -> None:
     axes = figures.class_accuracy(torch.tensor([0, 5]), torch.tensor([10, 10])).axes[0]
     assert axes.get_xlim() == (0, 100)
     assert axes.get_xlabel() == "Accuracy in %"
 
 
 @pytest.mark.parametrize("total", [[10, 10], [0, 10], [0, 0]])
-def test_perfect_and_absent_classes_are_drawn(total: list[int]) -> None:
+def test_perfect_and_empty_classes_are_drawn(total: list[int]) -> None:
     figure = figures.class_accuracy(torch.tensor(total), torch.tensor(total))
     assert [label[0] == "–" for label in right_labels(figure.axes[0])] == [t == 0 for t in total]
     low, high = figure.axes[0].get_xlim()
@@ -423,7 +423,7 @@ def small() -> Figure:
     return figures.predictions(digits(2), torch.tensor([1, 2]), torch.tensor([1, 3]))
 
 
-def test_an_image_is_rgb_bytes_of_the_figures_size() -> None:
+def test_to_image_returns_rgb_bytes_of_figure_size() -> None:
     figure = small()
     image = figures.to_image(figure)
     width, height = figure.canvas.get_width_height()
@@ -434,26 +434,24 @@ def test_an_image_is_rgb_bytes_of_the_figures_size() -> None:
     assert image[0, 0].tolist() == [255, 255, 255]
 
 
-def test_the_same_arrays_give_the_same_bytes() -> None:
+def test_to_image_is_deterministic() -> None:
     assert figures.to_image(small()).tobytes() == figures.to_image(small()).tobytes()
 
 
-def test_a_saved_figure_is_a_png_and_alone_in_its_folder(tmp_path: Path) -> None:
+def test_save_writes_only_a_png(tmp_path: Path) -> None:
     figures.save(small(), tmp_path / "predictions.png")
     assert os.listdir(tmp_path) == ["predictions.png"]
     assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_saving_replaces_an_earlier_figure(tmp_path: Path) -> None:
+def test_save_replaces_existing_file(tmp_path: Path) -> None:
     path = tmp_path / "loss_curve.png"
     path.write_bytes(b"earlier")
     figures.save(figures.loss_curve(epochs(1, "train")), str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_failed_save_leaves_the_earlier_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_save_keeps_existing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "predictions.png"
     path.write_bytes(b"earlier")
 
@@ -468,7 +466,7 @@ def test_a_failed_save_leaves_the_earlier_file_and_nothing_else(
     assert path.read_bytes() == b"earlier"
 
 
-def test_importing_the_figures_loads_neither_pyplot_nor_torch() -> None:
+def test_importing_figures_loads_neither_pyplot_nor_torch() -> None:
     code = (
         "import sys; import mnist_cnn.reporting.figures;"
         "sys.exit(' '.join({'matplotlib.pyplot', 'torch'} & set(sys.modules)) or 0)"

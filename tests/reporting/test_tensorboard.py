@@ -1,4 +1,4 @@
-"""What a TensorBoard shows of a run, asked of a TensorBoard that serves it."""
+"""What TensorBoard shows of a run, queried from a TensorBoard server."""
 
 import json
 import re
@@ -10,19 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mnist_cnn.models import CnnNet, SimpleCNN
-from mnist_cnn.reporting.tensorboard import RunLogger, layer_outputs
+from mnist_cnn.reporting.tensorboard import RunLogger
 from tests.conftest import REPOSITORY
 
-pytestmark = pytest.mark.xdist_group("tensorboard")  # one server for all of them
+pytestmark = pytest.mark.xdist_group("tensorboard")  # one server for all tests
 
 
 @pytest.fixture(scope="module")
 def logs(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
-    """Return logs/ after a run and a sweep of two, all short."""
+    """Return logs/ after a short run and a short sweep of two jobs."""
     folder = tmp_path_factory.mktemp("tensorboard")
     common = [
         "trainer=smoke",
@@ -63,18 +61,18 @@ def served(logs: Path) -> Iterator[str]:
         process.terminate()
 
 
-def ask(address: str, question: str, body: dict[str, Any] | None = None) -> Any:
+def get(address: str, path: str, body: dict[str, Any] | None = None) -> Any:
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(address + question, data, {"Content-Type": "application/json"})
+    request = urllib.request.Request(address + path, data, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 
 def tags(address: str, plugin: str) -> dict[str, set[str]]:
-    return {run: set(found) for run, found in ask(address, f"data/plugin/{plugin}/tags").items()}
+    return {run: set(found) for run, found in get(address, f"data/plugin/{plugin}/tags").items()}
 
 
-def test_hparams_shows_the_choices_beside_the_real_metrics(served: str, logs: Path) -> None:
+def test_hparams_tab_shows_settings_and_metrics(served: str, logs: Path) -> None:
     # TensorBoard reads the files once before it answers
     body = {
         "experimentName": "",
@@ -83,7 +81,7 @@ def test_hparams_shows_the_choices_beside_the_real_metrics(served: str, logs: Pa
         "startIndex": 0,
         "sliceSize": 10,
     }
-    sessions = ask(served, "data/plugin/hparams/session_groups", body)["sessionGroups"]
+    sessions = get(served, "data/plugin/hparams/session_groups", body)["sessionGroups"]
     assert len(sessions) == 3
     assert sorted(session["hparams"]["lr"] for session in sessions) == [0.002, 0.01, 0.01]
     for session in sessions:
@@ -96,26 +94,26 @@ def test_hparams_shows_the_choices_beside_the_real_metrics(served: str, logs: Pa
         assert chosen["seed"] == 42
         assert chosen.get("optim.weight_decay") == (1e-4 if chosen["optim"] == "adam" else None)
         assert {"optim", "loss", "scheduler", "batch_size", "max_epochs"} <= set(chosen)
-    experiment = ask(served, "data/plugin/hparams/experiment", {"experimentName": ""})
+    experiment = get(served, "data/plugin/hparams/experiment", {"experimentName": ""})
     assert "hp_metric" not in {info["name"]["tag"] for info in experiment["metricInfos"]}
     first = [info["name"] for info in experiment["hparamInfos"] if info["differs"]]
     assert {"model", "optim", "loss", "lr"} <= set(first)
 
 
-def test_scalars_are_by_split_with_one_point_an_epoch(served: str) -> None:
+def test_scalars_have_expected_tags(served: str) -> None:
     runs = tags(served, "scalars")
     assert len(runs) == 3
     expected = {f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "acc")}
-    assert all(found == expected for found in runs.values())
+    assert all(found == expected | {"train/loss_step", "lr"} for found in runs.values())
 
 
-def test_a_job_of_a_sweep_is_a_run_named_by_what_was_swept(served: str) -> None:
+def test_job_of_sweep_is_named_after_overrides(served: str) -> None:
     names = sorted(run.rsplit("/", 1)[1] for run in tags(served, "scalars") if run.startswith("sweeps/"))
     assert names == ["0_optim.lr=0.01", "1_optim.lr=0.002"]
 
 
-def test_pictures_are_there_from_before_the_first_epoch_to_the_last(served: str) -> None:
-    runs = ask(served, "data/plugin/images/tags")
+def test_figures_are_logged_from_start_to_last_epoch(served: str) -> None:
+    runs = get(served, "data/plugin/images/tags")
     run = next(name for name in runs if name.startswith("runs/"))
     assert set(runs[run]) == {
         "predictions/validation",
@@ -125,19 +123,19 @@ def test_pictures_are_there_from_before_the_first_epoch_to_the_last(served: str)
         "kernels/first_convolution",
         "feature_maps/layer_by_layer",
     }
-    kernels = ask(served, f"data/plugin/images/images?run={run}&tag=kernels/first_convolution&sample=0")
+    kernels = get(served, f"data/plugin/images/images?run={run}&tag=kernels/first_convolution&sample=0")
     assert [image["step"] for image in kernels] == [0, 2]
-    wrong = ask(served, f"data/plugin/images/images?run={run}&tag=most_wrong/test&sample=0")
+    wrong = get(served, f"data/plugin/images/images?run={run}&tag=most_wrong/test&sample=0")
     assert [image["step"] for image in wrong] == [2]
 
 
-def test_the_graph_and_the_settings_are_there(served: str) -> None:
+def test_graph_and_settings_are_logged(served: str) -> None:
     run = next(name for name in tags(served, "scalars") if name.startswith("runs/"))
-    assert ask(served, "data/plugin/graphs/info")[run]["run_graph"]
-    assert any(tag.startswith("config") for tag in ask(served, "data/plugin/text/tags")[run])
+    assert get(served, "data/plugin/graphs/info")[run]["run_graph"]
+    assert any(tag.startswith("config") for tag in get(served, "data/plugin/text/tags")[run])
 
 
-def test_only_a_run_that_succeeded_is_said_to_have_ended(tmp_path: Path) -> None:
+def test_only_successful_run_is_marked_as_ended(tmp_path: Path) -> None:
     for name in ("succeeded", "failed"):
         logger = RunLogger(tmp_path / name)
         logger.log_settings({"lr": 0.1}, "lr: 0.1")
@@ -151,21 +149,31 @@ def test_only_a_run_that_succeeded_is_said_to_have_ended(tmp_path: Path) -> None
     assert ended == {"succeeded": True, "failed": False}
 
 
-@pytest.mark.parametrize(
-    ("network", "expected"),
-    [
-        (SimpleCNN(), {"conv1": (32, 28, 28), "conv2": (64, 14, 14), "fc1": (128,), "fc2": (10,)}),
-        (
-            CnnNet(),
-            {"conv1": (6, 28, 28), "conv2": (16, 10, 10), "fc1": (120,), "fc2": (84,), "fc3": (10,)},
-        ),
-    ],
-)
-def test_layer_outputs_are_those_of_one_image_in_order(
-    network: SimpleCNN | CnnNet, expected: dict[str, tuple[int, ...]]
-) -> None:
-    size = network.image_size
-    outputs = layer_outputs(network, torch.rand(1, 1, size, size))
-    assert {name: tuple(values.shape) for name, values in outputs.items()} == expected
-    assert list(outputs) == list(expected)
-    assert not any(module._forward_hooks for module in network.modules() if isinstance(module, nn.Module))
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("first_epoch", [1, 3])
+def test_resumed_logger_drops_and_restores_points(tmp_path: Path, first_epoch: int) -> None:
+    steps = [(step, {"lr": 1 / step}) for step in (1, 2, 3, 4, 5, 6)]  # two steps per epoch
+    epochs = [(epoch, {"val/acc": epoch / 10}) for epoch in (1, 2, 3)]
+
+    def write(logger: RunLogger, first: int) -> None:
+        for epoch, metrics in epochs[first - 1 :]:
+            for step, values in steps[2 * epoch - 2 : 2 * epoch]:
+                logger.log_metrics(values, step)
+            logger.log_metrics(metrics, epoch)
+        logger.save()
+
+    killed = RunLogger(tmp_path)
+    write(killed, 1)
+    killed.experiment.close()
+    resumed = RunLogger(tmp_path, first_epoch)
+    resumed.restore_step_metrics(steps[: 2 * (first_epoch - 1)])
+    write(resumed, first_epoch)
+    resumed.close()
+    assert scalars(tmp_path) == {
+        "lr": [(step, pytest.approx(values["lr"])) for step, values in steps],
+        "val/acc": [(epoch, pytest.approx(values["val/acc"])) for epoch, values in epochs],
+    }

@@ -1,7 +1,7 @@
-"""The curves of a run as one CSV file."""
+"""The curves of a run as two CSV files."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,18 @@ from mnist_cnn.files import atomic_write
 
 
 class CSVLogger(Logger):
-    """Writes `metrics.csv` into the run's folder: a row an epoch, a column a metric.
+    """Writes `metrics.csv`, one row per epoch, and `steps.csv`, one row per window of steps.
 
-    Lightning's own logger of this name begins a new file when a run is resumed, and writes a row a
-    split. `first_epoch` is above 1 in a resumed run: rows from that epoch on are written anew.
+    Lightning's `CSVLogger` starts a new file when a run is resumed and writes one row per split.
+    `first_epoch` is above 1 in a resumed run: the rows from that epoch on are replaced.
     """
 
     def __init__(self, run_dir: str | Path, first_epoch: int = 1) -> None:
         super().__init__()
         self.path = Path(run_dir) / "metrics.csv"
+        self.steps_path = Path(run_dir) / "steps.csv"
         self.rows: dict[int, dict[str, Any]] = {}
+        self.step_rows: dict[int, dict[str, Any]] = {}
         if first_epoch > 1 and self.path.exists():
             with self.path.open(newline="") as file:
                 rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
@@ -37,7 +39,7 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
-        """Do nothing: the settings have their own file in the run's folder."""
+        """Do nothing: the run folder holds the settings in `.hydra/`."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -46,10 +48,27 @@ class CSVLogger(Logger):
         self.rows.setdefault(step, {"epoch": step}).update(metrics)
 
     @rank_zero_only
+    def log_step_metrics(self, metrics: Mapping[str, float], step: int) -> None:
+        """Add `metrics` to the row of global step `step`."""
+        self.step_rows.setdefault(step, {"step": step}).update(metrics)
+
+    @rank_zero_only
+    def restore_step_metrics(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Take over the points (global step, metrics) that were logged before the run was resumed."""
+        for step, metrics in points:
+            self.log_step_metrics(metrics, step)
+
+    @rank_zero_only
     def save(self) -> None:
-        """Write the file aside and put it in place."""
-        columns = list(dict.fromkeys(name for row in self.rows.values() for name in row))
-        with atomic_write(self.path) as aside, aside.open("w", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.rows[epoch] for epoch in sorted(self.rows))
+        """Write both files, each atomically."""
+        _write(self.path, [self.rows[epoch] for epoch in sorted(self.rows)])
+        if self.step_rows:
+            _write(self.steps_path, self.step_rows.values())
+
+
+def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with atomic_write(path) as aside, aside.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

@@ -5,9 +5,11 @@ Shape legend: N images, C channels, H and W their height and width, K classes, F
 
 from __future__ import annotations
 
+import logging
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -20,14 +22,17 @@ from matplotlib.image import AxesImage
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
 
+from mnist_cnn.errors import log_traceback
 from mnist_cnn.files import atomic_write
 
-if TYPE_CHECKING:  # the figures need tensors' methods, not torch itself
+if TYPE_CHECKING:  # figures call methods of tensors but do not need to import torch
     from torch import Tensor
 
 Array: TypeAlias = NDArray[Any]
 
-# Blue and vermilion of Okabe and Ito's palette, told apart with every kind of colour vision.
+log = logging.getLogger(__name__)
+
+# Blue and vermilion of Okabe and Ito's palette, distinguishable with every kind of colour vision.
 BLUE, VERMILION = "#0072B2", "#D55E00"
 MAPS_PER_ROW = 16
 
@@ -39,7 +44,7 @@ def predictions(
     probabilities: Tensor | None = None,
     classes: Sequence[str] | None = None,
 ) -> Figure:
-    """Draw images with their labels and predictions, the wrong ones in a coloured frame.
+    """Draw images with their labels and predictions, wrong predictions in a coloured frame.
 
     images: (N, C, H, W) of any type and range, C 1 or 3; targets, predicted: (N,) class indices;
     probabilities: (N,) of the predicted class, each in [0, 1].
@@ -64,13 +69,13 @@ def most_wrong(
     """Draw the wrongly classified images, the most confident first, up to `limit` of them.
 
     images: (N, C, H, W) of any type and range, C 1 or 3; targets, predicted: (N,) class indices;
-    confidence: (N,), the score of the predicted class (a probability, or an output of the net).
+    confidence: (N,), the score of the predicted class (a probability or an output of the network).
     """
     wrong = (targets != predicted).nonzero().flatten()
-    order = confidence[wrong].argsort(descending=True, stable=True)  # ties in the data's order
+    order = confidence[wrong].argsort(descending=True, stable=True)  # equal scores keep the data's order
     shown = wrong[order[:limit]]
     captions = _captions(targets[shown].tolist(), predicted[shown].tolist(), classes)
-    # A plain number, because the scores of a net trained with squared error are no probabilities.
+    # A plain number: the scores of a network trained with squared error are not probabilities.
     scores = confidence[shown].tolist()
     captions = [f"{c}\nScore: {s:.3f}" for c, s in zip(captions, scores, strict=True)]
     errors = f"{_plural(len(wrong), 'error')} in {_plural(len(targets), 'image')}"
@@ -78,21 +83,21 @@ def most_wrong(
     if len(shown) < len(wrong):
         title = f"The {len(shown)} most confident of {errors}"
     picked = images[shown.to(images.device)]
-    unframed = [False] * len(captions)  # all are wrong: a frame would tell nothing apart
+    unframed = [False] * len(captions)  # all are wrong: a frame would add no information
     empty = f"{_plural(len(targets), 'image')}, none of them wrong"
     return _gallery(picked, captions, unframed, columns=8, empty=empty, title=title)
 
 
 def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Figure:
-    """Draw a confusion matrix in which colour shows the errors only.
+    """Draw a confusion matrix, coloured by the share of errors.
 
-    counts: (K, K) integers, a row for each label, a column for each prediction.
+    counts: (K, K) integers, one row per label, one column per prediction.
     """
     table = _array(counts).astype(np.int64)
     size = len(table)
     names = _names(classes, size)
     totals, correct = table.sum(axis=1), np.diag(table)
-    # A correct class is a hundred times its errors: on one colour scale they would all look alike.
+    # Correct counts are about a hundred times the errors, which would all look alike on one colour scale.
     share = np.ma.masked_array(100 * table / np.maximum(totals, 1)[:, None], mask=np.eye(size, dtype=bool))
     top = max(float(share.max()), 0.1) if size > 1 else 0.1
 
@@ -120,7 +125,7 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
     axes.set_yticks(range(size), names)
     axes.set(xlabel="Prediction", ylabel="Label")
     _right_labels(axes, [_percent(c, t) for c, t in zip(correct, totals, strict=True)])
-    # A title of its own would be centred over the cells; this one heads the column.
+    # The title of the axes would be centred over the cells; this text is the header of the column.
     axes.text(size - 0.4, -0.6, "Accuracy", fontsize=10)
     errors, images = int(totals.sum() - correct.sum()), int(totals.sum())
     axes.set_title(
@@ -135,9 +140,9 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
 def kernels(weight: Tensor) -> Figure:
     """Draw a convolution's kernels side by side, on one scale that is symmetric about 0.
 
-    weight: (out, in, kh, kw) floats. With three inputs a kernel is drawn as a colour image, grey
-    where it is 0, as a mean would hide kernels that respond to colour; with other numbers of
-    inputs, as the mean over them.
+    weight: (out, in, kh, kw) floats. With three inputs a kernel is drawn as a colour image in which grey
+    is 0, because a mean would hide kernels that respond to colour; with other numbers of inputs it is
+    drawn as the mean over them.
     """
     values = _finite(_array(weight))
     count, inputs, height, width = values.shape
@@ -148,7 +153,7 @@ def kernels(weight: Tensor) -> Figure:
     bound = _bound(values)
     columns = min(count, 8)
     rows = math.ceil(count / columns)
-    side = max(0.75, 4.4 / columns)  # inches; the title needs room over few kernels, too
+    side = max(0.75, 4.4 / columns)  # inches; the title also needs room above few kernels
     size = (side * columns, side * rows * height / width + 0.4)
     if inputs == 3:
         figure = _figure(size[0], size[1] + 0.2)
@@ -167,7 +172,7 @@ def kernels(weight: Tensor) -> Figure:
 
 
 def feature_maps(image: Tensor, layers: Mapping[str, Tensor]) -> Figure:
-    """Draw what each layer makes of one image: a row for each layer, on the layer's own scale.
+    """Draw the output of each layer for one image: one row per layer, on the layer's own scale.
 
     image: (C, H, W), C 1 or 3; layers: name -> (C, H, W) maps, of which the first 16 are shown,
     or (F,) features, drawn as bars up to 16 (the largest in colour), as a strip beyond.
@@ -180,9 +185,9 @@ def feature_maps(image: Tensor, layers: Mapping[str, Tensor]) -> Figure:
         max(len(heights), 1), 2, width_ratios=(1.5, width), height_ratios=heights or None
     )
     axes = figure.add_subplot(grid[:, 0])
-    picture = _picture(_array(image))
-    axes.imshow(picture, cmap="gray")
-    axes.set_title(f"input\n{picture.shape[0]}×{picture.shape[1]}", fontsize=10)
+    pixels = _displayable(_array(image))
+    axes.imshow(pixels, cmap="gray")
+    axes.set_title(f"input\n{pixels.shape[0]}×{pixels.shape[1]}", fontsize=10)
     axes.set_axis_off()
     for row, (name, layer) in enumerate(values.items()):
         axes = figure.add_subplot(grid[row, 1])
@@ -211,15 +216,15 @@ def feature_maps(image: Tensor, layers: Mapping[str, Tensor]) -> Figure:
 
 
 def loss_curve(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Draw loss and accuracy over the epochs, with the best epoch of each curve in the legend.
+    """Draw loss and accuracy by epoch, with the best epoch of each curve in the legend.
 
-    history: a mapping for each epoch with "epoch" and any of "train/loss", "val/loss",
-    "train/acc", "val/acc"; accuracies are fractions. Values that are not finite are left out.
+    history: one mapping per epoch with "epoch" and any of "train/loss", "val/loss",
+    "train/acc", "val/acc"; accuracies are fractions. Values that are not finite are omitted.
     """
     figure = _figure(10, 4)
     left, right = figure.subplots(1, 2)
     losses = _curves(left, history, "loss", best=min, scale=1, form="{:.4f}", corner="upper right")
-    if losses and max(losses) > 10 * min(losses) > 0:  # else late epochs are one flat line
+    if losses and max(losses) > 10 * min(losses) > 0:  # late epochs would be a flat line
         left.set_yscale("log")
         left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         left.yaxis.set_major_formatter("{x:g}")
@@ -234,9 +239,9 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def class_accuracy(correct: Tensor, total: Tensor, classes: Sequence[str] | None = None) -> Figure:
-    """Draw the accuracy of each class as a bar, zoomed in on the differences.
+    """Draw the accuracy of each class as a bar, on an axis that shows the differences.
 
-    correct, total: (K,) integers, the correctly classified images and all images of each class.
+    correct, total: (K,) integers, the number of correctly classified images and of all images per class.
     """
     hits, totals = _array(correct).astype(np.int64), _array(total).astype(np.int64)
     names = _names(classes, len(totals))
@@ -260,8 +265,8 @@ def class_accuracy(correct: Tensor, total: Tensor, classes: Sequence[str] | None
     axes.spines[["top", "right"]].set_visible(False)
     cut = " (the axis does not start at 0)" if start > 0 else ""
     axes.set(xlabel=f"Accuracy in %{cut}", title=f"Accuracy {overall} (dashed) and by class")
-    figures = [f"{_percent(h, t)}  {h:,} / {t:,}" for h, t in zip(hits, totals, strict=True)]
-    _right_labels(axes, figures)
+    labels = [f"{_percent(h, t)}  {h:,} / {t:,}" for h, t in zip(hits, totals, strict=True)]
+    _right_labels(axes, labels)
     return figure
 
 
@@ -275,9 +280,19 @@ def to_image(figure: Figure) -> NDArray[np.uint8]:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG: the whole file appears at once, or nothing does."""
+    """Write a figure as PNG, atomically."""
     with atomic_write(Path(path)) as aside:
         figure.savefig(aside, format="png")
+
+
+@contextmanager
+def warn_on_error(what: str) -> Iterator[None]:
+    """Turn an exception in the block into a warning: a figure is not worth losing a run for."""
+    try:
+        yield
+    except Exception as error:
+        log.warning(f"{what} could not be made: {type(error).__name__}: {error}")
+        log_traceback(log, error)
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -293,7 +308,7 @@ def _array(values: Tensor) -> Array:
 
 
 def _finite(values: Array) -> Array:
-    """Return values with NaN, which is drawn as a blank, for infinities, which cannot be drawn."""
+    """Replace infinities, which cannot be drawn, by NaN, which is left blank."""
     finite: Array = np.where(np.isfinite(values), values, np.nan)
     return finite
 
@@ -322,14 +337,14 @@ def _captions(labels: list[int], guesses: list[int], classes: Sequence[str] | No
     return [f"Label: {name(label)}\nPred: {name(guess)}" for label, guess in pairs]
 
 
-def _picture(image: Array) -> Array:
-    """Return (H, W) as it is, for imshow to scale, or (H, W, 3) scaled to [0, 1]."""
+def _displayable(image: Array) -> Array:
+    """Return a grey image as (H, W), which imshow scales, and a colour image as (H, W, 3) in [0, 1]."""
     if len(image) == 1:
         gray: Array = image[0]
         return gray
     values = image.astype(np.float32)
     low, high = values.min(), values.max()
-    # imshow clips colour images to [0, 1] and does not scale them.
+    # imshow clips colour images to [0, 1] instead of scaling them.
     scaled: Array = ((values - low) / (high - low if high > low else 1)).transpose(1, 2, 0)
     return scaled
 
@@ -350,7 +365,7 @@ def _gallery(
     rows = math.ceil(len(captions) / columns)
     lines = captions[0].count("\n") + 1
     longest = max(len(line) for caption in captions for line in caption.split("\n"))
-    cell = max(1.3, 0.085 * longest)  # inches; long class names must not run into each other
+    cell = max(1.3, 0.085 * longest)  # inches; long class names must not overlap
     width = max(cell * columns, 0.095 * len(title))
     figure = _figure(width, (cell + 0.1 + 0.18 * lines) * rows + (0.3 if title else 0))
     if title:
@@ -360,12 +375,12 @@ def _gallery(
         axes.set_axis_off()
     tiles = zip(_array(images), captions, framed, strict=True)
     for (image, caption, frame), axes in zip(tiles, grid.flat, strict=False):
-        axes.imshow(_picture(image), cmap="gray")
-        axes.set_anchor("N")  # centred, a square in a taller cell would push its caption out
+        axes.imshow(_displayable(image), cmap="gray")
+        axes.set_anchor("N")  # a centred square in a taller cell would push its caption out
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(caption, fontsize=10, color=VERMILION if frame else "black")
-        # The frame tells the wrong ones apart without colour, too.
+        # The frame marks wrong predictions for readers who do not see the colour.
         axes.spines[:].set(visible=frame, color=VERMILION, linewidth=4)
     return figure
 
@@ -384,13 +399,13 @@ def _right_labels(axes: Axes, labels: list[str]) -> None:
 
 
 def _bound(values: Array) -> float:
-    """Return the largest magnitude, or 1 where there is none but 0."""
+    """Return the largest magnitude, or 1 if all values are 0."""
     bound = float(np.abs(values[~np.isnan(values)]).max(initial=0))
     return bound or 1.0
 
 
 def _tiles(axes: Axes, tiles: Array, columns: int, limits: tuple[float, float], cmap: str) -> AxesImage:
-    """Draw (N, H, W) or (N, H, W, 3) in one Axes, far faster than an Axes each; return the last."""
+    """Draw (N, H, W) or (N, H, W, 3) in one Axes, far faster than one each; return the last image."""
     height, width = tiles.shape[1:3]
     right, down = width * 1.12, height * 1.12  # the gap grows with the tile
     for index, tile in enumerate(tiles):
@@ -404,7 +419,7 @@ def _tiles(axes: Axes, tiles: Array, columns: int, limits: tuple[float, float], 
             extent=(x, x + width, y + height, y),
         )
     rows = math.ceil(len(tiles) / columns)
-    # imshow leaves the limits at its last tile; room for all columns keeps tiles of one size.
+    # imshow sets the limits to its last tile; limits over all columns keep the tiles at one size.
     axes.set_xlim(0, columns * right - (right - width))
     axes.set_ylim(rows * down - (down - height), 0)
     axes.set_anchor("NW")
@@ -413,7 +428,7 @@ def _tiles(axes: Axes, tiles: Array, columns: int, limits: tuple[float, float], 
 
 
 def _map_columns(layer: Array) -> int:
-    return min(max(len(layer), 10), MAPS_PER_ROW)  # few maps are drawn larger, up to a point
+    return min(max(len(layer), 10), MAPS_PER_ROW)  # few maps are drawn larger, up to a limit
 
 
 def _row_height(layer: Array, width: float) -> float:
@@ -430,7 +445,7 @@ def _curves(
     best: Callable[[Sequence[float]], float],
     scale: float,
     form: str,
-    corner: Literal["upper right", "lower right"],  # the one that such a curve leaves free
+    corner: Literal["upper right", "lower right"],  # where such a curve leaves space for the legend
 ) -> list[float]:
     """Draw the training and validation curve of a metric; return all values drawn."""
     drawn: list[float] = []

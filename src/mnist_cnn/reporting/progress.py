@@ -1,8 +1,9 @@
-"""What a training says while it runs: a bar in a terminal, and one line an epoch everywhere."""
+"""The console output of training: a progress bar in a terminal, and one line per epoch everywhere."""
 
 import logging
 import multiprocessing
 import time
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch
+from mnist_cnn.files import write_json
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.trainer import describe_device
 
@@ -17,26 +19,39 @@ log = logging.getLogger(__name__)
 
 
 class Progress(L.Callback):
-    """Shows progress, and counts the `images` trained on and the `seconds` that took.
+    """Shows progress, writes `history.json`, and counts what was trained.
 
-    Validation, pictures and checkpoints are not in those seconds. Both go on counting over a resume.
+    `history.json` in `run_dir` is a list of one mapping per epoch, written after each epoch. `images` and
+    `seconds` are the images trained on and the time that took, without validation, figures and checkpoints;
+    both continue when the run is resumed. `lr_source` names the file that set the learning rate, if it is
+    not the optimizer's own.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run_dir: Path, lr_source: str | None = None) -> None:
+        self.run_dir = run_dir
+        self.lr_source = lr_source
         self.images = 0
         self.seconds = 0.0
+        self.partial_epochs = 0  # ended by max_steps or max_time
         self._elapsed = 0.0  # before a resume
         self._began = time.monotonic()
-        self._rate = 0.0  # images a second in the latest epoch
-        self._told = 0  # epochs with their line out
+        self._rate = 0.0  # images per second in the latest epoch
+        self._batches = 0  # in the latest epoch
+        self._reported = 0  # the latest epoch whose line has been printed
         self._bar: tqdm[Any] | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"images": self.images, "seconds": self.seconds, "elapsed": self.elapsed}
+        return {
+            "images": self.images,
+            "seconds": self.seconds,
+            "elapsed": self.elapsed,
+            "partial_epochs": self.partial_epochs,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.images = state_dict["images"]
         self.seconds = state_dict["seconds"]
+        self.partial_epochs = state_dict.get("partial_epochs", 0)
         self._elapsed = state_dict["elapsed"]
 
     @property
@@ -46,18 +61,18 @@ class Progress(L.Callback):
 
     @property
     def elapsed(self) -> float:
-        """Seconds of the whole run, everything in it."""
+        """The seconds since the start of the run, including everything, without the time between a resume."""
         return self._elapsed + time.monotonic() - self._began
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._told = trainer.current_epoch
+        self._reported = trainer.current_epoch
         if trainer.is_global_zero:
-            for name, choice in choices(trainer, pl_module).items():
-                log.info(f"{name:<10} {choice}")
+            for name, description in describe_run(trainer, pl_module, self.lr_source).items():
+                log.info(f"{name:<10} {description}")
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._tell_epoch(trainer, pl_module)
-        self._epoch_images = 0
+        self._report_epoch(trainer, pl_module)
+        self._epoch_images = self._batches = 0
         if trainer.is_global_zero:
             assert trainer.train_dataloader is not None
             self._bar = tqdm(
@@ -68,7 +83,7 @@ class Progress(L.Callback):
                 unit=" images",
                 unit_scale=True,
                 leave=False,
-                # in anything but a terminal that this process has to itself
+                # only in a terminal that no other process writes to
                 disable=None if multiprocessing.parent_process() is None else True,
             )
         self._start = self._end = time.perf_counter()
@@ -83,6 +98,7 @@ class Progress(L.Callback):
     ) -> None:
         images = len(batch[1]) * trainer.world_size
         self._epoch_images += images
+        self._batches += 1
         self._end = time.perf_counter()
         if self._bar is not None:
             self._bar.update(images)
@@ -96,9 +112,10 @@ class Progress(L.Callback):
         self._rate = self._epoch_images / seconds if seconds else 0.0
         self.images += self._epoch_images
         self.seconds += seconds
+        self.partial_epochs += self._batches < trainer.num_training_batches
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._tell_epoch(trainer, pl_module)
+        self._report_epoch(trainer, pl_module)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -110,46 +127,55 @@ class Progress(L.Callback):
             self._bar.close()
             self._bar = None
 
-    def _tell_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # The module logs an epoch's training metrics after the callbacks' turn at its end, so that
-        # the line waits for the next moment, which comes at once.
+    def _report_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # The module logs the training metrics of an epoch after the callbacks' on_train_epoch_end, so that
+        # the line is printed in the next hook, which follows immediately.
         assert isinstance(pl_module, Classifier)
-        if not pl_module.history or pl_module.history[-1]["epoch"] <= self._told:
+        if not pl_module.history or pl_module.history[-1]["epoch"] <= self._reported:
             return
         row = pl_module.history[-1]
-        self._told = int(row["epoch"])
-        parts = [f"epoch {self._told:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"]
+        self._reported = int(row["epoch"])
+        if not trainer.is_global_zero:
+            return
+        write_json(self.run_dir / "history.json", pl_module.history)
+        parts = [f"epoch {self._reported:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"]
+        if self._batches < trainer.num_training_batches:
+            parts.append(f"ended after {self._batches:,} of {trainer.num_training_batches:,} batches")
         for split, name in (("train", "train"), ("val", "validation")):
             if f"{split}/loss" in row:
                 parts.append(f"{name} loss {row[f'{split}/loss']:.4f}, {row[f'{split}/acc']:.2%}")
         parts.append(f"{self._rate:,.0f} images/s")
-        if trainer.is_global_zero:
-            log.info("   ".join(parts))
+        log.info("   ".join(parts))
 
 
-def choices(trainer: L.Trainer, classifier: L.LightningModule) -> dict[str, str]:
-    """Return what a run has been resolved to, for people."""
+def describe_run(
+    trainer: L.Trainer, classifier: L.LightningModule, lr_source: str | None = None
+) -> dict[str, str]:
+    """Return the start-up lines of a run, a description for each name."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(classifier, Classifier) and isinstance(data, ImageData)
     optimizer = trainer.optimizers[0]
     options = {
-        name: value
+        name: str(value)
         for name, value in optimizer.defaults.items()
         if name in ("lr", "momentum", "nesterov", "betas", "alpha", "weight_decay") and value
     }
+    if lr_source is not None and "lr" in options:
+        options["lr"] += f" (set by {lr_source})"
     parameters = sum(p.numel() for p in classifier.network.parameters())
     sizes = [f"{len(part):,} {name}" for name, part in data.parts().items() if len(part)]
-    said = {
+    lines = {
         "network": f"{type(classifier.network).__name__}, {parameters:,} parameters",
-        "optimizer": f"{type(optimizer).__name__}, "
-        + ", ".join(f"{name} {value}" for name, value in options.items()),
+        "optimizer": ", ".join(
+            [type(optimizer).__name__, *(f"{name} {value}" for name, value in options.items())]
+        ),
         "loss": type(classifier.loss).__name__,
         "data": f"{data.name}: {', '.join(sizes)}; {data.source_label}",
         "device": f"{trainer.world_size} x {describe_device(classifier.device)}; "
         f"precision {trainer.precision}",
     }
     if trainer.lr_scheduler_configs:
-        said["schedule"] = type(trainer.lr_scheduler_configs[0].scheduler).__name__
+        lines["schedule"] = type(trainer.lr_scheduler_configs[0].scheduler).__name__
     if trainer.current_epoch:
-        said["resumed"] = f"after epoch {trainer.current_epoch}"
-    return said
+        lines["resumed"] = f"after epoch {trainer.current_epoch}"
+    return lines

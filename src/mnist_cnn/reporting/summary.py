@@ -1,32 +1,34 @@
-"""What a run leaves: its predictions on the test images, its pictures and metrics.json."""
+"""The results of a run: metrics.json, the console's last lines, and the figures of the test."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loggers import Logger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mnist_cnn.data import ImageData
-from mnist_cnn.data.datamodule import Batch
+from mnist_cnn.data.datamodule import Batch, rank_indices
+from mnist_cnn.errors import UserError
 from mnist_cnn.files import write_json
-from mnist_cnn.reporting import figures
+from mnist_cnn.reporting import figures, loggers
 from mnist_cnn.reporting.progress import Progress
-from mnist_cnn.reporting.tensorboard import RunLogger
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.trainer import describe_device
 
 log = logging.getLogger(__name__)
 
 
-class TestOutputs(L.Callback):
-    """Keeps the `logits` (N, K) of all test images, in their order, on rank 0."""
+class LogitCollector(L.Callback):
+    """Collects the `logits` (N, K) of all tested images, float32 on the CPU, in the data's order.
 
-    __test__ = False  # it is no test, whatever its name starts with
+    On every rank; an empty tensor where nothing was tested.
+    """
 
     def __init__(self) -> None:
         self.logits = torch.empty(0)
@@ -44,32 +46,42 @@ class TestOutputs(L.Callback):
         self._batches.append(outputs)
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        mine = torch.cat(self._batches).cpu()
+        local = torch.cat(self._batches).cpu()
         self._batches.clear()
-        shares: list[Any] = [mine]
+        parts: list[Any] = [local]
         if trainer.world_size > 1:
-            shares = [None] * trainer.world_size
-            torch.distributed.all_gather_object(shares, mine)
-        # Rank r of w has the images r, r + w, r + 2w, … (see rank_indices).
-        self.logits = mine.new_empty(sum(map(len, shares)), mine.shape[1])
-        for rank, share in enumerate(shares):
-            self.logits[rank :: trainer.world_size] = share
+            parts = [None] * trainer.world_size
+            torch.distributed.all_gather_object(parts, local)
+        total = sum(map(len, parts))
+        self.logits = local.new_empty(total, local.shape[1])
+        for rank, part in enumerate(parts):
+            self.logits[list(rank_indices(total, rank, trainer.world_size))] = part
 
 
 def collect(
     trainer: L.Trainer, classifier: Classifier, progress: Progress, best_epoch: int, pruned: bool
 ) -> dict[str, Any]:
-    """Return the run's result: the metrics of the chosen epoch, those of the test, and how it was got."""
+    """Return the content of `metrics.json`: every metric of the chosen epoch and of the test, and run facts.
+
+    `epochs` counts completed epochs only, `steps` all optimizer steps. Raises `UserError` where no step was
+    run, because the metrics would be those of an untrained network.
+    """
+    if trainer.global_step == 0:
+        raise UserError(
+            "No training step was run, so that there is no result. Check trainer.limit_train_batches, "
+            "trainer.max_epochs and trainer.max_time."
+        )
     epochs = {int(row["epoch"]): row for row in classifier.history}
     result: dict[str, Any] = {
         name: value
         for name, value in epochs.get(best_epoch, {}).items()
         if name.startswith(("train/", "val/"))
     }
-    result |= {name: value for name, value in classifier.history[-1].items() if name.startswith("test/")}
+    result |= _test_metrics(classifier.history[-1] if classifier.history else {})
     return result | {
         "status": "pruned" if pruned else "finished",
-        "epochs": trainer.current_epoch,
+        "epochs": trainer.current_epoch - progress.partial_epochs,
+        "steps": trainer.global_step,
         "best_epoch": best_epoch,
         "images_per_second": round(progress.images_per_second, 1),
         "seconds": round(progress.elapsed, 1),
@@ -85,59 +97,63 @@ def report(
     data: ImageData,
     logits: Tensor,
     metrics: Mapping[str, Any],
-    logger: Logger | None,
+    run_loggers: Sequence[Logger],
 ) -> None:
-    """Write an ended run's pictures and `metrics.json` into its folder, and say how it ended.
+    """Write `metrics.json` and the figures of a run that has ended, print its results, close its loggers.
 
-    `logits` (N, K) are those of the first N test images, none if the run was pruned. The pictures go to
-    TensorBoard, too, where `logger` is for it.
+    `logits` (N, K) are those of the first N test images, empty where nothing was tested. The figures also go
+    to the loggers that take figures; one that fails is a warning.
     """
-    tested = metrics["status"] == "finished"
-    if tested:
-        _picture_test(run_dir, classifier, data, logits, metrics, logger)
-    if isinstance(logger, RunLogger):
-        logger.close()
-    figures.save(figures.loss_curve(classifier.history), run_dir / "loss_curve.png")
     write_json(run_dir / "metrics.json", metrics)
-
     if "val/acc" in metrics:
         log.info(f"best epoch: {metrics['best_epoch']}, validation accuracy {metrics['val/acc']:.2%}")
-    if tested:
-        _say_test(metrics)
+    if metrics["status"] == "pruned":
+        log.info(f"pruned after epoch {metrics['epochs']}: other trials were better at that epoch")
+    elif "test/acc" in metrics:
+        _log_test(metrics)
     else:
-        log.info(f"pruned after epoch {metrics['epochs']}: other trials were better by then")
+        log.info("no test: trainer.limit_test_batches leaves no test images")
+
+    for tag, draw in _test_figures(classifier, data, logits).items():
+        with figures.warn_on_error(f"the figure {tag}"):
+            figure = draw()
+            if tag == "predictions/test":
+                figures.save(figure, run_dir / "predictions.png")
+            loggers.log_figure(run_loggers, tag, figure, classifier.current_epoch)
+    with figures.warn_on_error("the figure loss_curve.png"):
+        figures.save(figures.loss_curve(classifier.history), run_dir / "loss_curve.png")
+    loggers.close(run_loggers)
+
     log.info(f"run folder: {shown_path(run_dir)}")
-    if isinstance(logger, RunLogger):
+    if any(isinstance(logger, TensorBoardLogger) for logger in run_loggers):
         log.info(f"look at it: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)")
 
 
-def _picture_test(
-    run_dir: Path,
-    classifier: Classifier,
-    data: ImageData,
-    logits: Tensor,
-    metrics: Mapping[str, Any],
-    logger: Logger | None,
-) -> None:
+def _test_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name.startswith("test/")}
+
+
+def _test_figures(classifier: Classifier, data: ImageData, logits: Tensor) -> dict[str, Callable[[], Figure]]:
+    """Return what draws each figure of the test, by its tag."""
+    if not len(logits):
+        return {}
     assert data.test is not None
     images, targets = data.test[: len(logits)]
     confidence, predicted = classifier.scores(logits).max(1)
     shown = confidence[:6] if classifier.gives_probabilities else None
-    drawn = {
-        "predictions/test": figures.predictions(images[:6], targets[:6], predicted[:6], shown, data.classes),
-        "most_wrong/test": figures.most_wrong(images, targets, predicted, confidence, data.classes),
-        "confusion_matrix/test": figures.confusion_matrix(
+    return {
+        "predictions/test": lambda: figures.predictions(
+            images[:6], targets[:6], predicted[:6], shown, data.classes
+        ),
+        "most_wrong/test": lambda: figures.most_wrong(images, targets, predicted, confidence, data.classes),
+        "confusion_matrix/test": lambda: figures.confusion_matrix(
             multiclass_confusion_matrix(predicted, targets, data.num_classes), data.classes
         ),
     }
-    if isinstance(logger, RunLogger):
-        for tag, figure in drawn.items():
-            logger.log_figure(tag, figure, int(metrics["epochs"]))
-    figures.save(drawn["predictions/test"], run_dir / "predictions.png")
 
 
 def report_evaluation(run_dir: Path, data: ImageData, logits: Tensor, metrics: Mapping[str, float]) -> None:
-    """Write the confusion matrix, the accuracy of each class and evaluation.json, and say them."""
+    """Write the confusion matrix, the accuracy of each class and evaluation.json, and print them."""
     assert data.test is not None
     counts = multiclass_confusion_matrix(logits.argmax(1), data.test.targets[: len(logits)], data.num_classes)
     correct, total = counts.diagonal(), counts.sum(1)
@@ -147,22 +163,21 @@ def report_evaluation(run_dir: Path, data: ImageData, logits: Tensor, metrics: M
         {"class": name, "correct": int(right), "images": int(images)}
         for name, right, images in zip(data.classes, correct, total, strict=True)
     ]
-    values = {name: metrics[name] for name in ("test/loss", "test/acc")} | {"classes": classes}
-    write_json(run_dir / "evaluation.json", values)
+    write_json(run_dir / "evaluation.json", _test_metrics(metrics) | {"classes": classes})
 
     width = max(map(len, data.classes))
     for row in classes:
-        share = row["correct"] / row["images"] if row["images"] else float("nan")
-        log.info(f"{row['class']:>{width}}  {share:7.2%}  {row['correct']:>5} of {row['images']:>5}")
-    _say_test(metrics)
+        accuracy = row["correct"] / row["images"] if row["images"] else float("nan")
+        log.info(f"{row['class']:>{width}}  {accuracy:7.2%}  {row['correct']:>5} of {row['images']:>5}")
+    _log_test(metrics)
     log.info(f"folder: {shown_path(run_dir)}")
 
 
-def _say_test(metrics: Mapping[str, Any]) -> None:
+def _log_test(metrics: Mapping[str, Any]) -> None:
     log.info(f"test loss: {metrics['test/loss']:.4f}")
     log.info(f"Test accuracy: {metrics['test/acc']:.2%}")
 
 
 def shown_path(path: Path) -> Path:
-    """Return `path` relative to the current folder where it lies in it."""
+    """Return `path` relative to the current folder if it lies in it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
