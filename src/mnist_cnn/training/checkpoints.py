@@ -92,7 +92,6 @@ def load(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(checkpoint, dict) and {"state_dict", "config"} <= checkpoint.keys():
-            checkpoint["config"]["data"] = upgrade_settings(checkpoint["config"]["data"])
             return checkpoint
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         # torch's own message advises to load it unsafely
@@ -121,6 +120,7 @@ def load_classifier(path: Path) -> Classifier:
     """Build the classifier of a checkpoint from the file alone, on the CPU and ready to evaluate."""
     checkpoint = load(path)
     config = checkpoint["config"]
+    config["data"] = upgrade_settings(config["data"])
     network, loss = build(config["model"], nn.Module), build(config["loss"], nn.Module)
     classifier = Classifier(network, loss, config["data"]["num_classes"], config=config)
     classifier.load_state_dict(checkpoint["state_dict"])
