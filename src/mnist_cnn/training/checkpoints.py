@@ -93,7 +93,6 @@ def load(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(checkpoint, dict) and {"state_dict", "config"} <= checkpoint.keys():
-            checkpoint["config"]["data"] = upgrade_settings(checkpoint["config"]["data"])
             return checkpoint
     except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
         # torch's own message advises to load it unsafely.
@@ -133,6 +132,7 @@ def load_classifier(path: Path) -> Classifier:
     """Build the classifier of a checkpoint from the file alone, on the CPU and in evaluation mode."""
     checkpoint = load(path)
     config = checkpoint["config"]
+    config["data"] = upgrade_settings(config["data"])
     network, loss = build(config["model"], nn.Module), build(config["loss"], nn.Module)
     metrics = {
         name: build(metric, Metric)  # type: ignore[type-abstract]
