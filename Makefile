@@ -40,7 +40,7 @@ tensorboard: $(STAMP) ## all runs and sweeps, at http://localhost:6006
 	@$(BIN)/tensorboard --logdir logs $(ARGS)
 
 notebooks: $(STAMP) ## run the notebooks and write them as HTML to logs/notebooks
-	@$(BIN)/jupyter nbconvert --log-level=ERROR --execute --to html --output-dir logs/notebooks notebooks/*.ipynb
+	@$(BIN)/python -m notebooks.export
 
 bench: $(STAMP) ## this repository's training against the tutorial's loop, images a second
 	@$(BIN)/python -m benchmarks.training $(ARGS)

@@ -1,31 +1,29 @@
-"""The notebooks run from top to bottom in a fresh kernel, without an error or a warning."""
+"""The notebooks run without errors and warnings, and their HTML pages work without a network."""
 
 from pathlib import Path
 
 import nbformat
 import pytest
+from bs4 import BeautifulSoup
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from notebooks.export import export
 from tests.conftest import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
-pytestmark = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def read(path: Path) -> NotebookNode:
     return nbformat.read(path, as_version=nbformat.NO_CONVERT)
 
 
-def complaints(notebook: NotebookNode) -> list[str]:
-    """Return what the cells wrote to stderr, where warnings go."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [output.text for output in outputs if output.get("name") == "stderr"]
-
-
-def test_it_is_stored_without_outputs(path: Path) -> None:
-    """Outputs are large, differ from one machine to the next, and make every change unreadable."""
+@each_notebook
+def test_notebook_is_stored_without_outputs(path: Path) -> None:
+    """Outputs are large, depend on the machine, and hide the changes in a diff."""
     notebook = read(path)
     nbformat.validate(notebook)
     assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
@@ -36,10 +34,38 @@ def test_it_is_stored_without_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None, cell.id
 
 
+@each_notebook
 @pytest.mark.usefixtures("mnist")
-def test_it_runs(path: Path) -> None:
-    """From the folder it lies in, as Jupyter does; a failing cell raises with its traceback."""
+def test_notebook_runs_without_warnings(path: Path) -> None:
+    """Runs in the folder of the notebook, like Jupyter; an error in a cell is raised with its traceback."""
     notebook = read(path)
     client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(path.parent)}})
     client.execute()
-    assert complaints(notebook) == []
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
+
+
+@each_notebook
+def test_page_loads_nothing_and_shows_formulas_as_mathml(path: Path) -> None:
+    page = BeautifulSoup(export(read(path), path.stem), "html.parser")
+    assert page.title is not None
+    assert page.title.text == path.stem
+    assert not page.select("script, link, iframe")
+    assert all(image["src"].startswith("data:") for image in page.select("img"))
+
+    formulas = page.select("math")
+    assert formulas
+    for formula in formulas:
+        assert not set(formula.text) & set("\\&"), formula.text  # a command that was not converted
+    for text in page.select(".jp-RenderedMarkdown"):
+        for code in text.select("code, pre"):
+            code.clear()
+        assert "$" not in text.text
+
+
+def test_page_converts_latex_outputs_and_links_to_notebooks() -> None:
+    output = new_output("execute_result", {"text/latex": r"$\displaystyle \frac{1}{2}$", "text/plain": "1/2"})
+    cells = [new_code_cell("half", outputs=[output]), new_markdown_cell("[next](3_training.ipynb)")]
+    page = BeautifulSoup(export(new_notebook(cells=cells), "title"), "html.parser")
+    assert page.select_one("math mfrac") is not None
+    assert page.select_one("a[href='3_training.html']") is not None

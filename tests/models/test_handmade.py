@@ -1,7 +1,6 @@
-"""The layers by hand: gradcheck, torch.nn.functional, the tutorial's worked examples, training."""
+"""Handmade layers: gradcheck, comparison with torch.nn.functional, the tutorial's examples, training."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,12 +10,9 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
-from mnist_cnn.data import MNIST
 from mnist_cnn.models import CnnNet, SimpleCNN, handmade
 
-REPOSITORY = Path(__file__).parents[2]
-
-few = settings(
+hypothesis_settings = settings(
     max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
@@ -25,18 +21,18 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
-def assert_same(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *tensors: Tensor) -> None:
-    """Outputs, and the gradients of all float tensors for one random δ, are equal to 1e-10."""
+def assert_equal(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *tensors: Tensor) -> None:
+    """Compare the outputs, and the gradients of all float tensors for a random δ, to 1e-10."""
     results = []
     for function in (ours, theirs):
         inputs = [t.clone().requires_grad_(t.is_floating_point()) for t in tensors]
         output = function(*inputs)
-        wanted = [t for t in inputs if t.requires_grad]
-        gradients = torch.autograd.grad(output, wanted, random(*output.shape, seed=9))
-        assert all(g.shape == t.shape for g, t in zip(gradients, wanted, strict=True))
+        differentiable = [t for t in inputs if t.requires_grad]
+        gradients = torch.autograd.grad(output, differentiable, random(*output.shape, seed=9))
+        assert all(g.shape == t.shape for g, t in zip(gradients, differentiable, strict=True))
         results.append((output, *gradients))
-    for mine, library in zip(*results, strict=True):
-        torch.testing.assert_close(mine, library, rtol=1e-10, atol=1e-10)
+    for actual, expected in zip(*results, strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
 
 
 # --- gradcheck -----------------------------------------------------------------------------------
@@ -62,31 +58,31 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_gradcheck(name):
+def test_gradients_match_finite_differences(name):
     function, shapes = LAYERS[name]
     inputs = [random(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes)]
     assert gradcheck(function, inputs)
-    assert gradgradcheck(function, inputs)  # the formulas may themselves be differentiated
+    assert gradgradcheck(function, inputs)  # the backward passes are differentiable as well
 
 
-# --- torch.nn.functional, over all shapes --------------------------------------------------------
+# --- Comparison with torch.nn.functional ---------------------------------------------------------
 
 pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
 paddings = st.tuples(st.integers(0, 3), st.integers(0, 3))
-images = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
+image_shapes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9))
 formats = st.sampled_from([torch.contiguous_format, torch.channels_last])
 
 
-@few
-@given(images, st.integers(1, 12), pairs, pairs, paddings, st.booleans(), formats, st.booleans())
-def test_conv2d_is_torchs(shape, kernels, window, stride, padding, with_bias, memory_format, in_pieces):
+@hypothesis_settings
+@given(image_shapes, st.integers(1, 12), pairs, pairs, paddings, st.booleans(), formats, st.booleans())
+def test_conv2d_matches_torch(shape, kernels, window, stride, padding, with_bias, memory_format, in_chunks):
     assume(all(n + 2 * pad >= p for n, pad, p in zip(shape[2:], padding, window, strict=True)))
     image = random(*shape).contiguous(memory_format=memory_format)
     weight = random(kernels, shape[1], *window, seed=1)
     bias = [random(kernels, seed=2)] if with_bias else []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(handmade, "PIECE", 1 if in_pieces else handmade.PIECE)
-        assert_same(
+        patch.setattr(handmade, "CHUNK_ELEMENTS", 1 if in_chunks else handmade.CHUNK_ELEMENTS)
+        assert_equal(
             lambda a, w, *b: handmade.conv2d(a, w, *b, stride=stride, padding=padding),
             lambda a, w, *b: F.conv2d(a, w, *b, stride=stride, padding=padding),
             image,
@@ -95,44 +91,44 @@ def test_conv2d_is_torchs(shape, kernels, window, stride, padding, with_bias, me
         )
 
 
-@few
-@given(images, pairs, st.none() | pairs, paddings, formats, st.booleans())
-def test_pooling_is_torchs(shape, window, stride, padding, memory_format, with_ties):
+@hypothesis_settings
+@given(image_shapes, pairs, st.none() | pairs, paddings, formats, st.booleans())
+def test_pooling_matches_torch(shape, window, stride, padding, memory_format, with_ties):
     padding = tuple(min(pad, p // 2) for pad, p in zip(padding, window, strict=True))
     assume(all(n + 2 * pad >= p for n, pad, p in zip(shape[2:], padding, window, strict=True)))
     image = random(*shape).contiguous(memory_format=memory_format)
     if with_ties:
-        image = image.round()  # small integers: several equal maxima in a window
+        image = image.round()  # small integers: windows with several equal maxima
     for ours, theirs in ((handmade.max_pool2d, F.max_pool2d), (handmade.avg_pool2d, F.avg_pool2d)):
-        assert_same(
+        assert_equal(
             lambda a, ours=ours: ours(a, window, stride, padding),
             lambda a, theirs=theirs: theirs(a, window, stride, padding),
             image,
         )
 
 
-@few
+@hypothesis_settings
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.booleans())
-def test_linear_and_relu_are_torchs(batch, features, outputs, with_bias):
+def test_linear_and_relu_match_torch(batch, features, outputs, with_bias):
     tensors = [random(batch, features), random(outputs, features, seed=1), random(outputs, seed=2)]
     tensors = tensors if with_bias else tensors[:2]
-    assert_same(handmade.linear, F.linear, *tensors)
-    assert_same(handmade.relu, F.relu, random(batch, features, outputs).round())  # with zeros
+    assert_equal(handmade.linear, F.linear, *tensors)
+    assert_equal(handmade.relu, F.relu, random(batch, features, outputs).round())  # includes zeros
 
 
-@few
+@hypothesis_settings
 @given(st.integers(1, 6), st.integers(1, 6), st.sampled_from([0.0, 0.1, 1.0]), st.sampled_from([1.0, 1e3]))
-def test_losses_are_torchs(batch, classes, smoothing, scale):
+def test_losses_match_torch(batch, classes, smoothing, scale):
     outputs, other = random(batch, classes) * scale, random(batch, classes, seed=1)
     targets = torch.arange(batch) % classes
-    assert_same(
+    assert_equal(
         lambda z, t: handmade.CrossEntropyLoss(label_smoothing=smoothing)(z, t),
         lambda z, t: F.cross_entropy(z, t, label_smoothing=smoothing),
         outputs,
         targets,
     )
-    assert_same(handmade.MSELoss(), F.mse_loss, outputs, other)
-    assert_same(
+    assert_equal(handmade.MSELoss(), F.mse_loss, outputs, other)
+    assert_equal(
         handmade.OneHotMSELoss(),
         lambda z, t: F.mse_loss(z, F.one_hot(t, classes).double()),
         outputs,
@@ -140,8 +136,8 @@ def test_losses_are_torchs(batch, classes, smoothing, scale):
     )
 
 
-def test_modules_are_torchs():
-    """Each module computes, keeps and refuses what torch's of the same name does."""
+def test_modules_match_torch():
+    """Each module has the state dict and the output of torch's module of the same name."""
     image = random(2, 3, 7, 7)
     for name, arguments in {
         "Conv2d": (3, 5, (3, 2), 2, 1),
@@ -154,12 +150,13 @@ def test_modules_are_torchs():
         ours.load_state_dict(theirs.state_dict())
         x = image[0, 0] if name == "Linear" else image
         torch.testing.assert_close(ours.double()(x), theirs.double()(x), rtol=1e-10, atol=1e-10)
-    assert isinstance(handmade.Conv2d(1, 1, 3), nn.Conv2d)  # what looks for layers finds these too
+    # code that searches a network for layers finds these too
+    assert isinstance(handmade.Conv2d(1, 1, 3), nn.Conv2d)
     assert isinstance(handmade.Linear(1, 1), nn.Linear)
     assert isinstance(handmade.CrossEntropyLoss(), nn.CrossEntropyLoss)
 
 
-def test_what_does_not_fit_is_refused():
+def test_invalid_shapes_raise():
     with pytest.raises(ValueError, match="does not fit"):
         handmade.max_pool2d(random(1, 1, 2, 2), 3)
     with pytest.raises(ValueError, match="more than half"):
@@ -168,7 +165,7 @@ def test_what_does_not_fit_is_refused():
         handmade.mse_loss(random(2, 3), random(3))
 
 
-def test_large_logits_do_not_overflow():
+def test_cross_entropy_of_large_logits_does_not_overflow():
     logits = torch.tensor([[1000.0, 0.0], [-1000.0, 0.0]], requires_grad=True)
     loss = handmade.cross_entropy(logits, torch.tensor([1, 1]))
     loss.backward()
@@ -181,18 +178,18 @@ def test_large_logits_do_not_overflow():
 DELTA = torch.tensor([[[[2.0, 8.0], [4.0, 6.0]]]], dtype=torch.float64)  # section 2.2.1
 
 
-def test_example_max_pooling():
-    """The maxima lay at the top left, bottom right, top right and bottom left of their windows."""
+def test_max_pooling_example():
+    """The maxima are at the top left, bottom right, top right and bottom left of their windows."""
     expected = [[2, 0, 0, 0], [0, 0, 0, 8], [0, 4, 0, 0], [0, 0, 6, 0]]
-    place = torch.tensor([[[[0, 3], [1, 2]]]])
-    assert handmade.upsample_max(DELTA, place, (4, 4), (2, 2), (2, 2))[0, 0].tolist() == expected
+    argmax = torch.tensor([[[[0, 3], [1, 2]]]])
+    assert handmade.upsample_max(DELTA, argmax, (4, 4), (2, 2), (2, 2))[0, 0].tolist() == expected
 
     image = torch.tensor(expected, dtype=torch.float64)[None, None].requires_grad_()
     handmade.max_pool2d(image, 2).backward(DELTA)
     assert image.grad[0, 0].tolist() == expected
 
 
-def test_example_average_pooling():
+def test_average_pooling_example():
     expected = [[0.5, 0.5, 2, 2], [0.5, 0.5, 2, 2], [1, 1, 1.5, 1.5], [1, 1, 1.5, 1.5]]
     assert handmade.upsample_average(DELTA, (4, 4), (2, 2), (2, 2))[0, 0].tolist() == expected
 
@@ -201,8 +198,8 @@ def test_example_average_pooling():
     assert image.grad[0, 0].tolist() == expected
 
 
-def test_example_delta_before_a_convolution():
-    """Section 2.2.2: 3 x 3 pixels, a 2 x 2 kernel, and the nine gradients written out."""
+def test_convolution_delta_example():
+    """Section 2.2.2: a 3 x 3 image, a 2 x 2 kernel, and the nine gradients written out."""
     a, w, d = random(3, 3, seed=1), random(2, 2, seed=2), random(2, 2, seed=3)
     (w11, w12), (w21, w22) = w.tolist()
     (d11, d12), (d21, d22) = d.tolist()
@@ -212,27 +209,27 @@ def test_example_delta_before_a_convolution():
         (a[0, 1] * w11 + a[0, 2] * w12 + a[1, 1] * w21 + a[1, 2] * w22).item()
     )
     z.backward(d[None, None])
-    nine = [
+    expected = [
         [d11 * w11, d11 * w12 + d12 * w11, d12 * w12],
         [d11 * w21 + d21 * w11, d11 * w22 + d12 * w21 + d21 * w12 + d22 * w11, d12 * w22 + d22 * w12],
         [d21 * w21, d21 * w22 + d22 * w21, d22 * w22],
     ]
-    nine = torch.tensor(nine, dtype=torch.float64)
-    torch.testing.assert_close(image.grad[0, 0], nine)
+    expected = torch.tensor(expected, dtype=torch.float64)
+    torch.testing.assert_close(image.grad[0, 0], expected)
 
-    # and as the tutorial draws it: a frame of zeros, correlated with the turned kernel
-    frame = torch.zeros(4, 4, dtype=torch.float64)
-    turned = torch.tensor([[w22, w21], [w12, w11]], dtype=torch.float64)
-    frame[1:3, 1:3] = d
-    assert torch.equal(handmade.rot180(w[None, None])[0, 0], turned)
-    torch.testing.assert_close(handmade.correlate(frame[None, None], turned[None, None])[0, 0], nine)
+    # the tutorial's figure: δ padded with zeros, correlated with the rotated kernel
+    padded = torch.zeros(4, 4, dtype=torch.float64)
+    rotated = torch.tensor([[w22, w21], [w12, w11]], dtype=torch.float64)
+    padded[1:3, 1:3] = d
+    assert torch.equal(handmade.rot180(w[None, None])[0, 0], rotated)
+    torch.testing.assert_close(handmade.correlate(padded[None, None], rotated[None, None])[0, 0], expected)
 
 
-def test_example_gradient_of_a_kernel():
-    """Section 2.2.3: 4 x 4 pixels, a 3 x 3 kernel, a 2 x 2 δ, and nine sums of four products."""
+def test_kernel_gradient_example():
+    """Section 2.2.3: a 4 x 4 image, a 3 x 3 kernel, a 2 x 2 δ, and nine sums of four products."""
     a, d = random(4, 4, seed=1), random(2, 2, seed=2)
     (d11, d12), (d21, d22) = d
-    nine = torch.stack(
+    expected = torch.stack(
         [
             a[p, q] * d11 + a[p, q + 1] * d12 + a[p + 1, q] * d21 + a[p + 1, q + 1] * d22
             for p in range(3)
@@ -241,32 +238,26 @@ def test_example_gradient_of_a_kernel():
     ).view(3, 3)
     weight, bias = random(1, 1, 3, 3).requires_grad_(), random(1).requires_grad_()
     handmade.conv2d(a[None, None], weight, bias).backward(d[None, None])
-    torch.testing.assert_close(weight.grad[0, 0], nine)
+    torch.testing.assert_close(weight.grad[0, 0], expected)
     torch.testing.assert_close(bias.grad[0], d.sum())
-    torch.testing.assert_close(handmade.correlate(a[None, None], d[None, None])[0, 0], nine)
+    torch.testing.assert_close(handmade.correlate(a[None, None], d[None, None])[0, 0], expected)
 
 
 # --- In the networks -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def mnist() -> tuple[Tensor, Tensor]:
-    """The first training images, float64 in [-1, 1], and their labels."""
-    MNIST().fetch(REPOSITORY / "data")
-    pictures, labels = MNIST().read(REPOSITORY / "data", train=True)
-    return pictures[:3200].double() / 127.5 - 1, labels[:3200]
-
-
-def losses(layers: str, steps: int, batch: int, data: tuple[Tensor, Tensor]) -> Tensor:
-    """Train SimpleCNN from a fixed start and return the loss of each step; the losses by hand too."""
+def train_losses(layers: str, steps: int) -> Tensor:
+    """Train SimpleCNN on noisy copies of ten random images and return the loss of each step."""
+    classes = random(10, 1, 14, 14, seed=1)
     torch.manual_seed(5)
-    network = SimpleCNN(layers=layers).double()
+    network = SimpleCNN(image_size=14, layers=layers).double()
     criterion = handmade.CrossEntropyLoss() if layers == "handmade" else nn.CrossEntropyLoss()
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
     values = []
     for step in range(steps):
-        chosen = [(step * batch + i) % len(data[0]) for i in range(batch)]
-        loss = criterion(network(data[0][chosen]), data[1][chosen])
+        targets = (7 * step + torch.arange(16)) % 10
+        images = classes[targets] + random(16, 1, 14, 14, seed=step)
+        loss = criterion(network(images), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -274,49 +265,50 @@ def losses(layers: str, steps: int, batch: int, data: tuple[Tensor, Tensor]) -> 
     return torch.tensor(values, dtype=torch.float64)
 
 
-def test_training_goes_the_same_way(mnist):
-    """200 steps of SimpleCNN on MNIST from the same weights: the losses stay equal to 1e-8."""
-    ours, theirs = (losses(layers, 200, 16, mnist) for layers in ("handmade", "torch"))
+def test_training_matches_torch():
+    """The losses of 100 steps from the same weights agree to 1e-8."""
+    ours, theirs = (train_losses(layers, steps=100) for layers in ("handmade", "torch"))
     assert (ours - theirs).abs().max() < 1e-8
-    assert ours[-20:].mean() < 0.6 < ours[:5].mean()  # and it did learn
+    assert ours[-20:].mean() < 0.6 < ours[:5].mean()  # the network has learned
 
 
 @pytest.mark.parametrize("network", [CnnNet, SimpleCNN])
-def test_autocast_follows_torch(network):
-    """Under bf16 autocast: bf16 logits, float32 gradients, as near the exact ones as the library's."""
+def test_autocast_matches_torch(network):
+    """bf16 autocast gives bf16 logits and float32 gradients, with rounding errors no larger than torch's."""
     torch.manual_seed(0)
     exact, library, ours = network(), network(), network(layers="handmade")
-    pictures = torch.randn(32, 1, network.image_size, network.image_size)
-    pictures = pictures.contiguous(memory_format=torch.channels_last)
+    images = torch.randn(32, 1, exact.image_size, exact.image_size)
+    images = images.contiguous(memory_format=torch.channels_last)
     targets = torch.arange(32) % 10
-    F.cross_entropy(exact(pictures), targets).backward()
+    F.cross_entropy(exact(images), targets).backward()
     errors = []
     for net, criterion in ((library, nn.CrossEntropyLoss()), (ours, handmade.CrossEntropyLoss())):
         net.load_state_dict(exact.state_dict())
         with torch.autocast("cpu", torch.bfloat16):
-            logits = net(pictures)
+            logits = net(images)
             loss = criterion(logits, targets)
         assert (logits.dtype, loss.dtype) == (torch.bfloat16, torch.float32)
         loss.backward()
         assert all(parameter.grad.dtype == torch.float32 for parameter in net.parameters())
-        both = zip(net.parameters(), exact.parameters(), strict=True)
-        errors.append([((mine.grad - true.grad).norm() / true.grad.norm()).item() for mine, true in both])
-    for theirs, mine in zip(*errors, strict=True):
-        assert mine < 1.5 * theirs
+        pairs = zip(net.parameters(), exact.parameters(), strict=True)
+        errors.append([((p.grad - q.grad).norm() / q.grad.norm()).item() for p, q in pairs])
+    for library_error, our_error in zip(*errors, strict=True):
+        assert our_error < 1.5 * library_error
 
 
 @pytest.mark.parametrize("network", [CnnNet, SimpleCNN])
-def test_deterministic_and_channels_last(network):
-    pictures = torch.randn(4, 1, network.image_size, network.image_size)
+def test_memory_formats_agree_with_deterministic_algorithms(network):
+    size = network().image_size
+    images = torch.randn(4, 1, size, size)
     gradients = []
     torch.use_deterministic_algorithms(True)
     try:
         for memory_format in (torch.contiguous_format, torch.channels_last):
             torch.manual_seed(0)
             net = network(layers="handmade").to(memory_format=memory_format)
-            net(pictures.contiguous(memory_format=memory_format)).square().sum().backward()
+            net(images.contiguous(memory_format=memory_format)).square().sum().backward()
             gradients.append([parameter.grad for parameter in net.parameters()])
     finally:
         torch.use_deterministic_algorithms(False)
-    for one, other in zip(*gradients, strict=True):
-        torch.testing.assert_close(one, other)
+    for contiguous, channels_last in zip(*gradients, strict=True):
+        torch.testing.assert_close(contiguous, channels_last)

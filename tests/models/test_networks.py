@@ -1,46 +1,56 @@
-"""CnnNet and SimpleCNN: their sizes and shapes, and that their orders and kits of layers agree."""
+"""CnnNet and SimpleCNN: shapes, parameters, layer sets, export; and networks that are configured by YAML."""
 
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+import mnist_cnn.models
 from mnist_cnn.errors import UserError
 from mnist_cnn.models import CnnNet, SimpleCNN
+from tests.conftest import REPOSITORY
 
 Network = CnnNet | SimpleCNN
 
 
 @dataclass(frozen=True)
-class Expected:
+class Case:
     network: type[CnnNet] | type[SimpleCNN]
     image_size: int
-    weights: dict[str, tuple[int, ...]]
-    parameters: int
+    smallest_size: int
+    weight_shapes: dict[str, tuple[int, ...]]
+    num_parameters: int
 
 
-EXPECTED = [
-    Expected(
+CASES = [
+    Case(
         CnnNet,
         32,
+        16,
         {"conv1": (6, 1, 5, 5), "conv2": (16, 6, 5, 5), "fc1": (120, 400), "fc2": (84, 120), "fc3": (10, 84)},
         61_706,
     ),
-    Expected(
+    Case(
         SimpleCNN,
         28,
+        4,
         {"conv1": (32, 1, 3, 3), "conv2": (64, 32, 3, 3), "fc1": (128, 3136), "fc2": (10, 128)},
         421_642,
     ),
 ]
 
-each_network = pytest.mark.parametrize("expected", EXPECTED, ids=lambda one: one.network.__name__)
-each_kit = pytest.mark.parametrize("layers", ["torch", "handmade"])
+each_network = pytest.mark.parametrize("case", CASES, ids=lambda case: case.network.__name__)
+each_layer_set = pytest.mark.parametrize("layers", ["torch", "handmade"])
 
 
-def in_the_tutorials_order(network: Network, images: torch.Tensor) -> torch.Tensor:
-    """ReLU before pooling, as sections 3.1 and 4.2 have it."""
+def forward_in_tutorial_order(network: Network, images: Tensor) -> Tensor:
+    """Apply ReLU before pooling, as in sections 3.1 and 4.2."""
     x = F.max_pool2d(F.relu(network.conv1(images)), 2)
     x = F.max_pool2d(F.relu(network.conv2(x)), 2)
     x = F.relu(network.fc1(x.flatten(1)))
@@ -48,70 +58,140 @@ def in_the_tutorials_order(network: Network, images: torch.Tensor) -> torch.Tens
 
 
 @each_network
-@each_kit
-def test_the_parameters_are_the_tutorials(expected: Expected, layers: str) -> None:
-    network = expected.network(layers=layers)
+@each_layer_set
+def test_default_parameters_match_the_tutorial(case: Case, layers: str) -> None:
+    network = case.network(layers=layers)
     shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}
     assert shapes == {
         name: shape
-        for layer, weight in expected.weights.items()
-        for name, shape in ((f"{layer}.weight", weight), (f"{layer}.bias", weight[:1]))
+        for layer, weight_shape in case.weight_shapes.items()
+        for name, shape in ((f"{layer}.weight", weight_shape), (f"{layer}.bias", weight_shape[:1]))
     }
-    assert sum(value.numel() for value in network.parameters()) == expected.parameters
+    assert sum(value.numel() for value in network.parameters()) == case.num_parameters
+    assert network.image_size == case.image_size
 
 
 @each_network
-@each_kit
-@pytest.mark.parametrize(("channels", "classes"), [(1, 10), (3, 26)])
-def test_images_of_any_number_of_channels_give_logits_of_any_number_of_classes(
-    expected: Expected, layers: str, channels: int, classes: int
+@each_layer_set
+@pytest.mark.parametrize(("channels", "classes", "size"), [(1, 10, None), (3, 26, 45), (2, 4, "smallest")])
+def test_channels_classes_and_image_size_are_configurable(
+    case: Case, layers: str, channels: int, classes: int, size: int | str | None
 ) -> None:
-    network = expected.network(channels, classes, layers)
-    size = network.image_size
-    assert size == expected.image_size
+    size = {None: case.image_size, "smallest": case.smallest_size}.get(size, size)
+    network = case.network(channels, classes, size, layers)
     assert network(torch.randn(4, channels, size, size)).shape == (4, classes)
 
 
 @each_network
+def test_too_small_image_size_raises(case: Case) -> None:
+    with pytest.raises(UserError, match=f"{case.smallest_size}x{case.smallest_size} pixels"):
+        case.network(image_size=case.smallest_size - 1)
+
+
+@each_network
 @pytest.mark.parametrize("shape", [(2, 1, 30, 30), (2, 3, 0, 0), (1, 0, 0)])
-def test_other_images_are_refused_with_the_shape_that_is_expected(
-    expected: Expected, shape: tuple[int, ...]
-) -> None:
-    size = expected.image_size
-    given = torch.zeros([side or size for side in shape])  # 0 stands for the right size
-    message = rf"{expected.network.__name__} expects images of shape \(B, 1, {size}, {size}\), got"
+def test_wrong_image_shape_raises(case: Case, shape: tuple[int, ...]) -> None:
+    size = case.image_size
+    images = torch.zeros([side or size for side in shape])  # 0 stands for the right size
+    message = rf"{case.network.__name__} expects images of shape \(B, 1, {size}, {size}\), got"
     with pytest.raises(UserError, match=message):
-        expected.network()(given)
+        case.network()(images)
 
 
 @each_network
-def test_other_layers_are_refused(expected: Expected) -> None:
+def test_unknown_layer_set_raises(case: Case) -> None:
     with pytest.raises(UserError, match=r"model\.layers=numpy is unknown; choose one of: torch, handmade"):
-        expected.network(layers="numpy")
+        case.network(layers="numpy")
 
 
 @each_network
-@each_kit
-def test_pooling_before_relu_changes_neither_outputs_nor_gradients(expected: Expected, layers: str) -> None:
-    network = expected.network(layers=layers).double()
-    other = expected.network().double()
-    other.load_state_dict(network.state_dict())
-    shape = (5, 1, expected.image_size, expected.image_size)
+@each_layer_set
+def test_pooling_before_relu_is_exact(case: Case, layers: str) -> None:
+    network = case.network(layers=layers).double()
+    reference = case.network().double()
+    reference.load_state_dict(network.state_dict())
+    shape = (5, 1, case.image_size, case.image_size)
     images = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    logits, reference = network(images), in_the_tutorials_order(other, images)
-    torch.testing.assert_close(logits, reference, rtol=0, atol=1e-12)
+    logits, expected = network(images), forward_in_tutorial_order(reference, images)
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
     logits.square().sum().backward()
-    reference.square().sum().backward()
-    for ours, theirs in zip(network.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12)
+    expected.square().sum().backward()
+    for actual, wanted in zip(network.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(actual.grad, wanted.grad, rtol=1e-12, atol=1e-12)
 
 
 @each_network
-def test_both_kits_start_from_the_same_weights(expected: Expected) -> None:
+def test_layer_sets_have_the_same_initial_weights(case: Case) -> None:
     states = []
     for layers in ("torch", "handmade"):
         torch.manual_seed(3)
-        states.append(expected.network(layers=layers).state_dict())
+        states.append(case.network(layers=layers).state_dict())
     library, handmade = states
     assert list(library) == list(handmade)
     assert all(torch.equal(library[name], handmade[name]) for name in library)
+
+
+@each_network
+@each_layer_set
+def test_exported_network_accepts_any_batch_size(case: Case, layers: str) -> None:
+    network = case.network(layers=layers).eval()
+    images = torch.randn(5, 1, case.image_size, case.image_size)
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(network, (images[:3],), dynamic_shapes=({0: batch},))
+    torch.testing.assert_close(exported.module()(images), network(images), rtol=0, atol=1e-5)
+
+
+@each_network
+def test_traced_network_accepts_any_batch_size(case: Case) -> None:
+    network = case.network().eval()
+    images = torch.randn(5, 1, case.image_size, case.image_size)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing is deprecated, and the check of the shape is not recorded
+        traced = torch.jit.trace(network, images[:3])
+    torch.testing.assert_close(traced(images), network(images), rtol=0, atol=1e-5)
+
+
+# --- Configuration -------------------------------------------------------------------------------
+
+
+def build(*overrides: str) -> nn.Module:
+    """Return the network of `python train.py OVERRIDES`."""
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        return instantiate(compose("train", overrides=list(overrides)).model)
+
+
+@pytest.mark.parametrize("case", CASES, ids=["cnnnet", "simple"])
+def test_configured_network_follows_the_data(case: Case, request: pytest.FixtureRequest) -> None:
+    name = request.node.callspec.id
+    network = build(f"model={name}")
+    assert isinstance(network, case.network)
+    assert network.image_size == case.image_size
+    assert sum(value.numel() for value in network.parameters()) == case.num_parameters
+
+    network = build(f"model={name}", "data.in_channels=3", "data.num_classes=26", "model.image_size=48")
+    assert network(torch.randn(2, 3, 48, 48)).shape == (2, 26)
+
+
+def test_torchvision_network_is_configured_by_yaml_alone() -> None:
+    network = build("model=resnet18", "data.num_classes=7")
+    assert type(network).__module__.startswith("torchvision.")
+    assert network(torch.randn(2, 3, 28, 28)).shape == (2, 7)
+
+
+def test_own_network_needs_one_module_and_one_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two files are in temporary folders that are added to the package and to Hydra's search path."""
+    (tmp_path / "one_layer.py").write_text(
+        "from torch import nn\n\n\n"
+        "class OneLayer(nn.Sequential):\n"
+        "    def __init__(self, in_channels: int, num_classes: int) -> None:\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(in_channels * 784, num_classes))\n"
+    )
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "one_layer.yaml").write_text(
+        "_target_: mnist_cnn.models.one_layer.OneLayer\n"
+        "in_channels: ${data.in_channels}\n"
+        "num_classes: ${data.num_classes}\n"
+    )
+    monkeypatch.setattr(mnist_cnn.models, "__path__", [*mnist_cnn.models.__path__, str(tmp_path)])
+    network = build("model=one_layer", f"hydra.searchpath=[file://{tmp_path / 'conf'}]")
+    assert network(torch.randn(2, 1, 28, 28)).shape == (2, 10)

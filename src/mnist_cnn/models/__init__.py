@@ -1,4 +1,4 @@
-"""The networks: images in, logits out."""
+"""Networks that map images to logits."""
 
 from mnist_cnn.models.cnn_net import CnnNet
 from mnist_cnn.models.simple_cnn import SimpleCNN

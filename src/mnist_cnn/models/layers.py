@@ -1,4 +1,4 @@
-"""The two kits of layers that a network can be built from."""
+"""The sets of layers that a network can be built from."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from mnist_cnn.models import handmade
 
 
 @dataclass(frozen=True)
-class Layers:
-    """What a network is made of: two kinds of layers with parameters, two operations without."""
+class LayerSet:
+    """The layers and functions of a network: two module classes with parameters, two functions without."""
 
     conv2d: type[nn.Conv2d]
     linear: type[nn.Linear]
@@ -20,14 +20,14 @@ class Layers:
     max_pool2d: Callable[[Tensor, int], Tensor]
 
 
-KITS = {
-    "torch": Layers(nn.Conv2d, nn.Linear, F.relu, F.max_pool2d),
-    "handmade": Layers(handmade.Conv2d, handmade.Linear, handmade.relu, handmade.max_pool2d),
+LAYER_SETS = {
+    "torch": LayerSet(nn.Conv2d, nn.Linear, F.relu, F.max_pool2d),
+    "handmade": LayerSet(handmade.Conv2d, handmade.Linear, handmade.relu, handmade.max_pool2d),
 }
 
 
-def choose(name: str) -> Layers:
-    """Return the kit of this name; raises `UserError` where there is none."""
-    if name not in KITS:
-        raise UserError(f"model.layers={name} is unknown; choose one of: {', '.join(KITS)}.")
-    return KITS[name]
+def get_layers(name: str) -> LayerSet:
+    """Return the layer set of this name; raises `UserError` if there is none."""
+    if name not in LAYER_SETS:
+        raise UserError(f"model.layers={name} is unknown; choose one of: {', '.join(LAYER_SETS)}.")
+    return LAYER_SETS[name]
