@@ -93,6 +93,7 @@ def _run_script(
         with path.open("wb") as file:
             os.dup2(file.fileno(), stream.fileno())
     sys.argv = [str(REPOSITORY / script), *arguments]
+    sys.path[:0] = [str(REPOSITORY), *filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))]
     runpy.run_path(sys.argv[0], run_name="__main__")
 
 

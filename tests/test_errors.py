@@ -110,22 +110,24 @@ def test_gradient_clipping_works_with_a_fused_optimizer(algorithm: str, train: C
     train(*SMOKE, "trainer.gradient_clip_val=0.1", f"trainer.gradient_clip_algorithm={algorithm}")
 
 
-@pytest.mark.parametrize("seconds", [0.05, 0.15, 0.3, 1.0, 2.5, 4.0])
+@pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 1.0, 2.0, 4.0])
 def test_interrupt_at_any_time_ends_without_a_traceback(seconds: float, mnist: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "train.py"), CPU, f"data.dir={mnist}"],
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=allow_interrupts,
-    )
-    time.sleep(seconds)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode in (130, -signal.SIGINT)
-    assert "Traceback" not in errors
+    errors = tmp_path / "stderr"
+    with errors.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, str(REPOSITORY / "train.py"), CPU, f"data.dir={mnist}"],
+            cwd=tmp_path,
+            env=environment(PYTHONPROFILEIMPORTTIME="1"),
+            stdout=subprocess.DEVNULL,
+            stderr=stream,
+            preexec_fn=allow_interrupts,
+        )
+        while "mnist_cnn.entry" not in errors.read_text():  # until then Python itself is starting
+            time.sleep(0.01)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    assert "Traceback" not in errors.read_text()
 
 
 def test_help_lists_every_group_without_slow_imports(new_process: Command) -> None:

@@ -269,7 +269,7 @@ def test_run_without_validation_and_logger_saves_the_last_epoch(train: Command, 
 def test_every_precision_trains_and_evaluates(
     precision: str, train: Command, command: Command, tmp_path: Path
 ) -> None:
-    train(*SMOKE, f"trainer.precision={precision}", "optim=adam")
+    train(*SMOKE, f"trainer.precision={precision}")
     run_dir = only_run(tmp_path)
     trained = json.loads((run_dir / "metrics.json").read_text())
     assert trained["precision"] == precision

@@ -10,7 +10,8 @@ from torch import nn
 
 from mnist_cnn.data import ImageData
 from mnist_cnn.models import SimpleCNN
-from mnist_cnn.training.classifier import Classifier, Schedule
+from mnist_cnn.training.classifier import Classifier
+from mnist_cnn.training.schedule import Schedule
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:

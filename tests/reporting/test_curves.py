@@ -5,7 +5,6 @@ from typing import Any
 
 import lightning as L
 import pytest
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -14,7 +13,7 @@ from mnist_cnn.reporting import curves
 from mnist_cnn.reporting.csv import CSVLogger
 from mnist_cnn.reporting.curves import Curves
 from mnist_cnn.reporting.tensorboard import RunLogger
-from mnist_cnn.training.classifier import Schedule
+from mnist_cnn.training.schedule import Schedule
 from tests.reporting.short_run import fit, make_classifier, make_trainer
 
 
@@ -37,18 +36,17 @@ class KilledError(BaseException):
     pass
 
 
+HALVE_EACH_STEP = Schedule("torch.optim.lr_scheduler.StepLR", interval="step", step_size=1, gamma=0.5)
+
+
 @pytest.fixture(autouse=True)
 def short_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curves, "WINDOW", 2)
 
 
-def halve_each_step(optimizer: torch.optim.Optimizer) -> Any:
-    return torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.5)
-
-
 def test_points_are_window_means_and_rates_of_last_steps(small_data: ImageData) -> None:
     losses, recorded = Losses(), Curves()  # three batches of 32 per epoch
-    fit(small_data, [losses, recorded], schedule=Schedule(halve_each_step, interval="step"))
+    fit(small_data, [losses, recorded], schedule=HALVE_EACH_STEP)
     expected = {2: losses.losses[0:2], 3: losses.losses[2:3], 5: losses.losses[3:5], 6: losses.losses[5:6]}
     assert [step for step, _ in recorded.points] == list(expected)
     for step, metrics in recorded.points:

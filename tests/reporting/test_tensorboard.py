@@ -23,7 +23,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
     """Return logs/ after a short run and a short sweep of two jobs."""
     folder = tmp_path_factory.mktemp("tensorboard")
     common = [
-        "trainer=smoke",
+        "debug=smoke",
         "trainer.accelerator=cpu",
         f"data.dir={mnist}",
         "callbacks.pictures.every_n_epochs=2",
