@@ -23,12 +23,13 @@ def main(config: DictConfig) -> float | None:
     import lightning as L
     from hydra.utils import instantiate
 
-    from hydra_plugins.optuna_sweeper import pruning_of_this_job
+    from hydra_sweeps.interface import current_trial
     from mnist_cnn.reporting import summary
     from mnist_cnn.reporting.progress import Progress
     from mnist_cnn.reporting.tensorboard import RunLogger
     from mnist_cnn.training import checkpoints, distributed, noise
     from mnist_cnn.training.classifier import Classifier, Schedule
+    from mnist_cnn.training.pruning import Pruning
     from mnist_cnn.training.trainer import make_trainer
 
     noise.silence()
@@ -63,8 +64,8 @@ def main(config: DictConfig) -> float | None:
     keep = checkpoints.checkpoint_callbacks(run_dir, has_validation)
     progress, outputs = Progress(), summary.TestOutputs()
     chosen = [callback for callback in instantiate(config.callbacks).values() if callback is not None]
-    pruning = pruning_of_this_job() if config.sweep.pruning else None
-    callbacks = [*chosen, progress, outputs, *([pruning] if pruning else []), *keep]
+    pruning = Pruning(current_trial())
+    callbacks = [*chosen, progress, outputs, pruning, *keep]
     command = commands.train_command(run_dir)
     trainer = make_trainer(plain["trainer"], run_dir, callbacks, logger, command)
 
@@ -76,15 +77,14 @@ def main(config: DictConfig) -> float | None:
 
         # test: once, with the weights that validation chose; not what a search has given up
         best_epoch = checkpoints.restore(classifier, keep[0])
-        pruned = pruning is not None and pruning.pruned
-        if not pruned:
+        if not pruning.pruned:
             trainer.test(classifier, data, verbose=False)
 
         # report
-        metrics = summary.collect(trainer, classifier, progress, best_epoch, pruned)
+        metrics = summary.collect(trainer, classifier, progress, best_epoch, pruning.pruned)
         if trainer.is_global_zero:
             summary.report(run_dir, classifier, data, outputs.logits, metrics, logger)
-    return metrics.get("val/acc")
+    return metrics.get(config.objective.metric)
 
 
 if __name__ == "__main__":

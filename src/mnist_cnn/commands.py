@@ -20,10 +20,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_sweeps import interface
+from hydra_sweeps.interface import FAILED, SweepError, quote
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import atomic_write, write_json
-from mnist_cnn.sweeps.compare import FAILED
-from mnist_cnn.sweeps.definition import merged, quoted
 
 ROOT = Path(__file__).parents[2]  # the folder of train.py and conf/
 RESOLVED = "resolved"  # .hydra/resolved.yaml: a run's settings with nothing left to interpolate
@@ -86,7 +86,7 @@ def job(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Resu
         except (KeyboardInterrupt, SystemExit):
             # Lightning ends the process with SystemExit when it is interrupted.
             resolved = (folder / ".hydra" / f"{RESOLVED}.yaml").is_file()
-            if resolved and _writes() and HydraConfig.get().mode is RunMode.RUN:
+            if resolved and _writes() and not interface.in_sweep():
                 resume = shlex.quote(f"resume={os.path.relpath(folder)}")
                 log.info(f"interrupted; go on with: python train.py {resume}")
             raise
@@ -97,8 +97,8 @@ def job(function: Callable[[DictConfig], Result]) -> Callable[[DictConfig], Resu
                 with contextlib.suppress(OSError):  # a full disk may be what failed
                     _log_traceback(error)
                     write_json(folder / FAILED, {"error": said})
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise  # the sweep says it
+            if interface.in_sweep():
+                raise  # the sweep reports it
             if message is None or _show_everything():
                 raise
             sys.exit(f"{Path(sys.argv[0]).name}: {message}")
@@ -206,7 +206,7 @@ def _settings_of(run_dir: Path) -> list[str]:
     return [
         *("--config-path", str(run_dir / ".hydra")),
         *("--config-name", RESOLVED),
-        f"hydra.run.dir={quoted(str(run_dir))}",
+        f"hydra.run.dir={quote(str(run_dir))}",
     ]
 
 
@@ -231,10 +231,9 @@ def _arguments(arguments: list[str]) -> list[str]:
         key, _, value = argument.partition("=")
         if key in ("resume", "ckpt", "sweep.resume") and value not in ("", "null"):
             paths[key] = value.strip("'\"")
-            arguments[place] = f"{key}={quoted(paths[key])}"
+            arguments[place] = f"{key}={quote(paths[key])}"
     if "sweep.resume" in paths:
-        folder = paths["sweep.resume"].rstrip("/")
-        return ["-m", *merged(Path(folder), [one for one in arguments if one not in _MULTIRUN])]
+        return interface.resume_arguments(arguments)
     if "resume" not in paths:
         return arguments
     run_dir = Path(paths["resume"])
@@ -276,7 +275,7 @@ def _latest(folder: str, *names: str) -> str:
 
 def _message(error: BaseException) -> str | None:
     """Return what to tell the user, or None where the error is not of the user's making."""
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | SweepError):
         return str(error)
     for cause in (error, error.__cause__):  # Hydra wraps what a network raises when it is built
         if isinstance(cause, MemoryError | RuntimeError) and any(s in str(cause) for s in _OUT_OF_MEMORY):
@@ -293,7 +292,7 @@ def _one_line(said: object) -> str:
 
 
 def _hydra_message(error: Exception) -> str:
-    if isinstance(error.__cause__, UserError):
+    if isinstance(error.__cause__, UserError | SweepError):
         return str(error.__cause__)
     message = str(error).split("\nConfig search path:")[0]
     if isinstance(error.__cause__, OmegaConfBaseException):

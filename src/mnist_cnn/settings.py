@@ -71,7 +71,6 @@ class _Trainer(_Section):
 class _Sweep(_Section):
     resume: str | None
     fail_fast: bool
-    pruning: bool
 
 
 class TrainSettings(_Section):
