@@ -1,4 +1,4 @@
-"""Which runs there are below a folder, what differs between them, and which of them won."""
+"""Runs read from their folders, what differs between them, and which are best."""
 
 import json
 from collections.abc import Sequence
@@ -6,12 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from mnist_cnn.sweeps import compare
-from mnist_cnn.sweeps.compare import best, differing, find_runs, group, ranked, swept
 from omegaconf import OmegaConf
 
-from mnist_cnn.errors import UserError
+from hydra_sweeps import runs as runs_module
+from hydra_sweeps.interface import SweepError
+from hydra_sweeps.runs import (
+    DEFAULT_GOAL,
+    Group,
+    Objectives,
+    Run,
+    differing,
+    find_runs,
+    goal_of_sweep,
+    swept,
+)
 
 
 def add_run(
@@ -21,7 +29,7 @@ def add_run(
     settings: dict[str, Any] | None = None,
     **hparams: Any,
 ) -> Path:
-    """Make the folder of a run, with `hparams` over {seed: 0, optim: sgd, lr: 0.1}."""
+    """Create the folder of a run with these hparams; defaults are {seed: 0, optim: sgd, lr: 0.1}."""
     (folder / ".hydra").mkdir(parents=True)
     hparams = {"seed": 0, "optim": "sgd", "lr": 0.1} | hparams
     config = {
@@ -42,26 +50,42 @@ def scores(acc: float, **more: Any) -> dict[str, Any]:
 
 def add_checkpoint(folder: Path, name: str, history: list[dict[str, float]] | None = None) -> None:
     (folder / "checkpoints").mkdir(exist_ok=True)
-    state = {"state_dict": {}, "config": {}, "history": history or []}
-    torch.save(state, folder / "checkpoints" / name)
+    (folder / "checkpoints" / name).touch()
+    if history is not None:
+        (folder / "history.json").write_text(json.dumps(history))
 
 
 def add_failed(folder: Path, error: str = "no such thing", overrides: Sequence[str] = ()) -> Path:
-    """Make the folder of a job that failed before its settings were resolved."""
+    """Create the folder of a job that failed before its settings were resolved."""
     (folder / ".hydra").mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
     (folder / "failed.json").write_text(json.dumps({"error": error}))
     return folder
 
 
-def names(runs: Sequence[compare.Run]) -> list[str]:
+OBJECTIVES = DEFAULT_GOAL.objectives
+
+
+def ranked(runs: Sequence[Run], objectives: Objectives = OBJECTIVES) -> list[Run]:
+    return runs_module.ranked(runs, objectives)
+
+
+def group(runs: Sequence[Run], objectives: Objectives = OBJECTIVES) -> list[Group]:
+    return runs_module.group(runs, objectives)
+
+
+def best(runs: Sequence[Run], objectives: Objectives = OBJECTIVES) -> list[Run]:
+    return runs_module.best(runs, objectives)
+
+
+def names(runs: Sequence[Run]) -> list[str]:
     return [run.folder.name for run in runs]
 
 
 # --- finding runs --------------------------------------------------------------------------------
 
 
-def test_a_run_is_what_its_folder_says(tmp_path: Path) -> None:
+def test_a_run_is_read_from_its_folder(tmp_path: Path) -> None:
     folder = add_run(
         tmp_path / "12_lr=0.1", scores(0.9), ["optim=sgd", "seed=3"], seed=3, **{"optim.momentum": 0.9}
     )
@@ -86,19 +110,19 @@ def test_the_status_is_read_from_the_files(tmp_path: Path) -> None:
     assert [run.error for run in runs] == [None] * 4 + ["loss is nan"]
 
 
-def test_jobs_come_in_the_order_of_their_numbers_and_plain_runs_have_none(tmp_path: Path) -> None:
+def test_jobs_are_ordered_by_number(tmp_path: Path) -> None:
     for name in ("10_a", "9_a", "2026-01-01_simple"):
         add_run(tmp_path / name, scores(0.9))
     runs = find_runs([tmp_path])
     assert [run.number for run in runs] == [9, 10, None]
 
 
-def test_a_run_below_several_of_the_folders_is_found_once(tmp_path: Path) -> None:
+def test_a_run_is_found_once(tmp_path: Path) -> None:
     folder = add_run(tmp_path / "sweep" / "0_a", scores(0.9))
     assert names(find_runs([tmp_path, tmp_path / "sweep", folder])) == ["0_a"]
 
 
-def test_an_unfinished_run_has_the_best_epoch_so_far(tmp_path: Path) -> None:
+def test_an_unfinished_run_has_its_best_epoch(tmp_path: Path) -> None:
     folder = add_run(tmp_path / "0_a")
     history = [
         {"epoch": 1, "train/loss": 0.5, "val/acc": 0.8},
@@ -111,42 +135,41 @@ def test_an_unfinished_run_has_the_best_epoch_so_far(tmp_path: Path) -> None:
     assert run.checkpoint == folder / "checkpoints" / "last.ckpt"
 
 
-def test_without_validation_the_last_epoch_stands_for_an_unfinished_run(tmp_path: Path) -> None:
+def test_without_the_objective_an_unfinished_run_has_its_last_epoch(tmp_path: Path) -> None:
     folder = add_run(tmp_path / "0_a")
     add_checkpoint(folder, "last.ckpt", [{"epoch": 1, "train/loss": 0.5}, {"epoch": 2, "train/loss": 0.6}])
     assert find_runs([tmp_path])[0].metrics == {"train/loss": 0.6, "epochs": 2, "best_epoch": 2}
 
 
-@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half of it", b"\x80\x02}q", b"text"])
-def test_a_checkpoint_that_cannot_be_read_tells_nothing(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", ["", "[", "{}", "[]", "[1]", "\x00"])
+def test_an_unreadable_history_is_ignored(tmp_path: Path, content: str) -> None:
     folder = add_run(tmp_path / "0_a")
-    (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "last.ckpt").write_bytes(content)
+    (folder / "history.json").write_text(content)
     [run] = find_runs([tmp_path])
     assert (run.status, run.metrics) == ("unfinished", {})
 
 
 @pytest.mark.parametrize("content", ["", '{"val/acc": 0.', "[1, 2]", "\ufffd"])
-def test_half_of_a_metrics_file_is_no_result(tmp_path: Path, content: str) -> None:
+def test_an_unreadable_result_is_ignored(tmp_path: Path, content: str) -> None:
     (add_run(tmp_path / "0_a") / "metrics.json").write_text(content)
     [run] = find_runs([tmp_path])
     assert (run.status, run.metrics) == ("unfinished", {})
 
 
-def test_half_of_a_failed_file_is_a_failure_all_the_same(tmp_path: Path) -> None:
+def test_an_unreadable_failure_is_a_failure(tmp_path: Path) -> None:
     (add_run(tmp_path / "0_a") / "failed.json").write_text('{"err')
     [run] = find_runs([tmp_path])
     assert (run.status, run.error) == ("failed", "no message")
 
 
-def test_values_that_are_no_finite_numbers_are_no_values(tmp_path: Path) -> None:
+def test_values_must_be_finite_numbers(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", {"val/acc": float("nan"), "test/acc": "high", "test/loss": None, "epochs": 2})
     [run] = find_runs([tmp_path])
     assert [run.value(key) for key in ("val/acc", "test/acc", "test/loss", "epochs")] == [None] * 3 + [2]
 
 
 @pytest.mark.parametrize("content", ["", "a: [1", "a: ${b", "- a", "3", "seed: 1", "hparams: 3", "\x00"])
-def test_what_is_no_run_is_passed_over(tmp_path: Path, content: str) -> None:
+def test_other_folders_are_skipped(tmp_path: Path, content: str) -> None:
     add_run(tmp_path / "good", scores(0.9))
     foreign = tmp_path / "foreign"
     (foreign / ".hydra").mkdir(parents=True)
@@ -157,21 +180,21 @@ def test_what_is_no_run_is_passed_over(tmp_path: Path, content: str) -> None:
     assert names(find_runs([tmp_path])) == ["good"]
 
 
-def test_settings_that_cannot_be_read_any_more_are_taken_from_the_overrides(tmp_path: Path) -> None:
+def test_unreadable_settings_are_replaced_by_the_overrides(tmp_path: Path) -> None:
     folder = add_run(tmp_path / "0_a", scores(0.9), ["optim=adam"])
     (folder / ".hydra" / "resolved.yaml").write_text("seed: [")
     [run] = find_runs([tmp_path])
     assert (run.status, run.hparams) == ("finished", {"optim": "adam"})
 
 
-def test_a_job_that_failed_at_once_has_its_overrides_for_settings(tmp_path: Path) -> None:
+def test_a_job_that_failed_at_once_has_its_overrides(tmp_path: Path) -> None:
     add_failed(tmp_path / "0_a", "lr must be positive", ["optim=adam", "optim.lr=-1.5", "+data.std=2"])
     [run] = find_runs([tmp_path])
     assert (run.status, run.error) == ("failed", "lr must be positive")
     assert run.hparams == {"optim": "adam", "optim.lr": -1.5, "data.std": 2}
 
 
-def test_and_the_settings_that_hydra_wrote_before_it_started(tmp_path: Path) -> None:
+def test_a_job_that_failed_at_once_has_the_settings_of_hydra(tmp_path: Path) -> None:
     folder = add_failed(tmp_path / "0_a", overrides=["optim=adam", "optim.lr=-1", "data.std=2"])
     config = {
         "optim": {"lr": -1},
@@ -187,7 +210,7 @@ def test_and_the_settings_that_hydra_wrote_before_it_started(tmp_path: Path) -> 
     assert run.seed == 7
 
 
-def test_a_job_of_a_sweep_that_failed_before_hydra_wrote_anything_counts(tmp_path: Path) -> None:
+def test_a_job_without_hydra_files_counts_in_a_sweep(tmp_path: Path) -> None:
     (tmp_path / "multirun.yaml").touch()
     (tmp_path / "3_optim=adam").mkdir()
     (tmp_path / "3_optim=adam" / "failed.json").write_text('{"error": "killed"}')
@@ -195,17 +218,17 @@ def test_a_job_of_a_sweep_that_failed_before_hydra_wrote_anything_counts(tmp_pat
     assert (run.number, run.status, run.error, run.overrides) == (3, "failed", "killed", [])
 
 
-def test_no_run_at_all_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"no run below {tmp_path}, elsewhere"):
+def test_no_run_at_all_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match=f"no run below {tmp_path}, elsewhere"):
         find_runs([tmp_path, Path("elsewhere")])
 
 
 # --- what differs --------------------------------------------------------------------------------
 
 
-def test_how_a_run_was_carried_out_tells_it_from_no_other(tmp_path: Path) -> None:
+def test_ignored_settings_do_not_differ(tmp_path: Path) -> None:
     for number in range(2):
-        circumstances = {
+        ignored = {
             "resume": f"logs/{number}",
             "sweep": {"resume": number},
             "hydra": {"job": number},
@@ -213,21 +236,21 @@ def test_how_a_run_was_carried_out_tells_it_from_no_other(tmp_path: Path) -> Non
             "trainer": {"accelerator": ["cpu", "auto"][number], "max_epochs": 2},
         }
         more = {"trainer.accelerator": number, "sweep.x": number}
-        add_run(tmp_path / f"{number}_a", scores(0.9), settings=circumstances, seed=number, **more)
+        add_run(tmp_path / f"{number}_a", scores(0.9), settings=ignored, seed=number, **more)
     runs = find_runs([tmp_path])
     assert runs[0].settings == runs[1].settings
     assert differing(runs) == []
 
 
 @pytest.mark.parametrize("settings", [{"data": {"name": "fashion"}}, {"trainer": {"max_epochs": 3}}])
-def test_any_other_setting_does(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_other_settings_differ(tmp_path: Path, settings: dict[str, Any]) -> None:
     add_run(tmp_path / "0_a", scores(0.9))
     add_run(tmp_path / "1_a", scores(0.9), settings=settings)
     first, second = find_runs([tmp_path])
     assert first.settings != second.settings
 
 
-def test_a_setting_that_some_runs_lack_differs_but_for_failed_ones(tmp_path: Path) -> None:
+def test_a_missing_setting_differs_except_in_failed_runs(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", scores(0.9))
     add_failed(tmp_path / "1_a", overrides=["optim=adam"])
     assert differing(find_runs([tmp_path])) == ["optim"]
@@ -235,7 +258,7 @@ def test_a_setting_that_some_runs_lack_differs_but_for_failed_ones(tmp_path: Pat
     assert differing(find_runs([tmp_path])) == ["optim", "optim.momentum"]
 
 
-def test_swept_is_what_was_set_not_what_followed_from_it(tmp_path: Path) -> None:
+def test_swept_settings_are_those_that_were_set(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", scores(0.9), ["optim=sgd"], lr=0.1)
     add_run(tmp_path / "1_a", scores(0.9), ["optim=adam"], lr=0.001, optim="adam")
     runs = find_runs([tmp_path])
@@ -245,7 +268,7 @@ def test_swept_is_what_was_set_not_what_followed_from_it(tmp_path: Path) -> None
     assert swept(find_runs([tmp_path])) == ["optim", "lr"]
 
 
-def test_groups_hold_the_finished_runs_that_differ_in_their_seed_only(tmp_path: Path) -> None:
+def test_groups_have_finished_runs_that_differ_in_their_seed(tmp_path: Path) -> None:
     for seed, acc in enumerate((0.95, 0.96, 0.97)):
         add_run(tmp_path / f"{seed}_a", scores(acc), seed=seed)
     add_run(tmp_path / "3_a", scores(0.5, status="pruned"), seed=3)
@@ -259,7 +282,7 @@ def test_groups_hold_the_finished_runs_that_differ_in_their_seed_only(tmp_path: 
 # --- which is best -------------------------------------------------------------------------------
 
 
-def test_the_best_come_first_and_those_without_the_objective_last_by_number(tmp_path: Path) -> None:
+def test_runs_are_ranked_by_the_objective(tmp_path: Path) -> None:
     add_run(tmp_path / "3_a", {"test/acc": 0.99})
     add_run(tmp_path / "0_a", scores(0.8, seconds=1))
     add_run(tmp_path / "2_a")
@@ -269,25 +292,25 @@ def test_the_best_come_first_and_those_without_the_objective_last_by_number(tmp_
     assert names(ranked(runs, {"seconds": "minimize", "val/acc": "maximize"})) == ["0_a", "1_a", "2_a", "3_a"]
 
 
-def test_groups_without_the_objective_come_last(tmp_path: Path) -> None:
+def test_groups_without_the_objective_are_last(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", {"test/acc": 0.99}, lr=0.2)
     add_run(tmp_path / "1_a", scores(0.5), lr=0.1)
     assert [one.choices["lr"] for one in group(find_runs([tmp_path]))] == [0.1, 0.2]
 
 
-def test_the_winner_is_chosen_by_validation_whatever_the_test_says(tmp_path: Path) -> None:
+def test_the_best_run_is_chosen_by_validation(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", {"val/acc": 0.9, "test/acc": 0.1}, lr=0.1)
     add_run(tmp_path / "1_a", {"val/acc": 0.8, "test/acc": 0.99}, lr=0.2)
     assert names(best(find_runs([tmp_path]))) == ["0_a"]
 
 
-def test_no_lucky_seed_wins_over_settings_that_are_better_on_average(tmp_path: Path) -> None:
+def test_the_best_run_is_of_the_group_best_on_average(tmp_path: Path) -> None:
     for number, (lr, acc) in enumerate(((0.1, 0.99), (0.1, 0.5), (0.2, 0.97), (0.2, 0.98))):
         add_run(tmp_path / f"{number}_a", scores(acc), lr=lr, seed=number)
     assert names(best(find_runs([tmp_path]))) == ["3_a"]
 
 
-def test_what_has_not_finished_or_not_been_validated_wins_nothing(tmp_path: Path) -> None:
+def test_only_finished_runs_with_the_objective_can_be_best(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", scores(0.99, status="pruned"))
     add_run(tmp_path / "1_a", {"test/acc": 0.99})
     runs = find_runs([tmp_path])
@@ -295,29 +318,46 @@ def test_what_has_not_finished_or_not_been_validated_wins_nothing(tmp_path: Path
     assert best(runs, {"val/acc": "maximize", "seconds": "minimize"}) == []
 
 
-def test_with_two_objectives_the_pareto_front_wins(tmp_path: Path) -> None:
+def test_the_pareto_front_is_best_for_two_objectives(tmp_path: Path) -> None:
     points = [(0.9, 10), (0.95, 20), (0.94, 20), (0.99, 90), (0.9, 11), (0.99, 90)]
     for number, (acc, seconds) in enumerate(points):
         add_run(tmp_path / f"{number}_a", scores(acc, seconds=seconds), lr=number + 1)
     add_run(tmp_path / "6_a", scores(1.0, seconds=1, status="pruned"), lr=9)
     objectives = {"val/acc": "maximize", "seconds": "minimize"}
-    # equals do not beat each other
+    # equal runs do not dominate each other
     assert names(best(find_runs([tmp_path]), objectives)) == ["3_a", "5_a", "1_a", "0_a"]
 
 
-def test_the_objectives_of_a_search_are_read_from_its_settings(tmp_path: Path) -> None:
-    assert compare.objectives_of(tmp_path) == {"val/acc": "maximize"}
-    text = "hydra: {sweeper: {objectives: {val/acc: maximize, seconds: minimize}}}"
-    (tmp_path / "multirun.yaml").write_text(text)
-    assert compare.objectives_of(tmp_path) == {"val/acc": "maximize", "seconds": "minimize"}
-    (tmp_path / "multirun.yaml").write_text(
-        "hydra: {sweeper: {objectives: {val/acc: null, seconds: minimize}}}"
-    )
-    assert compare.objectives_of(tmp_path) == {"seconds": "minimize"}
+def test_the_goal_is_read_from_the_definition_of_a_sweep(tmp_path: Path) -> None:
+    def goal(text: str) -> tuple[dict[str, str], list[str]]:
+        (tmp_path / "multirun.yaml").write_text(text)
+        found = goal_of_sweep(tmp_path)
+        return dict(found.objectives), list(found.metrics)
+
+    assert goal_of_sweep(tmp_path) == DEFAULT_GOAL
+    app = "objective: {metric: val/loss, mode: min}\nsweep: {metrics: [x]}\n"
+    assert goal(app) == ({"val/loss": "minimize"}, ["x"])
+    both = {"val/acc": "maximize", "seconds": "minimize"}
+    search = "hydra: {sweeper: {objectives: {val/acc: maximize, seconds: minimize}}}"
+    assert goal(app + search) == (both, ["x"])
+    search = "hydra: {sweeper: {objectives: {val/acc: null, seconds: minimize}}}"
+    assert goal(search)[0] == {"seconds": "minimize"}
     for broken in (
-        "hydra: [",
-        "hydra: {sweeper: {objectives: {a: up}}}",
-        "hydra: {sweeper: {objectives: [a]}}",
+        *("hydra: [", "hydra: {sweeper: {objectives: {a: up}}}", "hydra: {sweeper: {objectives: [a]}}"),
+        *("objective: {metric: a, mode: up}", "objective: val/loss"),
     ):
-        (tmp_path / "multirun.yaml").write_text(broken)
-        assert compare.objectives_of(tmp_path) == {"val/acc": "maximize"}
+        assert goal(broken)[0] == {"val/acc": "maximize"}
+
+
+def test_an_unfinished_run_is_rated_by_its_own_objective(tmp_path: Path) -> None:
+    settings = {
+        "objective": {"metric": "val/loss", "mode": "min"},
+        "sweep": {"ignore": ["sleep"]},
+        "sleep": 3,
+    }
+    folder = add_run(tmp_path / "0_a", settings=settings)
+    history = [{"epoch": epoch, "val/loss": loss} for epoch, loss in ((1, 0.5), (2, 0.3), (3, 0.4))]
+    (folder / "history.json").write_text(json.dumps(history))
+    [run] = find_runs([tmp_path])
+    assert run.metrics == {"val/loss": 0.3, "epochs": 3, "best_epoch": 2}
+    assert "sleep" not in run.settings

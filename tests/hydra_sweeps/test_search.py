@@ -1,4 +1,4 @@
-"""A search on a made-up objective: what is proposed, what survives a kill, and who may share a study."""
+"""Searches of a synthetic objective: proposals, interruptions, and shared studies."""
 
 import functools
 import importlib.util
@@ -23,13 +23,20 @@ import optuna
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from mnist_cnn.sweeps import search as searching
-from mnist_cnn.sweeps.search import Proposal, Search, attach, watched_metric
-from mnist_cnn.sweeps.space import split
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
-from mnist_cnn.errors import UserError
+from hydra_sweeps import search as search_module
+from hydra_sweeps.interface import SweepError
+from hydra_sweeps.search import (
+    Proposal,
+    StudySearch,
+    attach,
+    attach_trial,
+    check_objectives,
+    check_pruner,
+)
+from hydra_sweeps.space import split
 from tests.conftest import REPOSITORY
 
 SWEEPER = REPOSITORY / "conf" / "hydra" / "sweeper"
@@ -52,7 +59,7 @@ def options(*overrides: str) -> dict[str, Any]:
 
 def make(
     folder: Path, *overrides: str, sampler: str = "random", given: dict[str, Any] | None = None, **more: Any
-) -> Search:
+) -> StudySearch:
     """Return a search as the configuration has it, of `SPACE` unless `overrides` are given."""
     chosen = options(f"hydra/sweeper/sampler={sampler}", "hydra/sweeper/pruner=none")
     _, distributions = split(OverridesParser.create().parse_overrides(list(overrides or SPACE)))
@@ -64,7 +71,7 @@ def make(
         "seed": 42,
         "config": config_of("sgd"),
     }
-    return Search(distributions, folder=folder, **(settings | (given or {}) | more))
+    return StudySearch(distributions, folder=folder, **(settings | (given or {}) | more))
 
 
 TWO = {"val/loss": "minimize", "seconds": "minimize"}
@@ -86,7 +93,7 @@ def accuracy(proposal: Proposal) -> float:
     return 1 - 0.01 * (math.log10(lr) + 2) ** 2
 
 
-def finish(search: Search) -> list[Proposal]:
+def finish(search: StudySearch) -> list[Proposal]:
     """Run all jobs that are left, one after the other."""
     proposals = []
     while (proposal := search.propose()) is not None:
@@ -95,14 +102,12 @@ def finish(search: Search) -> list[Proposal]:
     return proposals
 
 
-def states(search: Search) -> list[TrialState]:
+def states(search: StudySearch) -> list[TrialState]:
     return [trial.state for trial in search.study.get_trials(deepcopy=False)]
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_sampler_proposes_points_of_the_space_and_the_same_again_with_its_seed(
-    sampler: str, tmp_path: Path
-) -> None:
+def test_samplers_are_reproducible(sampler: str, tmp_path: Path) -> None:
     space = STEPPED if sampler == "grid" else SPACE
     found = finish(make(tmp_path / "a", *space, sampler=sampler, n_trials=8))
     assert [proposal.job for proposal in found] == list(range(8))
@@ -120,9 +125,7 @@ def test_a_sampler_proposes_points_of_the_space_and_the_same_again_with_its_seed
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_search_that_is_started_again_goes_on_as_if_it_had_not_been_interrupted(
-    sampler: str, tmp_path: Path
-) -> None:
+def test_a_resumed_search_proposes_the_same_jobs(sampler: str, tmp_path: Path) -> None:
     space = STEPPED if sampler == "grid" else SPACE
     whole = finish(make(tmp_path / "whole", *space, sampler=sampler, n_trials=9))
     parts = []
@@ -139,7 +142,7 @@ def test_a_grid_ends_with_its_last_point(tmp_path: Path) -> None:
     assert make(tmp_path, *STEPPED, sampler="grid", n_trials=100).propose() is None
 
 
-def test_a_grid_has_every_point_also_when_jobs_run_side_by_side_and_one_fails(tmp_path: Path) -> None:
+def test_a_parallel_grid_has_every_point_once(tmp_path: Path) -> None:
     search = make(tmp_path, *STEPPED, sampler="grid", n_trials=100)
     running = []
     while (proposal := search.propose()) is not None:
@@ -156,7 +159,7 @@ def test_a_grid_has_every_point_also_when_jobs_run_side_by_side_and_one_fails(tm
     assert len({tuple(proposal.overrides) for proposal in running}) == 12
 
 
-def test_a_killed_process_leaves_its_jobs_to_the_next_one(tmp_path: Path) -> None:
+def test_jobs_of_a_killed_process_are_left_over(tmp_path: Path) -> None:
     search = make(tmp_path)
     jobs = [search.propose() for _ in range(4)]
     assert all(jobs)
@@ -180,11 +183,11 @@ def test_a_killed_process_leaves_its_jobs_to_the_next_one(tmp_path: Path) -> Non
     assert make(tmp_path).left_over() == []
 
 
-def test_a_kill_in_the_middle_of_a_choice_loses_nothing(
+def test_a_trial_interrupted_while_it_is_chosen_is_left_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make(tmp_path / "whole").propose()
-    suggest = searching._suggest
+    suggest = search_module._suggest
 
     def killed(trial: optuna.Trial, name: str, distribution: Any) -> None:
         suggest(trial, name, distribution)
@@ -192,7 +195,7 @@ def test_a_kill_in_the_middle_of_a_choice_loses_nothing(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(searching, "_suggest", killed)
+        patch.setattr(search_module, "_suggest", killed)
         with pytest.raises(KeyboardInterrupt):
             make(tmp_path / "killed").propose()
     (left,) = make(tmp_path / "killed").left_over()
@@ -201,7 +204,7 @@ def test_a_kill_in_the_middle_of_a_choice_loses_nothing(
     assert whole is not None and left.overrides[:2] == whole.overrides[:2]
 
 
-def test_a_job_that_is_told_twice_stays_as_it_was(tmp_path: Path) -> None:
+def test_a_trial_ends_once(tmp_path: Path) -> None:
     search = make(tmp_path)
     proposal = search.propose()
     assert proposal is not None
@@ -211,7 +214,7 @@ def test_a_job_that_is_told_twice_stays_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [None, [], [None], [math.nan], [math.inf], [0.5, 0.5]])
-def test_a_job_without_a_good_value_failed(values: list[float | None] | None, tmp_path: Path) -> None:
+def test_a_job_without_a_finite_value_has_failed(values: list[float | None] | None, tmp_path: Path) -> None:
     search = make(tmp_path)
     proposal = search.propose()
     assert proposal is not None
@@ -219,7 +222,7 @@ def test_a_job_without_a_good_value_failed(values: list[float | None] | None, tm
     assert states(search) == [TrialState.FAIL]
 
 
-def test_a_journal_goes_with_its_folder(tmp_path: Path) -> None:
+def test_a_journal_can_be_moved_with_its_folder(tmp_path: Path) -> None:
     proposal = make(tmp_path / "here", n_trials=2).propose()
     (tmp_path / "here").rename(tmp_path / "there")
     moved = make(tmp_path / "there", n_trials=2)
@@ -228,8 +231,8 @@ def test_a_journal_goes_with_its_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", [name for name in SAMPLERS if name != "grid"])
-def test_parameters_depend_on_others(sampler: str, tmp_path: Path) -> None:
-    path = "mnist_cnn.sweeps.conditional.by_optimizer"
+def test_conditional_parameters_depend_on_others(sampler: str, tmp_path: Path) -> None:
+    path = "mnist_cnn.training.search_space.by_optimizer"
     search = make(tmp_path, "optim=sgd,adam,rmsprop", sampler=sampler, n_trials=14, conditional=path)
     found = [settings_of(proposal) for proposal in finish(search)]
     more = {"sgd": "optim.momentum", "adam": "optim.weight_decay", "rmsprop": "optim.alpha"}
@@ -243,8 +246,8 @@ def test_parameters_depend_on_others(sampler: str, tmp_path: Path) -> None:
         assert len(set(values)) == len(values)
 
 
-def test_what_is_swept_or_fixed_is_not_chosen_once_more(tmp_path: Path) -> None:
-    path = "mnist_cnn.sweeps.conditional.by_optimizer"
+def test_conditional_parameters_keep_what_is_given(tmp_path: Path) -> None:
+    path = "mnist_cnn.training.search_space.by_optimizer"
     proposal = make(tmp_path, "optim.lr=0.5,0.6", conditional=path, config=config_of("adamw")).propose()
     assert proposal is not None
     point = settings_of(proposal)
@@ -272,14 +275,14 @@ SWEEP = """
 import sys
 from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from mnist_cnn.sweeps.search import Search
-from mnist_cnn.sweeps.space import split
+from hydra_sweeps.search import StudySearch
+from hydra_sweeps.space import split
 
 storage, folder, *space = sys.argv[1:]
 _, distributions = split(OverridesParser.create().parse_overrides(space))
 print("ready", flush=True)
 sys.stdin.readline()
-search = Search(
+search = StudySearch(
     distributions,
     objectives={"val/acc": "maximize"},
     sampler={"name": "RandomSampler"},
@@ -314,8 +317,8 @@ def run_two_sweeps(storage: str, tmp_path: Path) -> None:
         process.stdin.write("\n")
         process.stdin.flush()
     for process in processes:
-        _, said = process.communicate(timeout=100)
-        assert (process.returncode, said) == (0, "")
+        _, message = process.communicate(timeout=100)
+        assert (process.returncode, message) == (0, "")
     shared = make(tmp_path / "a", storage=storage, study_name="shared", n_trials=12)
     trials = [trial for trial in shared.study.trials if "surplus" not in trial.user_attrs]
     assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 12
@@ -333,13 +336,7 @@ def run_two_sweeps(storage: str, tmp_path: Path) -> None:
     again = make(tmp_path / "b", storage=storage, study_name="shared", n_trials=13)
     assert again.left_over() == [running]
 
-    trial = attach(
-        running.trial,
-        folder=tmp_path / "b",
-        pruner={"name": "NopPruner"},
-        storage=storage,
-        study_name="shared",
-    )
+    trial = attach_trial(running.trial, tmp_path / "b", {"name": "NopPruner"}, storage, "shared")
     trial.report(0.5, 1)
     assert other.study.trials[running.trial].intermediate_values == {1: 0.5}
 
@@ -391,13 +388,13 @@ def test_two_sweeps_share_a_study_in_postgresql(postgresql: str, tmp_path: Path)
     run_two_sweeps(postgresql, tmp_path)
 
 
-def test_a_trial_can_be_attached_to_and_is_pruned_by_what_others_reported(tmp_path: Path) -> None:
+def test_an_attached_trial_is_pruned(tmp_path: Path) -> None:
     pruner = {"name": "MedianPruner", "n_startup_trials": 2}
     search = make(tmp_path, pruner=pruner)
     for value in (0.9, 0.8, 0.1):
         proposal = search.propose()
         assert proposal is not None
-        trial = attach(proposal.trial, folder=tmp_path, pruner=pruner)
+        trial = attach_trial(proposal.trial, tmp_path, pruner)
         trial.report(value, 1)
         hopeless = trial.should_prune()
         search.tell(proposal, "pruned" if hopeless else "finished", None if hopeless else [value])
@@ -405,17 +402,17 @@ def test_a_trial_can_be_attached_to_and_is_pruned_by_what_others_reported(tmp_pa
     assert states(search)[-1] == TrialState.PRUNED
 
 
-def test_a_trial_that_is_gone_is_told(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no trial 0 of the study"):
-        attach(0, folder=tmp_path, pruner={"name": "NopPruner"})
+def test_a_missing_trial_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match="no trial 0 of the study"):
+        attach_trial(0, tmp_path, {"name": "NopPruner"})
     make(tmp_path)
-    with pytest.raises(UserError, match="no trial 0 of the study"):
-        attach(0, folder=tmp_path, pruner={"name": "NopPruner"})
+    with pytest.raises(SweepError, match="no trial 0 of the study"):
+        attach_trial(0, tmp_path, {"name": "NopPruner"})
 
 
 HOLD = """
 import sys, time
-from mnist_cnn.sweeps.search import _KernelLock
+from hydra_sweeps.search import _KernelLock
 lock = _KernelLock(sys.argv[1])
 lock.acquire()
 print("held", flush=True)
@@ -423,7 +420,7 @@ time.sleep(60)
 """
 
 
-def test_a_process_that_is_killed_with_the_journal_locked_holds_nobody_up(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
     search = make(tmp_path)
     command = [sys.executable, "-c", HOLD, str((tmp_path / "study.journal").absolute())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -437,11 +434,8 @@ def test_a_process_that_is_killed_with_the_journal_locked_holds_nobody_up(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
-        ({"objectives": {"test/acc": "maximize"}}, "test/acc"),
-        ({"objectives": {}}, "empty"),
-        ({"objectives": {"val/acc": "up"}}, "neither maximize nor minimize"),
         ({"sampler": {"name": "TPE"}}, "TPESampler"),
         ({"sampler": {"name": "TPESampler", "startup": 3}}, "startup"),
         (
@@ -458,70 +452,70 @@ def test_a_process_that_is_killed_with_the_journal_locked_holds_nobody_up(tmp_pa
         ({"n_trials": "many"}, "n_trials=many"),
         ({"seed": None}, "seed=None"),
         ({"sampler": {"name": "BruteForceSampler"}}, "GridSampler"),
-        ({"conditional": "mnist_cnn.sweeps.conditional.by_model"}, "cannot be found"),
+        ({"conditional": "mnist_cnn.training.search_space.by_model"}, "cannot be found"),
         ({"conditional": "not a path"}, "cannot be found"),
-        ({"conditional": "mnist_cnn.sweeps.search.JOURNAL"}, "not a function"),
+        ({"conditional": "hydra_sweeps.search.JOURNAL"}, "not a function"),
         ({"storage": "logs/study.db"}, "sqlite:///"),
         ({"storage": "oracle://me:secret@host/db"}, "driver"),
         ({"storage": "sqlite:////nowhere/at/all/study.db"}, "unable to open"),
         ({"storage": "postgresql://me:sec@ret/@127.0.0.1:1/db"}, "cannot be used"),
     ],
 )
-def test_what_cannot_be_searched_is_told(more: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=said) as raised:
+def test_invalid_options_are_refused(more: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(SweepError, match=message) as raised:
         make(tmp_path / "sweep", given=more)
     assert "sec" not in str(raised.value).replace("seconds", "")
     assert not (tmp_path / "sweep" / "study.journal").exists()
 
 
 def test_a_grid_has_no_conditional_parameters(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no conditional"):
+    with pytest.raises(SweepError, match="no conditional"):
         make(tmp_path, "optim=sgd,adam", sampler="grid", conditional="math.prod")
 
 
-def test_an_empty_space_is_told(tmp_path: Path) -> None:
+def test_an_empty_space_is_refused(tmp_path: Path) -> None:
     chosen = options()
-    with pytest.raises(UserError, match="nothing to search"):
-        Search(
+    with pytest.raises(SweepError, match="nothing to search"):
+        StudySearch(
             {},
             folder=tmp_path,
             n_trials=1,
             seed=0,
-            **{key: chosen[key] for key in ("objectives", "sampler", "pruner")},
+            objectives={"val/acc": "maximize"},
+            **{key: chosen[key] for key in ("sampler", "pruner")},
         )
 
 
 def test_a_study_keeps_its_objectives(tmp_path: Path) -> None:
     make(tmp_path)
-    with pytest.raises(UserError, match="objectives"):
+    with pytest.raises(SweepError, match="objectives"):
         make(tmp_path, objectives={"val/loss": "minimize"})
 
 
 @pytest.mark.parametrize("package", ["cmaes", "scipy", "psycopg"])
-def test_a_missing_package_is_told(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finds = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else finds(name))
     more: dict[str, Any] = {"sampler": {"name": "CmaEsSampler"}}
-    extra = "search"
+    extra = package
     if package == "psycopg":
-        more, extra = {"storage": "postgresql://host/db"}, "postgresql"
-    with pytest.raises(UserError, match=rf"needs {package}: pip install -e '\.\[{extra}\]'"):
+        more, extra = {"storage": "postgresql://host/db"}, r"'psycopg\[binary\]'"
+    with pytest.raises(SweepError, match=rf"needs {package}: pip install {extra}"):
         make(tmp_path, given=more)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 @pytest.mark.parametrize("pruner", PRUNERS)
-def test_every_choice_of_the_configuration_makes_a_search(sampler: str, pruner: str, tmp_path: Path) -> None:
+def test_every_sampler_and_pruner_can_be_used(sampler: str, pruner: str, tmp_path: Path) -> None:
     chosen = options(
         f"hydra/sweeper/sampler={sampler}", f"hydra/sweeper/pruner={pruner}", "trainer.max_epochs=9"
     )
-    assert chosen["_target_"] == "hydra_plugins.optuna_sweeper.OptunaSweeper"
+    assert chosen["_target_"] == "hydra_plugins.hydra_sweeps.OptunaSweeper"
     given = {
         key: chosen[key]
         for key in (
             "sampler",
             "pruner",
-            "objectives",
             "seed",
             "n_trials",
             "storage",
@@ -531,38 +525,65 @@ def test_every_choice_of_the_configuration_makes_a_search(sampler: str, pruner: 
     }
     search = make(tmp_path, *STEPPED, given=given)
     assert search.propose() is not None
-    assert watched_metric(chosen["objectives"], chosen["pruner"]) == (None if pruner == "none" else "val/acc")
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_hyperband_goes_with_every_sampler(sampler: str, tmp_path: Path) -> None:
+def test_hyperband_supports_every_sampler(sampler: str, tmp_path: Path) -> None:
     chosen = options(
         f"hydra/sweeper/sampler={sampler}", "hydra/sweeper/pruner=hyperband", "trainer.max_epochs=3"
     )
     search = make(tmp_path, *STEPPED, sampler=sampler, pruner=chosen["pruner"], n_trials=8)
     while (proposal := search.propose()) is not None:
-        trial = attach(proposal.trial, folder=tmp_path, pruner=chosen["pruner"])
+        trial = attach_trial(proposal.trial, tmp_path, chosen["pruner"])
         trial.report(accuracy(proposal), 1)
         search.tell(proposal, "pruned" if trial.should_prune() else "finished", [accuracy(proposal)])
     assert len(search.study.trials) == 8
 
 
-def test_hyperband_goes_up_to_the_epochs_of_the_trainer() -> None:
+def test_hyperband_has_the_epochs_of_the_trainer() -> None:
     chosen = options("hydra/sweeper/pruner=hyperband", "trainer.max_epochs=9")
     assert chosen["pruner"]["max_resource"] == 9
 
 
-def test_the_objective_of_the_configuration_can_be_replaced() -> None:
-    assert searching.chosen_objectives(options()["objectives"]) == {"val/acc": "maximize"}
-    chosen = options("hydra.sweeper.objectives={val/loss:minimize,seconds:minimize}")
-    assert searching.chosen_objectives(chosen["objectives"]) == {
-        "val/loss": "minimize",
-        "seconds": "minimize",
-    }
+@pytest.mark.parametrize(
+    ("objectives", "message"),
+    [
+        ({"test/acc": "maximize"}, "test/acc"),
+        ({}, "empty"),
+        ({"val/acc": "up"}, "val/acc:up; it must be maximize or minimize"),
+    ],
+)
+def test_invalid_objectives_are_refused(objectives: dict[str, str], message: str) -> None:
+    with pytest.raises(SweepError, match=message):
+        check_objectives(objectives)
 
 
-def test_by_optimizer_leaves_an_optimizer_alone_that_it_does_not_know() -> None:
-    from mnist_cnn.sweeps.conditional import by_optimizer
+def test_a_pruner_needs_one_objective_that_is_known_after_each_epoch() -> None:
+    median, none = {"name": "MedianPruner"}, {"name": "NopPruner"}
+    check_pruner({"val/f1": "maximize"}, median)
+    check_pruner({"seconds": "minimize", "val/acc": "maximize"}, none)
+    for objectives in ({"seconds": "minimize"}, {"val/acc": "maximize", "val/loss": "minimize"}):
+        with pytest.raises(SweepError, match="pruner=none"):
+            check_pruner(objectives, median)
+
+
+def test_a_trial_is_attached_by_the_definition_of_its_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = f"sqlite:///{tmp_path}/study.db"
+    proposal = make(tmp_path, storage=storage, study_name="s").propose()
+    assert proposal is not None
+    sweeper = {"pruner": {"name": "NopPruner"}, "storage": "${oc.env:STORAGE}", "study_name": "s"}
+    OmegaConf.save(OmegaConf.create({"hydra": {"sweeper": sweeper}}), tmp_path / "multirun.yaml")
+    monkeypatch.setenv("STORAGE", storage)
+    trial = attach(tmp_path, proposal.trial)
+    assert search_module.report(trial, 0.5, 1) is False
+    assert search_module.report(trial, 0.5, 1) is False  # again after a kill, without a warning
+    assert trial.study.trials[proposal.trial].intermediate_values == {1: 0.5}
+
+
+def test_by_optimizer_ignores_unknown_optimizers() -> None:
+    from mnist_cnn.training.search_space import by_optimizer
 
     trial = optuna.trial.FixedTrial({"optim": "lion"})
     trial.suggest_categorical("optim", ["lion"])

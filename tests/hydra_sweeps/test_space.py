@@ -10,11 +10,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from hydra_sweeps import space
-from hydra_sweeps.space import Distributions, Value, as_override, split
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
+from hydra_sweeps import space
 from hydra_sweeps.interface import SweepError
+from hydra_sweeps.space import Distributions, Value, as_override, split
 from tests.conftest import REPOSITORY
 
 

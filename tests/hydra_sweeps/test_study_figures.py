@@ -5,10 +5,11 @@ from pathlib import Path
 
 import optuna
 import pytest
-from hydra_sweeps import study_figures
 from optuna.exceptions import ExperimentalWarning
 from optuna.study import StudyDirection
 from PIL import Image
+
+from hydra_sweeps import study_figures
 
 
 def make(trials: int, objectives: tuple[str, ...] = ("val/acc",), pruned: bool = False) -> optuna.Study:
