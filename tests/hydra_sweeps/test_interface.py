@@ -41,7 +41,7 @@ def test_a_resumed_sweep_brings_its_arguments(name: str, quotes: str, tmp_path: 
 
 
 def test_a_folder_without_a_sweep_cannot_be_resumed() -> None:
-    with pytest.raises(SweepError, match="sweep.resume=nowhere is not the folder of a sweep"):
+    with pytest.raises(SweepError, match=r"sweep\.resume=nowhere is not the folder of a sweep"):
         resume_arguments(["sweep.resume=nowhere"])
 
 

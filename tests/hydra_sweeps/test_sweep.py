@@ -71,7 +71,7 @@ def test_a_grid_runs_every_combination_and_reports_it(run: Run, tmp_path: Path) 
 def test_failed_jobs_are_reported_and_rerun_by_a_resume(
     launcher: tuple[str, ...], run: Run, tmp_path: Path
 ) -> None:
-    done = run("-m", *launcher, "fail=null,error", "seed=0,1", "hydra.sweep.dir='it''s'".replace("''", r"\'"))
+    done = run("-m", *launcher, "fail=null,error", "seed=0,1", r"hydra.sweep.dir='it\'s'")
     assert done.returncode == 1
     assert "job 2 failed: ValueError: wanted" in done.stdout
     assert "2 ok, 2 failed" in done.stdout
@@ -85,11 +85,9 @@ def test_failed_jobs_are_reported_and_rerun_by_a_resume(
     command = done.stderr.strip().split("Run the failed jobs with: ")[1]
     arguments = shlex.split(command)
     assert arguments[:2] == ["python", "app.py"]
-    for folder in sweep.glob("2_*/.hydra/resolved.yaml"):
-        folder.write_text(folder.read_text().replace("fail: error", "fail: null"))
     done = run(*arguments[2:])
-    assert "Traceback" not in done.stderr.replace("ValueError", "") or "wanted" in done.stderr
-    assert "job 0" not in done.stdout.split("| job")[0]
+    assert "job 2: fail=error" in done.stdout
+    assert "job 0:" not in done.stdout
     assert (sweep / "0_fail=null,seed=0" / "metrics.json").stat().st_mtime_ns == before
 
 
@@ -177,25 +175,22 @@ def test_the_last_value_of_a_setting_counts(run: Run, tmp_path: Path) -> None:
 def test_jobs_in_the_pool_have_their_options_and_prefix(run: Run, tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     conf.mkdir()
-    (conf / "extra.yaml").write_text("# @package _global_\nepochs: 2\n")
-    done = run("-m", *POOL, f"--config-dir={conf}", "+extra=null", "seed=0,1", "hydra.launcher.threads=3")
-    assert done.returncode in (0, 1)
-    done = run("-m", *POOL, "seed=0,1", "hydra.launcher.threads=3", "hydra.sweep.dir=two", OF_THE_SWEEP="1")
+    (conf / "more").mkdir()
+    (conf / "more" / "short.yaml").write_text("# @package _global_\nepochs: 2\n")
+    done = run("-m", f"--config-dir={conf}", *POOL, "+more=short", "seed=0,1", "hydra.launcher.threads=3")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "#0  epoch 3\n" in done.stdout
-    assert "#1  epoch 3\n" in done.stdout
-    metrics = json.loads((tmp_path / "two" / "0_seed=0" / "metrics.json").read_text())
+    assert "#0  epoch 2\n" in done.stdout
+    assert "#1  epoch 2\n" in done.stdout
+    assert "epoch 3" not in done.stdout
+    metrics = json.loads((tmp_path / "sweep" / "0_seed=0" / "metrics.json").read_text())
     assert metrics["threads"] == "3"
 
 
 SEARCH = ("hydra/sweeper=optuna", "lr=interval(0.01,0.4)", "epochs=9", "hydra/sweeper/sampler=random")
 
 
-@LAUNCHERS
-def test_a_search_prunes_and_is_resumed_with_the_same_results(
-    launcher: tuple[str, ...], run: Run, start: App, tmp_path: Path
-) -> None:
-    search = ("-m", *SEARCH, *launcher[:1], *(["hydra.launcher.n_jobs=1"] if launcher else []))
+def test_a_search_prunes_and_is_resumed_with_the_same_results(run: Run, start: App, tmp_path: Path) -> None:
+    search = ("-m", *SEARCH, "hydra/launcher=pool", "hydra.launcher.n_jobs=1")
     done = run(*search, "hydra.sweeper.n_trials=7", "hydra.sweep.dir=whole")
     assert done.returncode == 0, done.stderr
     assert "saved by pruning" in done.stdout
