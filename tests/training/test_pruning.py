@@ -1,39 +1,38 @@
-"""What is reported to a search, when a training stops, and that all its ranks do."""
+"""Reporting to a search, and stopping a run that it has given up."""
 
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import optuna
 import pytest
 import torch
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from mnist_cnn.sweeps.pruning import Pruning
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+
+from mnist_cnn.errors import UserError
+from mnist_cnn.training.pruning import Pruning
 
 EPOCHS = 5
 
 
 class Scripted:
-    """A trial that says what it was told to say, and keeps what it was told."""
+    """A trial that stops a run after a given epoch, and keeps what is reported."""
+
+    metric = "val/acc"
 
     def __init__(self, stop_after: int = 99) -> None:
         self.reports: dict[int, float] = {}
-        self.asked: list[int] = []
         self._stop_after = stop_after
 
-    def report(self, value: float, step: int) -> None:
+    def report(self, value: float, epoch: int) -> bool:
         assert isinstance(value, float)
-        self.reports[step] = value
-
-    def should_prune(self) -> bool:
-        self.asked.append(max(self.reports))
-        return max(self.reports) >= self._stop_after
+        self.reports[epoch] = value
+        return epoch >= self._stop_after
 
 
 class Counting(L.LightningModule):
-    """Its val/acc is the number of the epoch in tenths."""
+    """Its val/acc is the number of the epoch divided by ten."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +50,9 @@ class Counting(L.LightningModule):
 
 
 class OtherRank(SingleDeviceStrategy):
-    """A rank that is told by the first one that the second epoch was the last."""
+    """A rank other than the first, which decides to stop after the second epoch."""
+
+    is_global_zero = False
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
         if not isinstance(obj, bool):  # of Lightning's own
@@ -77,22 +78,21 @@ def fit(trial: Any, folder: Path, resumed: Path | None = None, **options: Any) -
     return pruning, trainer
 
 
-def test_every_epoch_is_reported_and_the_last_is_not_asked_about(tmp_path: Path) -> None:
+def test_every_epoch_is_reported(tmp_path: Path) -> None:
     trial = Scripted()
     pruning, trainer = fit(trial, tmp_path)
     assert trial.reports == pytest.approx({1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4, 5: 0.5})
-    assert trial.asked == [1, 2, 3, 4]
     assert (pruning.pruned, pruning.epoch, trainer.current_epoch) == (False, 5, 5)
 
 
-def test_a_hopeless_training_stops_after_its_epoch(tmp_path: Path) -> None:
+def test_a_hopeless_run_stops_after_its_epoch(tmp_path: Path) -> None:
     trial = Scripted(stop_after=2)
     pruning, trainer = fit(trial, tmp_path)
     assert list(trial.reports) == [1, 2]
     assert (pruning.pruned, pruning.epoch, trainer.current_epoch) == (True, 2, 2)
 
 
-def test_a_training_that_is_through_is_not_pruned_any_more(tmp_path: Path) -> None:
+def test_a_run_is_not_pruned_after_its_last_epoch(tmp_path: Path) -> None:
     pruning, trainer = fit(Scripted(stop_after=EPOCHS), tmp_path)
     assert (pruning.pruned, trainer.current_epoch) == (False, EPOCHS)
 
@@ -103,39 +103,21 @@ def test_only_epochs_with_a_validation_are_reported(tmp_path: Path) -> None:
     assert trial.reports == pytest.approx({2: 0.2, 4: 0.4})
 
 
-def test_the_other_ranks_stop_with_the_first(tmp_path: Path) -> None:
-    pruning, trainer = fit(None, tmp_path, strategy=OtherRank(device=torch.device("cpu")))
+def test_other_ranks_stop_with_the_first_and_do_not_report(tmp_path: Path) -> None:
+    trial = Scripted()
+    pruning, trainer = fit(trial, tmp_path, strategy=OtherRank(device=torch.device("cpu")))
+    assert trial.reports == {}
     assert (pruning.pruned, pruning.epoch, trainer.current_epoch) == (True, 2, 2)
 
 
-def test_what_was_reported_before_a_kill_may_be_reported_again(tmp_path: Path) -> None:
-    study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
-    trial = study.ask()
-    trial.report(0.1, 1)
-    fit(trial, tmp_path)
-    assert study.trials[0].intermediate_values == pytest.approx({1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4, 5: 0.5})
+def test_an_unknown_metric_is_reported(tmp_path: Path) -> None:
+    trial = Scripted()
+    trial.metric = "val/f1"
+    with pytest.raises(UserError, match=r"by val/f1 after each epoch, but there are only val/acc"):
+        fit(trial, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "pruner", [optuna.pruners.MedianPruner(2, 1), optuna.pruners.HyperbandPruner(1, 9, 3)]
-)
-def test_a_worse_trial_is_stopped(pruner: optuna.pruners.BasePruner, tmp_path: Path) -> None:
-    study = optuna.create_study(study_name="s", direction="maximize", pruner=pruner)
-    for _ in range(12):  # in every bracket of Hyperband's
-        better = study.ask()
-        for epoch in range(1, 10):
-            better.report(0.9, epoch)
-            better.should_prune()
-        study.tell(better, 0.9)
-    for _ in range(6):  # in one of Hyperband's three brackets none is stopped
-        pruning, trainer = fit(study.ask(), tmp_path, max_epochs=9)
-        if pruning.pruned:
-            break
-    assert pruning.pruned
-    assert pruning.epoch == trainer.current_epoch < 9
-
-
-def test_a_run_that_was_killed_after_it_was_given_up_goes_on_only_outside_of_its_search(
+def test_a_pruned_run_continues_only_outside_its_search(
     tmp_path: Path,
 ) -> None:
     _, trainer = fit(Scripted(stop_after=2), tmp_path)
