@@ -49,15 +49,19 @@ def wait_for(process: "subprocess.Popen[str]", *starts: str) -> None:
 
 
 def test_a_job_has_the_same_weights_alone_in_a_sweep_and_in_the_pool(
-    command: Command, train: Command, tmp_path: Path
+    command: Command, mnist: Path, tmp_path: Path
 ) -> None:
-    # jobs of one and of two ranks, each with two threads
-    sweep = (*SHORT, "trainer.max_epochs=2", "trainer=ddp", "trainer.devices=1,2")
-    train("-m", *sweep, "hydra.sweep.dir=after", OMP_NUM_THREADS="2")
+    def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        # jobs of one and of two ranks, each with two threads
+        common = (*SHORT, "trainer.max_epochs=2", "trainer=ddp", f"data.dir={mnist}")
+        done = command("train.py", *common, *arguments, **environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done
+
+    run("trainer.devices=1", OMP_NUM_THREADS="2")
+    run("-m", "trainer.devices=1,2", "hydra.sweep.dir=after", OMP_NUM_THREADS="2")
     pool = ("hydra/launcher=pool", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=2")
-    done = train("-m", *sweep, *pool, "hydra.sweep.dir=pool")
-    assert done.stderr == ""
-    train(*sweep[:-1], "trainer.devices=1", OMP_NUM_THREADS="2")
+    done = run("-m", "trainer.devices=1,2", "hydra.sweep.dir=pool", *pool)
 
     after, beside = jobs_of(tmp_path / "after"), jobs_of(tmp_path / "pool")
     assert [path.name for path in after] == [path.name for path in beside]
@@ -93,15 +97,15 @@ def test_failing_jobs_are_reported_and_do_not_affect_others(
 def test_a_killed_search_is_resumed_with_the_same_weights(
     command: Command, train: Command, mnist: Path, tmp_path: Path
 ) -> None:
-    arguments = (*SEARCH, "trainer.limit_train_batches=60", "optim=adam,sgd")
-    train("-m", *arguments, "hydra.sweeper.n_trials=6", "hydra.sweep.dir=whole")
+    arguments = (*SEARCH, "trainer.limit_train_batches=40", "optim=adam,sgd")
+    train("-m", *arguments, "hydra.sweeper.n_trials=5", "hydra.sweep.dir=whole")
     # the killed one is resumed under another launcher
     process = start(tmp_path, mnist, *arguments, "hydra.sweeper.n_trials=4", "hydra.sweep.dir=killed")
     wait_for(process, "job 2:")
     wait_for(process, "epoch 1/3")
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    done = train("-m", "hydra.sweeper.n_trials=6", "sweep.resume=killed", *POOLED)
+    done = train("-m", "hydra.sweeper.n_trials=5", "sweep.resume=killed", *POOLED)
     assert "job 1:" not in done.stdout
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     assert [job.name for job in jobs_of(killed)] == [job.name for job in jobs_of(whole)]
@@ -115,7 +119,7 @@ def test_a_killed_search_is_resumed_with_the_same_weights(
     assert "saved by pruning" in done.stdout
 
 
-POOLED = ("hydra/launcher=pool", "hydra.launcher.n_jobs=1")
+POOLED = ("hydra/launcher=pool", "hydra.launcher.n_jobs=1", "hydra.launcher.threads=1")
 
 
 def test_all_ranks_of_a_job_are_pruned_together(command: Command, mnist: Path, tmp_path: Path) -> None:
