@@ -24,13 +24,14 @@ def main(config: "DictConfig") -> float | None:
         from hydra.utils import instantiate
         from omegaconf import OmegaConf
 
-        from hydra_plugins.optuna_sweeper import pruning_of_this_job
+        from hydra_sweeps.interface import current_trial
         from mnist_cnn.reporting import loggers, summary
         from mnist_cnn.reporting.curves import Curves
         from mnist_cnn.reporting.progress import Progress
         from mnist_cnn.training import checkpoints
         from mnist_cnn.training.classifier import Classifier
         from mnist_cnn.training.distributed import shut_down_ranks
+        from mnist_cnn.training.pruning import Pruning
         from mnist_cnn.training.quiet import quiet_libraries
         from mnist_cnn.training.seeding import ReseedEachEpoch
         from mnist_cnn.training.trainer import build_trainer
@@ -68,12 +69,12 @@ def main(config: "DictConfig") -> float | None:
     if settings.has_validation(options) or config.objective.metric.startswith("train/"):
         best = checkpoints.save_best(run_dir, config.objective.metric, config.objective.mode)
     progress, outputs = Progress(run_dir, commands.lr_source(options)), summary.LogitCollector()
-    pruning = pruning_of_this_job() if config.sweep.pruning else None
+    pruning = Pruning(current_trial())  # stops a job that its search has given up
     callbacks = [
         ReseedEachEpoch(config.seed),
         *(instantiate(callback) for callback in (config.callbacks or {}).values() if callback),
         Curves(),
-        *([pruning] if pruning else []),
+        pruning,
         progress,
         outputs,
         *{best: None, last: None},
@@ -88,12 +89,11 @@ def main(config: "DictConfig") -> float | None:
 
         # test: once, with the weights that validation chose, and not for a pruned trial
         best_epoch = checkpoints.load_best_weights(classifier, best)
-        pruned = pruning is not None and pruning.pruned
-        if not pruned:
+        if not pruning.pruned:
             trainer.test(classifier, data, verbose=False)
 
         # report
-        metrics = summary.collect(trainer, classifier, progress, best_epoch, pruned)
+        metrics = summary.collect(trainer, classifier, progress, best_epoch, pruning.pruned)
         if trainer.is_global_zero:
             summary.report(run_dir, classifier, data, outputs.logits, metrics, run_loggers)
     return metrics.get(config.objective.metric)

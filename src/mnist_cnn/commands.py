@@ -25,12 +25,12 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from hydra_sweeps import interface
+from hydra_sweeps.interface import FAILED, SweepError, quote
 from mnist_cnn.entry import INTERRUPTED, Function
 from mnist_cnn.errors import UserError, log_traceback
 from mnist_cnn.files import atomic_write, write_json
 from mnist_cnn.ranks import is_first_rank
-from mnist_cnn.sweeps.compare import FAILED
-from mnist_cnn.sweeps.definition import merged, quoted
 
 ROOT = Path(__file__).parents[2]  # the folder of train.py and conf/
 RESOLVED = "resolved"  # .hydra/resolved.yaml: the settings of a run without interpolations
@@ -116,7 +116,7 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
             return function(config)
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning ends the process with SystemExit(1) when it is interrupted.
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
+            if interface.in_sweep():
                 raise
             if is_first_rank() and (folder / ".hydra" / f"{RESOLVED}.yaml").is_file():
                 resume = shlex.quote(f"resume={os.path.relpath(folder)}")
@@ -129,8 +129,8 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
                     log_traceback(log, error)
                     short = _one_line(message or f"{type(error).__name__}: {error}")
                     write_json(folder / FAILED, {"error": short})
-            if HydraConfig.get().mode is RunMode.MULTIRUN or message is None or _show_everything():
-                raise
+            if interface.in_sweep() or message is None or _show_everything():
+                raise  # in a sweep, which reports the error
             sys.exit(f"{Path(sys.argv[0]).name}: {message}")
 
     return job
@@ -229,7 +229,7 @@ def _options_of(run_dir: Path) -> list[str]:
 
 
 def _run_dir_override(run_dir: Path) -> str:
-    return f"hydra.run.dir={quoted(str(run_dir.absolute()))}"
+    return f"hydra.run.dir={quote(str(run_dir.absolute()))}"
 
 
 def find_checkpoint(path: str | None) -> Path:
@@ -254,10 +254,9 @@ def _arguments(arguments: list[str]) -> list[str]:
         key, _, value = override.partition("=")
         if key in ("resume", "ckpt", "init_from", "sweep.resume") and value not in ("", "null"):
             paths[key] = value.strip("'\"")
-            overrides[index] = f"{key}={quoted(paths[key])}"
+            overrides[index] = f"{key}={quote(paths[key])}"
     if "sweep.resume" in paths:
-        folder = Path(paths["sweep.resume"].rstrip("/"))
-        return [*(options if multirun else ["-m", *options]), *merged(folder, overrides)]
+        return interface.resume_arguments([*options, *overrides])
     if "resume" not in paths:
         return [*options, *overrides]
     if multirun:
@@ -324,7 +323,7 @@ def _latest(folder: str, *names: str) -> str:
 
 def _message(error: BaseException) -> str | None:
     """Return the message for the user, or None where the error is not one that a user can correct."""
-    if isinstance(error, UserError):
+    if isinstance(error, UserError | SweepError):
         return str(error)
     for cause in (error, error.__cause__):  # Hydra wraps errors of the objects that it instantiates
         if isinstance(cause, MemoryError | RuntimeError) and any(s in str(cause) for s in _OUT_OF_MEMORY):
@@ -341,7 +340,7 @@ def _one_line(text: object) -> str:
 
 
 def _hydra_message(error: Exception) -> str:
-    if isinstance(error.__cause__, UserError):
+    if isinstance(error.__cause__, UserError | SweepError):
         return str(error.__cause__)
     message = str(error).split("\nConfig search path:")[0]
     if isinstance(error.__cause__, OmegaConfBaseException):

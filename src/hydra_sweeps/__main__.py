@@ -1,0 +1,50 @@
+"""`python -m hydra_sweeps logs/sweeps/SWEEP …`: compare runs, with seeds grouped.
+
+The report of a single sweep is also written into its folder: sweep.md, sweep.csv and figures/.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from hydra_sweeps import report
+from hydra_sweeps.interface import SweepError
+from hydra_sweeps.runs import find_runs, goal_of_sweep, is_sweep
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m hydra_sweeps",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folders", nargs="+", type=Path, help="runs, sweeps, or folders of them")
+    parser.add_argument("--csv", type=Path, metavar="PATH", help="write all runs to this file, one per row")
+    arguments = parser.parse_args()
+    try:
+        _compare(arguments.folders, arguments.csv)
+    except SweepError as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"cannot write {error.filename or 'the report'}: {error.strerror}.")
+
+
+def _compare(folders: list[Path], path: Path | None) -> None:
+    for folder in folders:
+        if not folder.is_dir():
+            raise SweepError(f"{folder} is not a folder.")
+    runs = find_runs(folders)
+    if len(folders) == 1 and is_sweep(folders[0]):
+        goal = goal_of_sweep(folders[0])
+        print(report.write(folders[0], goal))
+        print(f"report: {os.path.relpath(folders[0] / 'sweep.md')}")
+    else:
+        goal = runs[0].goal
+        print(report.text(runs, goal, rest=f"in {path}" if path else "(--csv PATH writes all)"))
+    if path is not None:
+        report.write_csv(path, runs, goal)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,368 @@
+"""Runs as their folders describe them: what differs between them, and which are best."""
+
+import json
+import math
+import os
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from hydra_sweeps.definition import FILE as DEFINITION
+from hydra_sweeps.definition import flatten, is_ignored, key_of
+from hydra_sweeps.interface import FAILED, HISTORY, METRICS, RESOLVED, SweepError
+
+Status: TypeAlias = Literal["finished", "pruned", "failed", "unfinished"]
+
+# "maximize" or "minimize" by metric. The first one decides the order of runs.
+Objectives: TypeAlias = Mapping[str, str]
+
+MODES = {"max": "maximize", "min": "minimize"}
+
+# Not settings of what a run learns, in every app.
+_IGNORED = ("hydra", "resume", "sweep", "objective")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How runs are compared: the objectives, and the metrics shown beside them."""
+
+    objectives: Objectives
+    metrics: Sequence[str]
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys([*self.objectives, *self.metrics]))
+
+
+# For runs from before the config had `objective` and `sweep.metrics`.
+DEFAULT_GOAL = Goal({"val/acc": "maximize"}, ("test/acc", "test/loss", "images_per_second", "seconds"))
+_DEFAULT_IGNORE = ("data.dir", "trainer.accelerator")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the `metrics` of one that finished or was pruned, the `error` of one that failed."""
+
+    status: Status
+    metrics: Mapping[str, Any]
+    error: str | None = None
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """Read how the run in `folder` ended; without a readable result it is unfinished."""
+    metrics = _json(folder / METRICS)
+    if isinstance(metrics, dict):
+        return Outcome("pruned" if metrics.get("status") == "pruned" else "finished", metrics)
+    if (folder / FAILED).is_file():
+        failure = _json(folder / FAILED)
+        error = failure.get("error") if isinstance(failure, dict) else None
+        return Outcome("failed", {}, str(error or "no message"))
+    return Outcome("unfinished", {})
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run, finished or not.
+
+    `settings` are all settings as text, without the seed and the ignored ones; `hparams` identify the run;
+    `overrides` are those it was started with. `metrics` are the results, or those of the best
+    epoch so far.
+    """
+
+    folder: Path
+    number: int | None
+    status: Status
+    error: str | None
+    hparams: Mapping[str, Any]
+    settings: str
+    seed: int | None
+    metrics: Mapping[str, Any]
+    overrides: Sequence[str]
+    checkpoint: Path | None
+    goal: Goal
+
+    def value(self, metric: str) -> float | None:
+        """Return the value of `metric`, or None if there is no finite number."""
+        return _number(self.metrics.get(metric))
+
+    @property
+    def script(self) -> str:
+        """The name of the script that was run."""
+        name = _get(_mapping(_yaml(self.folder / ".hydra" / "hydra.yaml")), "hydra", "job", "name")
+        return f"{name or 'train'}.py"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ only in their seed, and the settings that differ from other groups."""
+
+    choices: Mapping[str, Any]
+    runs: Sequence[Run]
+
+    def values(self, metric: str) -> list[float]:
+        """Return the values of `metric` of the runs that have it."""
+        return [value for run in self.runs if (value := run.value(metric)) is not None]
+
+
+def is_sweep(folder: Path) -> bool:
+    """Return whether `folder` is the folder of a sweep."""
+    return (folder / DEFINITION).is_file()
+
+
+def goal_of_sweep(folder: Path) -> Goal:
+    """Return how the jobs of the sweep in `folder` are compared, according to its definition."""
+    return goal_of(_mapping(_yaml(folder / DEFINITION)))
+
+
+def goal_of(config: Mapping[Any, Any]) -> Goal:
+    """Return how runs with this config are compared: by a search's objectives, or by `objective`."""
+    objectives = _get(config, "hydra", "sweeper", "objectives")
+    chosen = {str(key): value for key, value in objectives.items() if value} if _is_dict(objectives) else {}
+    if not chosen or not set(chosen.values()) <= set(MODES.values()):
+        metric, mode = (_get(config, "objective", key) for key in ("metric", "mode"))
+        chosen = {metric: MODES[mode]} if isinstance(metric, str) and mode in MODES else {}
+    metrics = _get(config, "sweep", "metrics")
+    return Goal(
+        chosen or DEFAULT_GOAL.objectives,
+        tuple(map(str, metrics)) if isinstance(metrics, list) else DEFAULT_GOAL.metrics,
+    )
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """Return the runs in and below `folders`, ordered by folder, and jobs by their number.
+
+    Other folders, and runs that cannot be read, are skipped. Raises `SweepError` if there is no run.
+    """
+    folders = list(folders)
+    # resolved, because one of the folders may contain another
+    found = {Path(path) for folder in folders for path, _, _ in os.walk(folder.resolve())}
+    runs = [run for path in found if (run := _read(path)) is not None]
+    if not runs:
+        raise SweepError(f"There is no run below {', '.join(map(str, folders))}.")
+    return sorted(runs, key=lambda run: (run.folder.parent, _order(run), run.folder))
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Return the hyperparameters, except the seed, in which `runs` differ."""
+    keys = dict.fromkeys(key for run in runs for key in run.hparams if key != "seed")
+    # A failed job may lack settings because it ended before they were known; in others a missing one counts.
+    return [
+        key
+        for key in keys
+        if len({run.hparams.get(key) for run in runs if key in run.hparams or run.status != "failed"}) > 1
+    ]
+
+
+def swept(runs: Sequence[Run]) -> list[str]:
+    """Return the differing hyperparameters that were set, without those that follow from them.
+
+    With optim=sgd,adam the learning rate differs too, but was not chosen.
+    """
+    named = {key_of(override) for run in runs for override in run.overrides}
+    named |= {key.rpartition(".")[2] for key in named}
+    keys = differing(runs)
+    return [key for key in keys if key in named] or keys
+
+
+def ranked(runs: Iterable[Run], objectives: Objectives) -> list[Run]:
+    """Return `runs` ordered by the first objective, best first and those without it last."""
+    return sorted(runs, key=lambda run: (*_cost(run, objectives), _order(run)))
+
+
+def group(runs: Sequence[Run], objectives: Objectives) -> list[Group]:
+    """Group the finished runs that differ only in their seed; the best on average come first."""
+    keys = differing(runs)
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.status == "finished":
+            found.setdefault(run.settings, []).append(run)
+    groups = [Group({key: alike[0].hparams.get(key, "") for key in keys}, alike) for alike in found.values()]
+    metric, direction = next(iter(objectives.items()))
+    sign = -1 if direction == "maximize" else 1
+
+    def cost(one: Group) -> float:
+        values = one.values(metric)
+        return sign * statistics.fmean(values) if values else math.inf
+
+    return sorted(groups, key=cost)
+
+
+def best(runs: Sequence[Run], objectives: Objectives) -> list[Run]:
+    """Return the best of the finished runs; none if no run has all objectives.
+
+    With one objective this is the best run of the best group, so that no lucky seed wins; with several, the
+    Pareto front, ordered by the first objective.
+    """
+    if len(objectives) == 1:
+        groups = group(runs, objectives)
+        first = ranked(groups[0].runs, objectives)[0] if groups else None
+        return [first] if first is not None and _costs(first, objectives) is not None else []
+    costs = {run: costs for run in runs if run.status == "finished" and (costs := _costs(run, objectives))}
+    front = [
+        run for run, mine in costs.items() if not any(_dominates(other, mine) for other in costs.values())
+    ]
+    return ranked(front, objectives)
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a <= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
+
+
+def _costs(run: Run, objectives: Objectives) -> list[float] | None:
+    """Return the objectives' values such that less is better, or None if one is missing."""
+    costs = []
+    for metric, direction in objectives.items():
+        value = run.value(metric)
+        if value is None:
+            return None
+        costs.append(-value if direction == "maximize" else value)
+    return costs
+
+
+def _cost(run: Run, objectives: Objectives) -> tuple[bool, float]:
+    metric, direction = next(iter(objectives.items()))
+    costs = _costs(run, {metric: direction})
+    return costs is None, costs[0] if costs else 0.0
+
+
+def _order(run: Run) -> float:
+    return math.inf if run.number is None else run.number
+
+
+def _number(value: Any) -> float | None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if is_number else None
+
+
+# --- reading a folder ----------------------------------------------------------------------------
+
+
+def _read(folder: Path) -> Run | None:
+    resolved, failed = folder / RESOLVED, folder / FAILED
+    if not resolved.is_file() and not failed.is_file():
+        return None
+    overrides = _overrides(folder)
+    config = _mapping(_yaml(resolved))
+    hparams = config.pop("hparams", None)
+    if not _is_dict(hparams):
+        # It failed before its settings were resolved, or the file is damaged.
+        if overrides is None and not (failed.is_file() and is_sweep(folder.parent)):
+            return None
+        hparams, config = _intended(folder, overrides or []), {}
+    ignore = _get(config, "sweep", "ignore")
+    ignored = (*_IGNORED, *(ignore if isinstance(ignore, list) else _DEFAULT_IGNORE))
+    hparams = {str(k): v if _number(v) is not None else str(v) for k, v in hparams.items()}
+    hparams = {key: value for key, value in hparams.items() if not is_ignored(key, ignored)}
+    settings = {k: v for k, v in flatten(config) if k != "seed" and not is_ignored(k, ignored)}
+
+    outcome, goal = read_outcome(folder), goal_of(config)
+    metrics = outcome.metrics or _metrics_so_far(folder / HISTORY, goal.objectives)
+    checkpoints = [folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
+    prefix = folder.name.partition("_")[0]
+    seed = config.get("seed", hparams.get("seed"))
+    return Run(
+        folder=folder,
+        number=int(prefix) if prefix.isdecimal() else None,
+        status=outcome.status,
+        error=outcome.error,
+        hparams=hparams,
+        settings=str(settings) if config else str(overrides),
+        seed=seed if isinstance(seed, int) else None,
+        metrics=metrics,
+        overrides=overrides or [],
+        checkpoint=next((path for path in checkpoints if path.is_file()), None),
+        goal=goal,
+    )
+
+
+def _overrides(folder: Path) -> list[str] | None:
+    config = _yaml(folder / ".hydra" / "overrides.yaml")
+    if not isinstance(config, ListConfig):
+        return None
+    return [str(item) for item in OmegaConf.to_container(config, resolve=False) or []]
+
+
+def _intended(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the hyperparameters of a job from the files that Hydra writes before it starts."""
+    config = _yaml(folder / ".hydra" / "config.yaml")
+    texts: Any = _mapping(config).get("hparams")
+    # the setting, or group of ${hydra:runtime.choices}, that a hyperparameter is taken from
+    sources = {name: str(text).strip("${}") for name, text in texts.items()} if _is_dict(texts) else {}
+    choices = _get(_mapping(_yaml(folder / ".hydra" / "hydra.yaml")), "hydra", "runtime", "choices")
+    hparams: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for name, source in sources.items():
+        group = source.removeprefix("hydra:runtime.choices.")
+        names[group] = name
+        is_group = group != source and _is_dict(choices)
+        value = choices.get(group) if is_group else _select(config, source)
+        if value is not None:
+            hparams[name] = value
+    for override in overrides:
+        key = key_of(override)
+        hparams.setdefault(names.get(key, key), _value(override.partition("=")[2]))
+    return hparams
+
+
+def _select(config: DictConfig | ListConfig | None, key: str) -> Any:
+    try:
+        return None if config is None else OmegaConf.select(config, key)
+    except OmegaConfBaseException:  # an interpolation that only Hydra can resolve
+        return None
+
+
+def _value(text: str) -> Any:
+    try:
+        return int(text) if text.lstrip("-").isdecimal() else float(text)
+    except ValueError:
+        return text
+
+
+def _metrics_so_far(path: Path, objectives: Objectives) -> dict[str, Any]:
+    """Return the metrics of the best epoch in a history, and the number of epochs."""
+    history = _json(path)
+    rows = [row for row in history if _is_dict(row) and "epoch" in row] if isinstance(history, list) else []
+    if not rows:
+        return {}
+    metric, direction = next(iter(objectives.items()))
+    rated = [row for row in rows if _number(row.get(metric)) is not None]
+    pick = max if direction == "maximize" else min
+    top = pick(rated, key=lambda row: row[metric]) if rated else rows[-1]
+    metrics = {name: value for name, value in top.items() if name != "epoch"}
+    return metrics | {"epochs": rows[-1]["epoch"], "best_epoch": top["epoch"]}
+
+
+def _get(config: Any, *keys: str) -> Any:
+    for key in keys:
+        config = config.get(key) if _is_dict(config) else None
+    return config
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _mapping(config: DictConfig | ListConfig | None) -> dict[Any, Any]:
+    """Return a mapping without resolving interpolations; an empty one for anything else."""
+    plain = None if config is None else OmegaConf.to_container(config, resolve=False)
+    return plain if isinstance(plain, dict) else {}
+
+
+def _yaml(path: Path) -> DictConfig | ListConfig | None:
+    try:
+        return OmegaConf.load(path)
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError):
+        return None
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -1,0 +1,54 @@
+"""The app that sweeps are tested on, in a folder of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+App = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture(scope="session")
+def app_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the app, and the configuration of sweepers and launchers as an app would."""
+    folder = tmp_path_factory.mktemp("app")
+    for group in ("launcher", "sweeper"):
+        shutil.copytree(REPOSITORY / "conf" / "hydra" / group, folder / "conf" / "hydra" / group)
+    shutil.copytree(Path(__file__).parent / "app", folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def start(app_folder: Path, tmp_path: Path) -> App:
+    """Start the app with these arguments in a fresh folder."""
+
+    def run(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith("HYDRA_")}
+        return subprocess.Popen(
+            [sys.executable, str(app_folder / "app.py"), *arguments],
+            cwd=tmp_path,
+            env=inherited | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return run
+
+
+@pytest.fixture
+def run(start: App) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+    """Run the app with these arguments in a fresh folder, and return its output and exit code."""
+
+    def to_end(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        process = start(*arguments, **environment)
+        output, errors = process.communicate(timeout=100)
+        return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+    return to_end

@@ -1,0 +1,210 @@
+"""The pool: dividing the machine, and running commands in processes of their own."""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from hydra_sweeps import launchers, pool
+from hydra_sweeps.interface import SweepError
+from hydra_sweeps.launchers import Command
+from hydra_sweeps.pool import Pool, Slots, count_devices, visible_gpus
+
+SECONDS = 60  # limit for each wait
+
+
+@pytest.mark.parametrize(
+    ("n_jobs", "threads", "gpus", "cores", "devices", "expected"),
+    [
+        # expected: jobs at a time, threads of each, jobs per GPU
+        ("auto", "auto", 0, 8, 1, (8, 1, 1)),
+        ("auto", 3, 0, 8, 1, (2, 3, 1)),
+        ("auto", 16, 0, 8, 1, (1, 16, 1)),
+        ("auto", "auto", 0, 8, 2, (4, 1, 1)),
+        (3, "auto", 0, 8, 1, (3, 2, 1)),
+        (16, "auto", 0, 8, 1, (16, 1, 1)),
+        (3, 4, 0, 8, 1, (3, 4, 1)),
+        ("auto", "auto", 4, 16, 1, (4, 4, 1)),
+        ("auto", "auto", 4, 16, 3, (1, 16, 1)),
+        ("auto", 2, 4, 16, 2, (2, 2, 1)),
+        ("auto", "auto", 2, 16, "auto", (1, 16, 1)),
+        ("auto", "auto", 2, 16, -1, (1, 16, 1)),
+        ("auto", "auto", 1, 16, 2, (1, 16, 1)),
+        (6, "auto", 2, 16, 1, (6, 2, 3)),
+    ],
+)
+def test_the_machine_is_divided_among_the_jobs(
+    n_jobs: Any, threads: Any, gpus: int, cores: int, devices: Any, expected: tuple[int, int, int]
+) -> None:
+    names = [str(number) for number in range(gpus)]
+    slots = Slots.for_jobs(count_devices(devices, gpus), n_jobs, threads, names, cores)
+    assert (slots.n_jobs, slots.threads, slots.jobs_per_gpu) == expected
+
+
+@pytest.mark.parametrize("value", [0, -1, "many", 1.5, True, None])
+def test_invalid_sizes_are_refused(value: Any) -> None:
+    for name in ("n_jobs", "threads"):
+        with pytest.raises(SweepError, match=rf"hydra\.launcher\.{name}={value}"):
+            Pool(**{name: value})
+
+
+def test_gpus_given_by_index_are_refused() -> None:
+    for devices in ([1, 2], "1,2"):
+        with pytest.raises(SweepError, match="CUDA_VISIBLE_DEVICES"):
+            count_devices(devices, gpus=4)
+    assert count_devices("2", gpus=4) == 2
+
+
+def test_a_job_gets_the_emptiest_gpus_or_waits() -> None:
+    slots = Slots(3, 1, ["a", "b", "c"])
+    assert slots.acquire(1) == ["a"]
+    assert slots.acquire(1) == ["b"]
+    assert slots.acquire(2) is None
+    slots.release(["a"])
+    assert slots.acquire(2) == ["a", "c"]
+    assert slots.acquire(1) is None
+
+
+def test_selected_gpus_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-7f")
+    assert visible_gpus("auto") == ["5", "GPU-7f"]
+    assert visible_gpus("cpu") == []
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_gpus("gpu") == ["0", "1"]
+
+
+# --- running commands ----------------------------------------------------------------------------
+
+Commands = Callable[..., list[Command]]
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Commands:
+    """Return commands that run a script with their number; it finds `number` and `folder`."""
+
+    def make(script: str, count: int, **options: Any) -> list[Command]:
+        path = tmp_path / "script.py"
+        header = "import os, signal, subprocess, sys, time\nfrom pathlib import Path\n"
+        path.write_text(header + f"number, folder = int(sys.argv[1]), Path({str(tmp_path)!r})\n" + script)
+        return [
+            Command(number, tmp_path / str(number), ["python", str(path), str(number)], None, {}, options)
+            for number in range(count)
+        ]
+
+    return make
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_the_next_job_is_chosen_when_one_has_ended(commands: Commands, tmp_path: Path) -> None:
+    script = "while number == 0 and not (folder / 'ended3').exists():\n    time.sleep(0.01)\n"
+    ended: list[int] = []
+    known: list[list[int]] = []  # which jobs had ended when a job was taken
+
+    def choose() -> Iterator[Command]:
+        for command in commands(script, 4):
+            known.append(list(ended))
+            yield command
+
+    for number, error in Pool(n_jobs=2, threads=1, accelerator="cpu").run(choose()):
+        assert error is None
+        ended.append(number)
+        (tmp_path / f"ended{number}").touch()
+    assert ended == [1, 2, 3, 0]
+    assert known == [[], [], [1], [1, 2]]
+
+
+def test_jobs_that_die_fail_alone_with_their_processes(commands: Commands, tmp_path: Path) -> None:
+    script = """
+if number == 1:
+    started = subprocess.Popen(["sleep", "1000"])
+    (folder / "pid").write_text(str(started.pid))
+    os.kill(os.getpid(), signal.SIGKILL)
+if number == 2:
+    os._exit(7)
+if number == 3:
+    sys.exit("a message")
+if number == 4:
+    raise ValueError("a bug")
+"""
+    errors = dict(Pool(n_jobs=2, threads=1).run(commands(script, 5, accelerator="cpu")))
+    assert errors == {
+        0: None,
+        1: "the job's process was killed by SIGKILL, as the system does when memory runs out",
+        2: "the job's process ended with exit code 7",
+        3: "the job's process ended with exit code 1",
+        4: "the job's process ended with exit code 1",
+    }
+    recorded = [json.loads((tmp_path / name / "failed.json").read_text())["error"] for name in "34"]
+    assert recorded == ["a message", "ValueError: a bug"]
+    wait_for(lambda: not psutil.pid_exists(int((tmp_path / "pid").read_text())))
+
+
+def test_a_job_has_the_threads_and_gpus_of_its_slot(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the first two jobs run together; the third gets the slot that is free first
+    script = """
+(folder / f"began{number}").touch()
+for other in {0: (1, 2), 1: (0,), 2: ()}[number]:
+    while not (folder / f"began{other}").exists():
+        time.sleep(0.01)
+import torch
+in_child = os.popen("echo $OMP_NUM_THREADS").read().strip()
+names = ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "OF_THE_SWEEP")
+seen = [str(torch.get_num_threads()), in_child, *(os.environ.get(name, "") for name in names)]
+(folder / f"seen{number}").write_text(" ".join(seen))
+"""
+    monkeypatch.setattr(pool, "visible_gpus", lambda accelerator: ["GPU-a", "GPU-b"])
+    monkeypatch.setenv("OF_THE_SWEEP", "1")
+    assert set(dict(Pool(threads=2).run(commands(script, 3))).values()) == {None}
+    seen = [(tmp_path / f"seen{number}").read_text() for number in range(3)]
+    assert seen == [f"2 2 2 {gpu} 1" for gpu in ("GPU-a", "GPU-b", "GPU-b")]
+
+
+def test_a_stopped_sweep_leaves_no_process(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = """
+if number == 0:  # ends when the others have started
+    while not all((folder / f"pids{other}").exists() for other in (1, 2)):
+        time.sleep(0.01)
+    sys.exit()
+if number == 2:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+started = subprocess.Popen(["sleep", "1000"])
+(folder / f"part{number}").write_text(f"{os.getpid()} {started.pid}")
+(folder / f"part{number}").rename(folder / f"pids{number}")
+try:
+    time.sleep(1000)
+except KeyboardInterrupt:
+    (folder / f"interrupted{number}").touch()
+    raise
+"""
+    monkeypatch.setattr(launchers, "SECONDS_TO_STOP", 1.0)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under `nohup … &`
+    try:
+        ended = Pool(n_jobs=3, threads=1).run(commands(script, 4, accelerator="cpu"))
+        assert next(ended) == (0, None)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    processes = [int(pid) for number in (1, 2) for pid in (tmp_path / f"pids{number}").read_text().split()]
+    assert all(psutil.pid_exists(pid) for pid in processes)
+    ended.close()  # type: ignore[attr-defined]
+    wait_for(lambda: not any(psutil.pid_exists(pid) for pid in processes))
+    assert (tmp_path / "interrupted1").exists()
+    assert not (tmp_path / "interrupted2").exists()
+    assert not (tmp_path / "pids3").exists()

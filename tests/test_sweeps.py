@@ -1,0 +1,206 @@
+"""Sweeps of real trainings: the same weights under each launcher, resuming, and several ranks per job."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+
+from tests.conftest import REPOSITORY, Command
+from tests.hydra_sweeps.test_remote import install_slurm
+from tests.runs import SHORT, jobs_of, only_run, processes_of, weights
+
+SEARCH = (*SHORT, "trainer.max_epochs=3", "hydra/sweeper=optuna", "optim.lr=tag(log, interval(1e-5, 0.5))")
+DDP = (*SHORT, "trainer=ddp", "trainer.devices=2")
+
+
+def rows(sweep: Path) -> dict[str, dict[str, str]]:
+    """Return the rows of sweep.csv by the number of the job."""
+    with (sweep / "sweep.csv").open() as file:
+        return {row["job"]: row for row in csv.DictReader(file)}
+
+
+def start(tmp_path: Path, mnist: Path, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "train.py"), "-m", f"data.dir={mnist}", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for(process: "subprocess.Popen[str]", *starts: str) -> None:
+    """Read the output until each of `starts` has begun a line."""
+    assert process.stdout is not None
+    missing = set(starts)
+    for line in process.stdout:
+        missing = {start for start in missing if not line.startswith(start)}
+        if not missing:
+            return
+    raise AssertionError(f"{missing} was not printed")
+
+
+def test_a_job_has_the_same_weights_alone_in_a_sweep_and_in_the_pool(
+    command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        # jobs of one and of two ranks, each with two threads
+        common = (*SHORT, "trainer.max_epochs=2", "trainer=ddp", f"data.dir={mnist}")
+        done = command("train.py", *common, *arguments, **environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done
+
+    run("trainer.devices=1", OMP_NUM_THREADS="2")
+    run("-m", "trainer.devices=1,2", "hydra.sweep.dir=after", OMP_NUM_THREADS="2")
+    pool = ("hydra/launcher=pool", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=2")
+    done = run("-m", "trainer.devices=1,2", "hydra.sweep.dir=pool", *pool)
+
+    after, beside = jobs_of(tmp_path / "after"), jobs_of(tmp_path / "pool")
+    assert [path.name for path in after] == [path.name for path in beside]
+    assert torch.equal(weights(after[0]), weights(only_run(tmp_path)))
+    for devices, (one, other) in enumerate(zip(after, beside, strict=True), start=1):
+        assert torch.equal(weights(one), weights(other))
+        settings = [yaml.safe_load((run / ".hydra" / "resolved.yaml").read_text()) for run in (one, other)]
+        assert settings[0] == settings[1]
+        assert settings[1]["trainer"]["devices"] == devices
+        # only the console has the numbers of the jobs
+        assert f"#{devices - 1}  epoch 2/2" in done.stdout
+        assert "#" not in (other / "train.log").read_text()
+
+
+def test_failing_jobs_are_reported_and_do_not_affect_others(
+    command: Command, train: Command, mnist: Path, tmp_path: Path
+) -> None:
+    one_epoch = (*SHORT, "trainer.max_epochs=1")
+    train(*one_epoch, "optim.lr=0.02")
+    done = command("train.py", "-m", f"data.dir={mnist}", *one_epoch, "seed=42", "optim.lr=0.01,1e30,0.02")
+    assert done.returncode == 1
+    sweep = only_run(tmp_path, "sweeps")
+    assert [row["status"] for _, row in sorted(rows(sweep).items())] == ["finished", "failed", "finished"]
+    assert "job 1 failed: The loss became" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert f"python train.py sweep.resume={sweep.relative_to(tmp_path)}" in done.stderr
+    failed = jobs_of(sweep)[1]
+    assert "NonFiniteLoss" in (failed / "train.log").read_text()
+    assert "The loss became" in json.loads((failed / "failed.json").read_text())["error"]
+    assert torch.equal(weights(jobs_of(sweep)[2]), weights(only_run(tmp_path)))
+
+
+def test_a_killed_search_is_resumed_with_the_same_weights(
+    command: Command, train: Command, mnist: Path, tmp_path: Path
+) -> None:
+    arguments = (*SEARCH, "trainer.limit_train_batches=40", "optim=adam,sgd")
+    train("-m", *arguments, "hydra.sweeper.n_trials=5", "hydra.sweep.dir=whole")
+    # the killed one is resumed under another launcher
+    process = start(tmp_path, mnist, *arguments, "hydra.sweeper.n_trials=4", "hydra.sweep.dir=killed")
+    wait_for(process, "job 2:")
+    wait_for(process, "epoch 1/3")
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    done = train("-m", "hydra.sweeper.n_trials=5", "sweep.resume=killed", *POOLED)
+    assert "job 1:" not in done.stdout
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    assert [job.name for job in jobs_of(killed)] == [job.name for job in jobs_of(whole)]
+    kept = ("job", "lr", "status", "val/acc")
+    assert {tuple(row[key] for key in kept) for row in rows(killed).values()} == {
+        tuple(row[key] for key in kept) for row in rows(whole).values()
+    }
+    assert {row["status"] for row in rows(whole).values()} == {"finished", "pruned"}
+    for one, other in zip(jobs_of(killed), jobs_of(whole), strict=True):
+        assert torch.equal(weights(one), weights(other))
+    assert "saved by pruning" in done.stdout
+
+
+POOLED = ("hydra/launcher=pool", "hydra.launcher.n_jobs=1", "hydra.launcher.threads=1")
+
+
+def test_all_ranks_of_a_job_are_pruned_together(command: Command, mnist: Path, tmp_path: Path) -> None:
+    done = command(
+        *("train.py", "-m", f"data.dir={mnist}", *DDP, "trainer.max_epochs=3", "hydra/sweeper=optuna"),
+        *("optim.lr=0.05,1e-7,1e30", "hydra/sweeper/sampler=grid", "hydra.sweeper.seed=0"),
+        *("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=1"),
+        "hydra.sweeper.pruner.n_warmup_steps=0",
+    )
+    assert done.returncode == 1
+    sweep = only_run(tmp_path, "sweeps")
+    found = {row["lr"]: (row["status"], row["epochs"]) for row in rows(sweep).values()}
+    assert found["0.05"] == ("finished", "3"), done.stdout
+    assert found["1e-07"] == ("pruned", "1")
+    assert found["1e+30"][0] == "failed"
+    pruned = next(job for job in jobs_of(sweep) if "1e-07" in job.name)
+    metrics = json.loads((pruned / "metrics.json").read_text())
+    assert metrics["devices"] == 2
+    assert not [name for name in metrics if name.startswith("test/")]
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
+def test_no_rank_outlives_its_sweep(how: signal.Signals, mnist: Path, tmp_path: Path) -> None:
+    pool = ("hydra/launcher=pool", "hydra.launcher.n_jobs=2")
+    process = start(tmp_path, mnist, *DDP[:-1], "trainer.devices=1,2", "trainer.max_epochs=9999", *pool)
+    wait_for(process, "#0  epoch    2/9999", "#1  epoch    2/9999")
+    children = psutil.Process(process.pid).children(recursive=True)
+    ranks = [child for child in children if "train.py" in " ".join(child.cmdline())]
+    assert len(ranks) == 1
+    process.send_signal(how)
+    output, _ = process.communicate(timeout=60)
+    left = psutil.wait_procs(children, timeout=60)[1]
+    for child in left:
+        child.kill()
+    assert left == []
+    if how is signal.SIGTERM:
+        assert len(re.findall("interrupted; resume with: python train.py sweep.resume=", output)) == 1
+
+
+@pytest.mark.parametrize("launcher", ["submitit_slurm", "ray"])
+def test_jobs_on_a_cluster_start_their_own_ranks(
+    launcher: str, command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    arguments = [f"hydra/launcher={launcher}"]
+    if launcher == "submitit_slurm":
+        arguments += ["hydra.launcher.poll=0.5", "hydra.launcher.parameters.cpus_per_task=1"]
+    done = command(
+        *("train.py", "-m", f"data.dir={mnist}", *DDP, "trainer.max_epochs=1", "optim.lr=0.01,1e30"),
+        *("hydra.sweep.dir=sweep", *arguments),
+        PATH=install_slurm(tmp_path / "bin"),
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "job 0 finished: val/acc" in done.stdout, done.stdout + done.stderr
+    assert "job 1 failed: The loss became" in done.stdout
+    jobs = jobs_of(tmp_path / "sweep")
+    assert [job.name for job in jobs] == ["0_optim.lr=0.01", "1_optim.lr=1e+30"]
+    assert json.loads((jobs[0] / "metrics.json").read_text())["devices"] == 2
+    assert len(list(jobs[0].glob("events.out.tfevents*"))) == 1
+    assert "Traceback" in (jobs[1] / "train.log").read_text()
+    assert processes_of(tmp_path) == []
+
+
+def test_a_search_depends_on_the_optimizer(train: Command, tmp_path: Path) -> None:
+    train(
+        *("-m", *SHORT, "trainer.max_epochs=1", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"),
+        *("optim=sgd,adam", "hydra/sweeper/sampler=random", "hydra/sweeper/pruner=none"),
+        "hydra.sweeper.conditional=mnist_cnn.training.search_space.by_optimizer",
+    )
+    for job in jobs_of(only_run(tmp_path, "sweeps")):
+        assert ("optim.momentum" in job.name) == ("optim=sgd" in job.name)
+        assert "optim.lr" in job.name
+
+
+def test_settings_that_cannot_be_combined_fail_alone(command: Command, mnist: Path, tmp_path: Path) -> None:
+    # adam has no momentum
+    done = command(
+        *("train.py", "-m", f"data.dir={mnist}", *SHORT, "trainer.max_epochs=1", "hydra/sweeper=optuna"),
+        *("optim=sgd,adam", "optim.momentum=0.5", "hydra/sweeper/sampler=grid"),
+    )
+    assert done.returncode == 1
+    assert "1 ok, 1 failed" in done.stdout
+    assert "Key 'momentum' is not in struct" in done.stdout
