@@ -10,7 +10,7 @@ from mnist_cnn.settings import TrainSettings, check
 
 GOOD: dict[str, Any] = {
     "seed": 0,
-    "sweep": {"resume": None, "fail_fast": False, "pruning": False},
+    "sweep": {"resume": None, "fail_fast": False},
     "data": {"dir": "data", "batch_size": 64, "val_size": 0, "std": 0.5},
     "optim": {"lr": 0.01, "momentum": 0.9, "betas": [0.9, 0.999]},
     "scheduler": {},
