@@ -35,7 +35,12 @@ def train(new_process: Command, images: Path) -> Command:
 
     def run(*arguments: str) -> object:
         done = new_process(
-            "train.py", "data=folder", f"data.dir={images}", "trainer.max_epochs=2", "model=cnnnet", *arguments
+            "train.py",
+            "data=folder",
+            f"data.dir={images}",
+            "trainer.max_epochs=2",
+            "model=cnnnet",
+            *arguments,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done

@@ -15,7 +15,7 @@ import yaml
 
 from tests.conftest import REPOSITORY, Command
 from tests.hydra_sweeps.test_remote import install_slurm
-from tests.runs import SHORT, jobs_of, only_run, processes_of, weights
+from tests.runs import SHORT, allow_interrupts, jobs_of, only_run, processes_of, weights
 
 SEARCH = (*SHORT, "trainer.max_epochs=3", "hydra/sweeper=optuna", "optim.lr=tag(log, interval(1e-5, 0.5))")
 DDP = (*SHORT, "trainer=ddp", "trainer.devices=2")
@@ -34,6 +34,7 @@ def start(tmp_path: Path, mnist: Path, *arguments: str) -> "subprocess.Popen[str
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=allow_interrupts,
     )
 
 
@@ -85,12 +86,12 @@ def test_failing_jobs_are_reported_and_do_not_affect_others(
     assert done.returncode == 1
     sweep = only_run(tmp_path, "sweeps")
     assert [row["status"] for _, row in sorted(rows(sweep).items())] == ["finished", "failed", "finished"]
-    assert "job 1 failed: The loss became" in done.stdout
+    assert "job 1 failed: The loss is" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert f"python train.py sweep.resume={sweep.relative_to(tmp_path)}" in done.stderr
     failed = jobs_of(sweep)[1]
     assert "NonFiniteLoss" in (failed / "train.log").read_text()
-    assert "The loss became" in json.loads((failed / "failed.json").read_text())["error"]
+    assert "The loss is" in json.loads((failed / "failed.json").read_text())["error"]
     assert torch.equal(weights(jobs_of(sweep)[2]), weights(only_run(tmp_path)))
 
 
@@ -125,7 +126,7 @@ POOLED = ("hydra/launcher=pool", "hydra.launcher.n_jobs=1", "hydra.launcher.thre
 def test_all_ranks_of_a_job_are_pruned_together(command: Command, mnist: Path, tmp_path: Path) -> None:
     done = command(
         *("train.py", "-m", f"data.dir={mnist}", *DDP, "trainer.max_epochs=3", "hydra/sweeper=optuna"),
-        *("optim.lr=0.05,1e-7,1e30", "hydra/sweeper/sampler=grid", "hydra.sweeper.seed=0"),
+        *("optim.lr=0.05,1e-7,1e30", "hydra/sweeper/sampler=grid", "hydra.sweeper.seed=5"),
         *("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=1"),
         "hydra.sweeper.pruner.n_warmup_steps=0",
     )
@@ -175,7 +176,7 @@ def test_jobs_on_a_cluster_start_their_own_ranks(
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr
     assert "job 0 finished: val/acc" in done.stdout, done.stdout + done.stderr
-    assert "job 1 failed: The loss became" in done.stdout
+    assert "job 1 failed: The loss is" in done.stdout
     jobs = jobs_of(tmp_path / "sweep")
     assert [job.name for job in jobs] == ["0_optim.lr=0.01", "1_optim.lr=1e+30"]
     assert json.loads((jobs[0] / "metrics.json").read_text())["devices"] == 2
