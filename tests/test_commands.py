@@ -35,6 +35,7 @@ def test_command_of_a_run_quotes_its_folder_for_hydra() -> None:
         (["optim=sgd", "-m", "seed=1"], ["-m", "optim=sgd", "seed=1"]),
         (["seed=1", "--cfg", "job", "optim=sgd"], ["--cfg", "job", "seed=1", "optim=sgd"]),
         (["seed=1", "--cfg=job", "~callbacks"], ["--cfg=job", "seed=1", "~callbacks"]),
+        (["-cp", "runs/a=b,c", "seed=1", "-cn", "x"], ["-cp", "runs/a=b,c", "-cn", "x", "seed=1"]),
         (["ckpt=a b/epoch=1,x.ckpt"], ["ckpt='a b/epoch=1,x.ckpt'"]),
     ],
 )

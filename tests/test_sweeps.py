@@ -50,12 +50,12 @@ def wait_for(process: "subprocess.Popen[str]", *starts: str) -> None:
 
 
 def test_a_job_has_the_same_weights_alone_in_a_sweep_and_in_the_pool(
-    command: Command, mnist: Path, tmp_path: Path
+    new_process: Command, mnist: Path, tmp_path: Path
 ) -> None:
     def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         # jobs of one and of two ranks, each with two threads
         common = (*SHORT, "trainer.max_epochs=2", "trainer=ddp", f"data.dir={mnist}")
-        done = command("train.py", *common, *arguments, **environment)
+        done = new_process("train.py", *common, *arguments, **environment)
         assert (done.returncode, done.stderr) == (0, "")
         return done
 

@@ -50,7 +50,7 @@ _PATHS = ("data.dir", "ckpt", "init_from")
 # Options of Hydra that are followed by a value.
 _OPTIONS_WITH_VALUE = {
     *("-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name"),
-    *("-cd", "--config-dir", "-i", "--info", "--experimental-rerun"),
+    *("-cd", "--config-dir", "--experimental-rerun"),
 }
 
 log = logging.getLogger(__name__)
@@ -129,8 +129,12 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
                     log_traceback(log, error)
                     short = _one_line(message or f"{type(error).__name__}: {error}")
                     write_json(folder / FAILED, {"error": short})
-            if interface.in_sweep() or message is None or _show_everything():
-                raise  # in a sweep, which reports the error
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise  # the sweep reports the error
+            if interface.in_sweep() and not _show_everything():
+                sys.exit(1)  # the sweep reads failed.json
+            if message is None or _show_everything():
+                raise
             sys.exit(f"{Path(sys.argv[0]).name}: {message}")
 
     return job
@@ -276,13 +280,11 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Return the options, with their values, and the overrides of a command line."""
     options: list[str] = []
     overrides: list[str] = []
+    previous = ""
     for argument in arguments:
-        if argument.startswith("-") or (
-            options and options[-1] in _OPTIONS_WITH_VALUE and "=" not in argument
-        ):
-            options.append(argument)
-        else:
-            overrides.append(argument)
+        is_option = argument.startswith("-") or previous in _OPTIONS_WITH_VALUE
+        (options if is_option else overrides).append(argument)
+        previous = argument
     return options, overrides
 
 
