@@ -19,7 +19,7 @@ SWEPT = {"model": ("cnnnet", "simple"), "optim": ("sgd", "adam", "rmsprop"), "lo
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.sweeps", description=__doc__)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=1, help="the three ways take turns so many times")
+    parser.add_argument("--rounds", type=int, default=1, help="repetitions, interleaved")
     arguments = parser.parse_args()
     common = [f"trainer.max_epochs={arguments.epochs}", f"data.dir={ROOT / 'data'}"]
     grid = [f"{key}={','.join(values)}" for key, values in SWEPT.items()]

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def tutorial(images: int) -> float:
-    """Train on so many images as the tutorial does; return images a second."""
+    """Train on `images` images as the tutorial does; return images per second."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -57,7 +57,7 @@ def tutorial(images: int) -> float:
 
 
 def bare(images: int) -> float:
-    """Train on so many images from memory with nothing around it; return images a second."""
+    """Train on `images` images from memory in a bare loop; return images per second."""
     import torch
     from torch.nn import functional as F
 
@@ -82,7 +82,7 @@ def bare(images: int) -> float:
 
 
 def command(images: int) -> float:
-    """Train on so many images with train.py; return the images a second that it reports."""
+    """Train on `images` images with train.py; return the images per second that it reports."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [

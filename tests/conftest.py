@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,13 @@ PRELOADED = (
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def forkserver() -> None:
+    """Start the process that forks the commands, before a test of the pool starts one with other imports."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
+    ensure_running()
+
+
 @pytest.fixture(scope="session")
 def mnist() -> Path:
     """Return the folder of real MNIST, which is downloaded once and then kept."""
@@ -64,7 +72,6 @@ def command(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Command
 
     def run(script: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(PRELOADED))
         out, err = (Path(tempfile.mkstemp(dir=streams)[1]) for _ in range(2))
         process = context.Process(
             target=_run_script, args=(script, arguments, tmp_path, environment(**changes), out, err)

@@ -8,8 +8,15 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 CPU = "trainer.accelerator=cpu"
-SHORT = (CPU, "model=cnnnet", "trainer.limit_train_batches=12", "trainer.limit_val_batches=1")
-SMOKE = (CPU, "model=cnnnet", "debug=smoke")
+# Without the figures during training, which take seconds.
+SHORT = (
+    CPU,
+    "model=cnnnet",
+    "callbacks=none",
+    "trainer.limit_train_batches=12",
+    "trainer.limit_val_batches=1",
+)
+SMOKE = (CPU, "model=cnnnet", "callbacks=none", "debug=smoke")
 
 
 def only_run(folder: Path, kind: str = "runs") -> Path:

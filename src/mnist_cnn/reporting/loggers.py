@@ -110,7 +110,7 @@ def log_step_metrics(loggers: Iterable[Logger], metrics: Mapping[str, float], st
 
 
 def restore_step_metrics(loggers: Iterable[Logger], points: Points) -> None:
-    """Give the points of the epochs before a resume to the loggers that begin anew then."""
+    """Log the points of the epochs before a resume again, to the loggers that start new files then."""
     for logger in loggers:
         if hasattr(logger, "restore_step_metrics"):
             logger.restore_step_metrics(points)
