@@ -51,7 +51,7 @@ def main(config: "DictConfig") -> float | None:
     network = instantiate(config.model)
     data.image_size = getattr(network, "image_size", data.image_size)
     if config.init_from:
-        checkpoints.initialize_from(network, commands.find_checkpoint(config.init_from))
+        checkpoints.initialize_from(network, commands.find_checkpoint(config.init_from, "init_from"))
     classifier = Classifier(
         network,
         loss=instantiate(config.loss),
@@ -77,7 +77,7 @@ def main(config: "DictConfig") -> float | None:
         pruning,
         progress,
         outputs,
-        *{best: None, last: None},
+        *dict.fromkeys([best, last]),
     ]
     rank_command = commands.train_command(run_dir)
     trainer = build_trainer(options["trainer"], run_dir, callbacks, run_loggers, rank_command)

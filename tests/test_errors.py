@@ -83,7 +83,7 @@ def test_unwritable_logs_are_named(command: Command, tmp_path: Path) -> None:
         (["scheduler=plateau", "data.val_size=0"], "val/loss"),
         (["optim.lr=1e30"], "The loss is"),
         (["metrics=f1", "metrics.f1.average=none"], "metrics.f1 gives 10 numbers"),
-        (["init_from=missing.ckpt"], "missing.ckpt is not a file"),
+        (["init_from=missing.ckpt"], "init_from=missing.ckpt is not a file"),
     ],
 )
 def test_error_after_the_imports_has_no_traceback(

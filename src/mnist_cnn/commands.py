@@ -165,11 +165,6 @@ def output_dir() -> Path:
     return Path(HydraConfig.get().runtime.output_dir)
 
 
-def choices() -> dict[str, str]:
-    """Return the option that was chosen of each config group."""
-    return {str(group): str(option) for group, option in HydraConfig.get().runtime.choices.items()}
-
-
 def add_overrides_to_hparams(config: DictConfig) -> None:
     """Add the other settings of the command line to `config.hparams`, so that it shows what was swept."""
     if config.resume and HydraConfig.get().mode is RunMode.RUN:
@@ -178,8 +173,10 @@ def add_overrides_to_hparams(config: DictConfig) -> None:
     assert isinstance(hparams, dict)
     known = {str(value).strip("${}") for value in hparams.values()} | {*hparams, "data.dir", "seed", "resume"}
     for override in HydraConfig.get().overrides.task:
-        key = override.split("=")[0].lstrip("+~")
-        value = choices()[key] if key in choices() else OmegaConf.select(config, key)
+        key, _, text = override.partition("=")
+        key = key.lstrip("+~")
+        is_group = (ROOT / "conf" / key).is_dir()  # whose choice may be a list, which Hydra does not keep
+        value = text if is_group else OmegaConf.select(config, key)
         if key not in known and not key.startswith("sweep.") and value is not None:
             with open_dict(config.hparams):
                 config.hparams[key] = value if isinstance(value, int | float) else str(value)
@@ -236,11 +233,11 @@ def _run_dir_override(run_dir: Path) -> str:
     return f"hydra.run.dir={quote(str(run_dir.absolute()))}"
 
 
-def find_checkpoint(path: str | None) -> Path:
+def find_checkpoint(path: str | None, setting: str = "ckpt") -> Path:
     """Return the path of a checkpoint; raises `UserError` that lists existing ones where it is no file."""
     if path is not None and Path(path).is_file():
         return Path(path)
-    problem = "ckpt=PATH is missing" if path is None else f"ckpt={path} is not a file"
+    problem = f"{setting}=PATH is missing" if path is None else f"{setting}={path} is not a file"
     latest = _latest("checkpoints", "best.ckpt", "last.ckpt")
     raise UserError(f"{problem}. {latest or 'There is no checkpoint under logs/ yet: run train.py.'}")
 
