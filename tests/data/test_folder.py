@@ -169,7 +169,9 @@ def test_modes_are_read(tmp_path: Path, mode: str) -> None:
     else:
         image = Image.new("L", (8, 8), 255).convert(mode)
     assert image.mode == mode
-    pixels = read_one(tmp_path, image, "a.tiff" if mode in ("CMYK", "YCbCr", "I", "F") else "a.png")
+    # Pillow 12 writes TIFF files in YCbCr that it cannot read.
+    name = "a.jpg" if mode == "YCbCr" else "a.tiff" if mode in ("CMYK", "I", "F") else "a.png"
+    pixels = read_one(tmp_path, image, name)
     assert pixels.unique().tolist() == [255]
 
 
