@@ -26,14 +26,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps import interface
-from hydra_sweeps.interface import FAILED, SweepError, quote
+from hydra_sweeps.interface import FAILED, RESOLVED, SweepError, quote
 from mnist_cnn.entry import INTERRUPTED, Function
 from mnist_cnn.errors import UserError, log_traceback
 from mnist_cnn.files import atomic_write, write_json
 from mnist_cnn.ranks import is_first_rank
 
 ROOT = Path(__file__).parents[2]  # the folder of train.py and conf/
-RESOLVED = "resolved"  # .hydra/resolved.yaml: the settings of a run without interpolations
 
 # Whether the user set HYDRA_FULL_ERROR; passed on to the processes that a job starts.
 _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
@@ -118,7 +117,7 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
             # Lightning ends the process with SystemExit(1) when it is interrupted.
             if interface.in_sweep():
                 raise
-            if is_first_rank() and (folder / ".hydra" / f"{RESOLVED}.yaml").is_file():
+            if is_first_rank() and (folder / RESOLVED).is_file():
                 resume = shlex.quote(f"resume={os.path.relpath(folder)}")
                 log.info(f"interrupted; resume with: python train.py {resume}")
             raise SystemExit(INTERRUPTED) from stop
@@ -213,7 +212,7 @@ def prepare_run_folder(config: DictConfig) -> Path:
         "job_logging": OmegaConf.to_container(hydra_config.job_logging),
         "hydra_logging": OmegaConf.to_container(hydra_config.hydra_logging),
     }
-    path = run_dir / ".hydra" / f"{RESOLVED}.yaml"
+    path = run_dir / RESOLVED
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as aside:
         OmegaConf.save(resolved, aside)
@@ -226,7 +225,8 @@ def train_command(run_dir: Path) -> list[str]:
 
 
 def _options_of(run_dir: Path) -> list[str]:
-    return ["--config-path", str(run_dir.absolute() / ".hydra"), "--config-name", RESOLVED]
+    file = run_dir.absolute() / RESOLVED
+    return ["--config-path", str(file.parent), "--config-name", file.stem]
 
 
 def _run_dir_override(run_dir: Path) -> str:
@@ -263,9 +263,9 @@ def _arguments(arguments: list[str]) -> list[str]:
     if multirun:
         raise UserError("resume=RUN resumes one run; leave out -m.")
     run_dir = Path(paths["resume"])
-    resolved = run_dir / ".hydra" / f"{RESOLVED}.yaml"
+    resolved = run_dir / RESOLVED
     if not resolved.is_file():
-        latest = _latest(".hydra", f"{RESOLVED}.yaml")
+        latest = _latest(*RESOLVED.parts)
         raise UserError(
             f"resume={run_dir} is not the folder of a run. {latest or 'There is none under logs/ yet.'}"
         )

@@ -74,7 +74,7 @@ def test_mnist_tests_no_training_image(mnist: Path) -> None:
 
 def test_without_validation_there_is_no_loader() -> None:
     data = ready(make_noise_data(val_size=0))
-    assert not data.has_validation
+    assert not data.val
     assert len(data.parts()["train"]) == 60
     assert data.val_dataloader() == []
 
@@ -83,7 +83,7 @@ def test_without_validation_there_is_no_loader() -> None:
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_a_source_of_any_shape_is_converted(shape: tuple[int, int, int], in_channels: int) -> None:
     data = ready(make_noise_data(Noise(*shape), in_channels=in_channels, image_size=28))
-    assert data.has_validation
+    assert data.val
     assert [len(part) for part in data.parts().values()] == [54, 6, 12]
     for part in data.parts().values():
         assert part.images.shape[1:] == (in_channels, 28, 28)

@@ -122,11 +122,6 @@ class ImageData(L.LightningDataModule):
             )
         return names
 
-    @property
-    def has_validation(self) -> bool:
-        """Whether images are kept for validation."""
-        return self.val_size > 0
-
     def prepare_data(self) -> None:
         """Fetch and verify the files; Lightning calls this in one process of a machine only."""
         self.source_label = self.source.fetch(self.dir)

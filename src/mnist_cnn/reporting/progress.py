@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 from tqdm import tqdm
 
+from hydra_sweeps.interface import HISTORY
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch
 from mnist_cnn.files import write_json
@@ -137,7 +138,7 @@ class Progress(L.Callback):
         self._reported = int(row["epoch"])
         if not trainer.is_global_zero:
             return
-        write_json(self.run_dir / "history.json", pl_module.history)
+        write_json(self.run_dir / HISTORY, pl_module.history)
         parts = [f"epoch {self._reported:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"]
         if self._batches < trainer.num_training_batches:
             parts.append(f"ended after {self._batches:,} of {trainer.num_training_batches:,} batches")

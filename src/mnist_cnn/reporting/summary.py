@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
+from hydra_sweeps.interface import METRICS
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch, rank_indices
 from mnist_cnn.errors import UserError
@@ -104,7 +105,7 @@ def report(
     `logits` (N, K) are those of the first N test images, empty where nothing was tested. The figures also go
     to the loggers that take figures; one that fails is a warning.
     """
-    write_json(run_dir / "metrics.json", metrics)
+    write_json(run_dir / METRICS, metrics)
     if "val/acc" in metrics:
         log.info(f"best epoch: {metrics['best_epoch']}, validation accuracy {metrics['val/acc']:.2%}")
     if metrics["status"] == "pruned":
