@@ -1,4 +1,7 @@
-"""Evaluate a checkpoint on the test images: the network is built from the file alone."""
+"""Evaluate a checkpoint on the test images: the network is built from the file alone.
+
+Several checkpoints, ckpt=[A,B], are evaluated as an ensemble.
+"""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +18,8 @@ def main(config: "DictConfig") -> float:
 
     options = commands.to_dict(config)
     settings.check(options, settings.EvaluateSettings)
-    ckpt = commands.find_checkpoint(options["ckpt"])
+    paths = options["ckpt"] if isinstance(options["ckpt"], list) else [options["ckpt"]]
+    ckpts = [commands.find_checkpoint(path) for path in paths]
 
     with exit_on_interrupt():
         from hydra.utils import instantiate
@@ -29,8 +33,11 @@ def main(config: "DictConfig") -> float:
     quiet_libraries()
     run_dir = commands.output_dir()
 
-    # classifier, from the file
-    classifier = checkpoints.load_classifier(ckpt)
+    # classifier, from the files
+    classifier = checkpoints.load_classifier(ckpts[0])
+    image_size = getattr(classifier.network, "image_size", classifier.config["data"]["image_size"])
+    if len(ckpts) > 1 or options["shifts"]:
+        classifier = checkpoints.load_ensemble(ckpts, options["shifts"])
     trained = classifier.config["data"]
 
     # data: that of the training, or data=NAME, in the form that the network was trained on
@@ -39,9 +46,9 @@ def main(config: "DictConfig") -> float:
         source = instantiate(config.data.source)
     else:
         source = checkpoints.build(trained["source"], Source)  # type: ignore[type-abstract]
-    form = {name: trained[name] for name in ("mean", "std", "in_channels", "image_size")}
+    form = {name: trained[name] for name in checkpoints.IMAGE_FORM}
     data = checkpoints.build(trained | given | form, ImageData, source=source)
-    data.image_size = getattr(classifier.network, "image_size", data.image_size)
+    data.image_size = image_size
     checkpoints.check_classes(classifier, data.classes)
 
     # trainer

@@ -145,7 +145,8 @@ def _make_paths_absolute(config: DictConfig) -> None:
         for key in _PATHS:
             path = OmegaConf.select(config, key)
             if path is not None:
-                OmegaConf.update(config, key, to_absolute_path(path))
+                absolute = to_absolute_path(path) if isinstance(path, str) else [*map(to_absolute_path, path)]
+                OmegaConf.update(config, key, absolute)
 
 
 def _show_everything() -> bool:
@@ -253,7 +254,8 @@ def _arguments(arguments: list[str]) -> list[str]:
     paths = {}
     for index, override in enumerate(overrides):
         key, _, value = override.partition("=")
-        if key in ("resume", "ckpt", "init_from", "sweep.resume") and value not in ("", "null"):
+        is_path = value not in ("", "null") and not value.startswith("[")
+        if key in ("resume", "ckpt", "init_from", "sweep.resume") and is_path:
             paths[key] = value.strip("'\"")
             overrides[index] = f"{key}={quote(paths[key])}"
     if "sweep.resume" in paths:

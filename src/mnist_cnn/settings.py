@@ -92,6 +92,7 @@ class TrainSettings(_Section):
     model: dict[str, Any]
     optim: _Optim
     scheduler: _Scheduler
+    decay_biases: bool = True
     metrics: dict[str, Any]
     callbacks: dict[str, Any]
     trainer: _Trainer
@@ -146,7 +147,8 @@ class _EvaluateTrainer(_Section):
 class EvaluateSettings(_Section):
     """The settings of evaluate.py that are checked before it starts."""
 
-    ckpt: str | None
+    ckpt: str | list[str] | None
+    shifts: bool
     data: _EvaluateData
     trainer: _EvaluateTrainer
 

@@ -1,6 +1,7 @@
 """Data sets: where the files come from, and batches of images on the device."""
 
 from mnist_cnn.data.cifar import CIFAR10
+from mnist_cnn.data.corruptions import CorruptedMNIST
 from mnist_cnn.data.datamodule import ImageData, upgrade_settings
 from mnist_cnn.data.folder import ImageFolder
 from mnist_cnn.data.idx import KMNIST, MNIST, FashionMNIST
@@ -10,6 +11,7 @@ __all__ = [
     "CIFAR10",
     "KMNIST",
     "MNIST",
+    "CorruptedMNIST",
     "DataUnavailable",
     "FashionMNIST",
     "ImageData",

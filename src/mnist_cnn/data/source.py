@@ -41,6 +41,11 @@ class Source(ABC):
         Images are uint8 (N, C, H, W) with one (grey) or three (RGB) channels, targets int64 (N,).
         """
 
+    @property
+    def parts(self) -> list[str]:
+        """Names of equally long consecutive parts of the test images that evaluate.py reports apart."""
+        return []
+
     def classes(self, directory: Path) -> list[str] | None:
         """Return the class names by target where the files tell them, otherwise None. Must be cheap."""
         return None

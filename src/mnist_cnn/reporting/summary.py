@@ -164,14 +164,32 @@ def report_evaluation(run_dir: Path, data: ImageData, logits: Tensor, metrics: M
         {"class": name, "correct": int(right), "images": int(images)}
         for name, right, images in zip(data.classes, correct, total, strict=True)
     ]
-    write_json(run_dir / "evaluation.json", _test_metrics(metrics) | {"classes": classes})
+    parts = _accuracy_by_part(data, logits)
+    write_json(
+        run_dir / "evaluation.json",
+        _test_metrics(metrics) | {"classes": classes} | ({"parts": parts} if parts else {}),
+    )
 
     width = max(map(len, data.classes))
     for row in classes:
         accuracy = row["correct"] / row["images"] if row["images"] else float("nan")
         log.info(f"{row['class']:>{width}}  {accuracy:7.2%}  {row['correct']:>5} of {row['images']:>5}")
+    for name, accuracy in parts.items():
+        log.info(f"{name:>{max(map(len, parts))}}  {accuracy:7.2%}")
     _log_test(metrics)
     log.info(f"folder: {shown_path(run_dir)}")
+
+
+def _accuracy_by_part(data: ImageData, logits: Tensor) -> dict[str, float]:
+    """Return the accuracy in each part of the test images that the source names, and their mean."""
+    assert data.test is not None
+    names, right = data.source.parts, logits.argmax(1) == data.test.targets[: len(logits)]
+    if not names or len(right) < len(data.test):
+        return {}
+    accuracies = right.view(len(names), -1).double().mean(1).tolist()
+    by_name = dict(zip(names, accuracies, strict=True))
+    corrupted = [value for name, value in by_name.items() if name != "clean"]
+    return by_name | {"mean of the corruptions": sum(corrupted) / len(corrupted)}
 
 
 def _log_test(metrics: Mapping[str, Any]) -> None:

@@ -15,10 +15,12 @@ from torchmetrics import Metric
 
 from mnist_cnn.data import upgrade_settings
 from mnist_cnn.errors import UserError
+from mnist_cnn.models.ensemble import Ensemble
 from mnist_cnn.training.classifier import Classifier
 
 # A checkpoint may come from a stranger; of what it names, only classes of these packages are built.
 TRUSTED = ("mnist_cnn.", "torch.nn.", "torchmetrics.classification.")
+IMAGE_FORM = ("mean", "std", "in_channels", "image_size")  # settings of the data that a network depends on
 NETWORKS = "torchvision.models"  # whose networks are built by functions
 
 Kind = TypeVar("Kind")
@@ -141,6 +143,32 @@ def load_classifier(path: Path) -> Classifier:
     classifier = Classifier(network, loss, config["data"]["num_classes"], metrics=metrics, config=config)
     classifier.load_state_dict(checkpoint["state_dict"])
     return classifier.eval()
+
+
+def load_ensemble(paths: Sequence[Path], shifts: bool) -> Classifier:
+    """Build a classifier that averages the predictions of checkpoints, on images shifted by a pixel too.
+
+    Its settings are those of the first. Raises `UserError` unless all were trained on images of the same
+    form and on the same classes.
+    """
+    classifiers = [load_classifier(path) for path in paths]
+    first = classifiers[0]
+    for path, other in zip(paths, classifiers, strict=True):
+        for key in ("classes", *IMAGE_FORM):
+            wanted, found = first.config["data"][key], other.config["data"][key]
+            if wanted != found or _image_size(first) != _image_size(other):
+                raise UserError(
+                    f"{path} cannot be averaged with {paths[0]}: it was trained with other data.{key}. "
+                    "The checkpoints of an ensemble take the same images and know the same classes."
+                )
+    first.network = Ensemble(
+        [classifier.network for classifier in classifiers], first.gives_probabilities, shifts
+    )
+    return first.eval()
+
+
+def _image_size(classifier: Classifier) -> object:
+    return getattr(classifier.network, "image_size", None)
 
 
 def check_classes(classifier: Classifier, classes: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from mnist_cnn.errors import UserError
 from mnist_cnn.training.metrics import EpochMetrics
 from mnist_cnn.training.schedule import Schedule
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+OptimizerFactory = Callable[[Iterable[nn.Parameter] | list[dict[str, Any]]], Optimizer]
 
 
 class Classifier(L.LightningModule):
@@ -24,6 +24,7 @@ class Classifier(L.LightningModule):
 
     Logs `split/loss`, `split/acc` and `split/<name>` of each of `metrics` once an epoch, with the number
     of the epoch, from 1, as the step.
+    Without `decay_biases` the optimizer's weight decay leaves out biases and other vectors.
     `config` holds the settings of the run as plain values. It is stored in every checkpoint, so that the
     network can be rebuilt from the file alone (see `training.checkpoints`).
     """
@@ -36,6 +37,7 @@ class Classifier(L.LightningModule):
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        decay_biases: bool = True,
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -45,6 +47,7 @@ class Classifier(L.LightningModule):
         self.num_classes = num_classes
         self.optimizer = optimizer
         self.schedule = schedule
+        self.decay_biases = decay_biases
         self.config = config or {}
         self.train_metrics = EpochMetrics(num_classes, metrics)
         self.val_metrics = EpochMetrics(num_classes, metrics)
@@ -127,7 +130,7 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         assert self.optimizer is not None, "built for evaluation only"
-        optimizer = self.optimizer(self.network.parameters())
+        optimizer = self.optimizer(self._parameters_to_train())
         if self.schedule is None:
             return optimizer
         config: dict[str, Any] = {
@@ -137,6 +140,16 @@ class Classifier(L.LightningModule):
         if self.schedule.monitor is not None:
             config["monitor"] = self.schedule.monitor
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
+
+    def _parameters_to_train(self) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
+        if self.decay_biases:
+            return self.network.parameters()
+        matrices: list[nn.Parameter] = []
+        vectors: list[nn.Parameter] = []
+        for parameter in self.network.parameters():
+            (matrices if parameter.ndim > 1 else vectors).append(parameter)
+        groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+        return groups
 
     def configure_gradient_clipping(
         self,

@@ -1,0 +1,39 @@
+"""An exponential moving average of the weights during training."""
+
+import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from torch import Tensor
+
+from mnist_cnn.errors import UserError
+
+
+class EMA(WeightAveraging):
+    """Averages the weights with a decay of `decay` a step; the average is validated, tested and saved.
+
+    The average is updated every `every_n_steps` steps, then with `decay**every_n_steps`. At first the decay
+    is smaller, (1 + n) / (10 + n) after n updates, so that the average does not hold on to the untrained
+    weights (the same rule as in TensorFlow's ExponentialMovingAverage). The statistics of batch
+    normalization are averaged like weights. A resumed run continues the average exactly.
+    Raises `UserError` for values out of bounds.
+    """
+
+    def __init__(self, decay: float = 0.999, every_n_steps: int = 5) -> None:
+        if not 0 <= decay < 1:
+            raise UserError(f"callbacks.ema.decay={decay}: it should be at least 0 and less than 1.")
+        if every_n_steps < 1:
+            raise UserError(f"callbacks.ema.every_n_steps={every_n_steps}: it should be at least 1.")
+        super().__init__(multi_avg_fn=self._update)
+        self.decay = decay**every_n_steps
+        self.every_n_steps = every_n_steps
+
+    def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
+        """Return whether to update after the step `step_idx`, from 0; the first step starts the average."""
+        return step_idx is not None and step_idx % self.every_n_steps == 0
+
+    @torch.no_grad()
+    def _update(self, averages: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
+        decay = min(self.decay, (1 + int(updates)) / (10 + int(updates)))
+        if averages[0].is_floating_point():
+            torch._foreach_lerp_(averages, current, 1 - decay)
+        else:  # counters of batch normalization
+            torch._foreach_copy_(averages, current)
