@@ -1,16 +1,24 @@
 """Images a second of this repository's training, all logging on, against two loops without it.
 
-`make bench` runs the three in turn, each in a process of its own, several times over, and prints the
-medians and their ratios. All train SimpleCNN with SGD and cross-entropy, batch 64, on real MNIST:
+`make bench` runs the loops in turn, each in a process of its own, several times over, and prints the medians
+(smallest to largest) as a table; results/bench.json and results/bench.md keep it. All train on real MNIST
+with SGD and cross-entropy:
 
 - tutorial: one image at a time through torchvision's transforms, float32, a loss read every step;
-- bare: this repository's data path and precision in the shortest loop that trains, nothing logged;
-- train.py: the command, its TensorBoard, pictures, validation and checkpoints included. Counted are the
-  seconds in which it trains, as it reports them.
+- lean: the least that PyTorch needs for the same work: bytes in memory, one index operation a batch,
+  normalized in place, channels last, the device's own precision, pooling before ReLU, a fused optimizer,
+  and nothing logged;
+- train.py: the command as it is: metrics, TensorBoard, figures, validation, checkpoints. Counted are the
+  seconds in which it trains, as it reports them;
+- train.py fp32: the same in float32;
+- train.py augmented: the same with the augmentation of experiment=best_simple.
+
+"Start" is the time from the start of the process to the end of its first step.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -18,120 +26,219 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ROOT = Path(__file__).parents[1]
+Result = dict[str, float]  # rate: images/s; start: seconds; memory: bytes
 
 
-def tutorial(images: int) -> float:
-    """Train on `images` images as the tutorial does; return images per second."""
+def tutorial(network: str, batch_size: int, images: int) -> Result:
+    """Train on `images` images as the tutorial does."""
     import torch
     from torch import nn
-    from torch.nn import functional as F
     from torch.utils.data import DataLoader, Subset
     from torchvision import datasets, transforms
 
-    from mnist_cnn.models import SimpleCNN
-
-    class ReLUFirst(SimpleCNN):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            x = F.max_pool2d(F.relu(self.conv1(images)), 2)
-            x = F.max_pool2d(F.relu(self.conv2(x)), 2)
-            logits: torch.Tensor = self.fc2(F.relu(self.fc1(x.flatten(1))))
-            return logits
-
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
-    mnist = datasets.MNIST(ROOT / "data", train=True, transform=transform)
-    loader = DataLoader(Subset(mnist, range(images)), batch_size=64, shuffle=True)
-    network = ReLUFirst()
+    steps = [transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))]
+    if network == "cnnnet":
+        steps.insert(0, transforms.Pad(2))
+    mnist = datasets.MNIST(ROOT / "data", train=True, transform=transforms.Compose(steps))
+    loader = DataLoader(Subset(mnist, range(images)), batch_size=batch_size, shuffle=True)
+    model = tutorial_network(network)
     criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
-    total = 0.0
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    total, first = 0.0, 0.0
     start = time.perf_counter()
     for batch, targets in loader:
-        loss = criterion(network(batch), targets)
+        loss = criterion(model(batch), targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         total += loss.item()
-    return images / (time.perf_counter() - start)
+        first = first or time.time()
+    return _result(images / (time.perf_counter() - start), first)
 
 
-def bare(images: int) -> float:
-    """Train on `images` images from memory in a bare loop; return images per second."""
+def tutorial_network(name: str) -> "nn.Module":
+    """Return SimpleCNN or CnnNet with ReLU before pooling, as the tutorial has it."""
+    from torch import nn
+
+    if name == "cnnnet":
+        convolutions = [nn.Conv2d(1, 6, 5), nn.Conv2d(6, 16, 5)]
+        linear = [nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)]
+    else:
+        convolutions = [nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)]
+        linear = [nn.Linear(3136, 128), nn.ReLU(), nn.Linear(128, 10)]
+    first, second = convolutions
+    blocks = [first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.MaxPool2d(2)]
+    return nn.Sequential(*blocks, nn.Flatten(), *linear)
+
+
+def lean(network: str, batch_size: int, images: int) -> Result:
+    """Train on `images` images from memory in the shortest loop."""
     import torch
     from torch.nn import functional as F
 
+    from benchmarks import machine
     from mnist_cnn.data import MNIST
-    from mnist_cnn.models import SimpleCNN
+    from mnist_cnn.models import CnnNet, SimpleCNN
     from mnist_cnn.training.precision import native_precision
 
-    pixels, targets = MNIST().read(ROOT / "data", train=True)
-    bf16 = native_precision(torch.device("cpu")) == "bf16-mixed"
-    network = SimpleCNN().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9, fused=True)
+    device = machine.device()
+    pixels, targets = (tensor.to(device) for tensor in MNIST().read(ROOT / "data", train=True))
+    if network == "cnnnet":
+        pixels = F.pad(pixels, (2, 2, 2, 2))
+    bf16 = native_precision(device) == "bf16-mixed"
+    model = CnnNet() if network == "cnnnet" else SimpleCNN()
+    model = model.to(device).to(memory_format=torch.channels_last)
+    model.max_pool2d = F.max_pool2d
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
+    first = 0.0
     start = time.perf_counter()
-    for rows in torch.randperm(images).split(64):
-        batch = ((pixels[rows].float() / 255 - 0.5) / 0.5).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            logits = network(batch)
+    for rows in torch.randperm(images, device=device).split(batch_size):
+        batch = pixels[rows].to(torch.float32, memory_format=torch.channels_last)
+        batch.div_(127.5).sub_(1)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            logits = model(batch)
         loss = F.cross_entropy(logits.float(), targets[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return images / (time.perf_counter() - start)
+        first = first or time.time()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return _result(images / (time.perf_counter() - start), first)
 
 
-def command(images: int) -> float:
-    """Train on `images` images with train.py; return the images per second that it reports."""
+def command(network: str, batch_size: int, images: int, *overrides: str) -> Result:
+    """Train on `images` images with train.py, with everything on."""
     with tempfile.TemporaryDirectory() as folder:
+        measured = Path(folder) / "measured.json"
         subprocess.run(
             [
-                *(sys.executable, ROOT / "train.py", "trainer.max_epochs=1", "trainer.accelerator=cpu"),
-                *(f"trainer.limit_train_batches={images // 64}", f"data.dir={ROOT / 'data'}"),
-                f"hydra.run.dir={folder}",
+                *(sys.executable, ROOT / "train.py", f"model={network}", f"data.batch_size={batch_size}"),
+                *("trainer.max_epochs=1", f"trainer.limit_train_batches={images // batch_size}"),
+                *(f"data.dir={ROOT / 'data'}", f"hydra.run.dir={folder}", *overrides),
+                *("+callbacks.measure._target_=benchmarks.measure.Measure",),
+                *(f"+callbacks.measure.file={measured}",),
             ],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
             check=True,
             stdout=subprocess.DEVNULL,
         )
         rate: float = json.loads((Path(folder) / "metrics.json").read_text())["images_per_second"]
-    return rate
+        result = json.loads(measured.read_text())
+    return {"rate": rate, "start": result["first_step"] - STARTED, "memory": result["memory"]}
 
 
-LOOPS: dict[str, Callable[[int], float]] = {"tutorial": tutorial, "bare": bare, "train.py": command}
+def _result(rate: float, first_step: float) -> Result:
+    from benchmarks.measure import peak_memory
+
+    return {"rate": rate, "start": first_step - STARTED, "memory": peak_memory()}
+
+
+LOOPS: dict[str, Callable[[str, int, int], Result]] = {
+    "tutorial": tutorial,
+    "lean": lean,
+    "train.py": command,
+    "train.py fp32": lambda *which: command(*which, "trainer.precision=32-true"),
+    "train.py augmented": lambda *which: command(*which, "augment=elastic"),
+}
+STARTED = time.time()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--images", type=int, default=19_200, help="a loop and repetition (default: %(default)s)"
-    )
+    parser.add_argument("--images", type=int, default=19_200, help="of a repetition (default: %(default)s)")
     parser.add_argument("--repetitions", type=int, default=3, help="default: %(default)s")
-    parser.add_argument("--only", choices=LOOPS, help="one loop, once; prints its images a second")
+    parser.add_argument("--networks", nargs="+", default=["simple", "cnnnet"], choices=["simple", "cnnnet"])
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[64, 256])
+    parser.add_argument("--loops", nargs="+", default=list(LOOPS), choices=LOOPS)
+    parser.add_argument("--output", type=Path, default=ROOT / "results" / "bench.json")
+    parser.add_argument(
+        "--one", nargs=4, metavar=("LOOP", "NETWORK", "BATCH_SIZE", "STARTED"), help="internal"
+    )
     options = parser.parse_args()
-    if options.only:
-        print(LOOPS[options.only](options.images))
+    if options.one:
+        loop, network, batch_size, started = options.one
+        globals()["STARTED"] = float(started)
+        print(json.dumps(LOOPS[loop](network, int(batch_size), options.images)))
         return
+    combinations = [(network, size) for network in options.networks for size in options.batch_sizes]
+    rows = []
+    for network, batch_size in combinations:
+        results: dict[str, list[Result]] = {loop: [] for loop in options.loops}
+        for _ in range(options.repetitions):
+            for loop in options.loops:
+                results[loop].append(_in_new_process(loop, network, batch_size, options.images))
+                rate = results[loop][-1]["rate"]
+                print(f"{network:>8} {batch_size:>4} {loop:<20} {rate:7,.0f} images/s", flush=True)
+        rows += [_summary(network, batch_size, loop, runs) for loop, runs in results.items()]
+    _write(options, rows)
 
-    rates: dict[str, list[float]] = {name: [] for name in LOOPS}
-    for _ in range(options.repetitions):
-        for name in LOOPS:
-            arguments = ["--only", name, "--images", str(options.images)]
-            done = subprocess.run(
-                [sys.executable, "-m", "benchmarks.training", *arguments],
-                cwd=ROOT,
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            rates[name].append(float(done.stdout))
-            print(f"{name:>9}: {rates[name][-1]:6,.0f} images/s", flush=True)
-    medians = {name: statistics.median(values) for name, values in rates.items()}
-    print(f"medians of {options.repetitions}, in turn, {options.images:,} images each:")
-    for name, median in medians.items():
-        print(f"{name:>9}: {median:6,.0f} images/s, {median / medians['tutorial']:.2f} x the tutorial's loop")
-    print(f"train.py is {medians['train.py'] / medians['bare']:.2f} x the bare loop")
+
+def _in_new_process(loop: str, network: str, batch_size: int, images: int) -> Result:
+    arguments = ["--one", loop, network, str(batch_size), str(time.time()), "--images", str(images)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.training", *arguments],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    result: Result = json.loads(done.stdout)
+    return result
+
+
+def _summary(network: str, batch_size: int, loop: str, runs: list[Result]) -> dict[str, Any]:
+    rates = [run["rate"] for run in runs]
+    return {
+        "network": network,
+        "batch_size": batch_size,
+        "loop": loop,
+        "images_per_second": round(statistics.median(rates)),
+        "slowest": round(min(rates)),
+        "fastest": round(max(rates)),
+        "start_seconds": round(statistics.median(run["start"] for run in runs), 2),
+        "peak_memory_mb": round(statistics.median(run["memory"] for run in runs) / 2**20),
+        "n": len(runs),
+    }
+
+
+def _write(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
+    import torch
+
+    from benchmarks import machine, tables
+    from mnist_cnn.models import CnnNet, SimpleCNN
+
+    roofline = {
+        "flops_per_image": {
+            "simple": machine.flops_per_image(SimpleCNN(), 28),
+            "cnnnet": machine.flops_per_image(CnnNet(), 32),
+        },
+        "matmul_flops_per_second": {
+            "float32": round(machine.matmul_rate(torch.float32)),
+            "bfloat16": round(machine.matmul_rate(torch.bfloat16)),
+        },
+        "memory_bytes_per_second": round(machine.memory_bandwidth()),
+    }
+    result = {
+        "command": "make bench",
+        "machine": machine.describe(),
+        "images": options.images,
+        "rows": rows,
+        "roofline": roofline,
+    }
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(result, indent=1) + "\n")
+    table = tables.bench(result)
+    options.output.with_suffix(".md").write_text(table)
+    print(f"\n{table}\n{options.output}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,150 @@
+"""The tables of the README and of docs, made from results/*.json.
+
+`python -m benchmarks.tables` replaces what stands between `<!-- results: NAME -->` and `<!-- end -->` in the
+pages, NAME being the name of a function here.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+PAGES = ("README.md", "docs/recipes.md", "docs/speed.md")
+_MARKED = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def bench(result: Mapping[str, Any]) -> str:
+    """Return the tables of `make bench`."""
+    rows = []
+    base = {
+        (row["network"], row["batch_size"], row["loop"]): row["images_per_second"] for row in result["rows"]
+    }
+    for row in result["rows"]:
+        which, rate = (row["network"], row["batch_size"]), row["images_per_second"]
+        ratios = [
+            f"{rate / base[(*which, loop)]:.2f}" if (*which, loop) in base else ""
+            for loop in ("tutorial", "lean")
+        ]
+        spread = f"{row['slowest']:,}–{row['fastest']:,}"
+        rows.append(
+            [
+                *(row["network"], row["batch_size"], row["loop"], f"{rate:,}", spread, *ratios),
+                *(f"{row['start_seconds']:.1f} s", f"{row['peak_memory_mb']:,} MB"),
+            ]
+        )
+    header = ["network", "batch", "loop", "images/s", "min–max", "× tutorial", "× lean", "start", "memory"]
+    return f"{_table(header, rows)}\n{_roofline(result)}"
+
+
+def _roofline(result: Mapping[str, Any]) -> str:
+    roof = result["roofline"]
+    rates = roof["matmul_flops_per_second"]
+    dtype = "bfloat16" if result["machine"]["precision"] == "bf16-mixed" else "float32"
+    lines = [
+        f"This machine multiplies matrices at {rates['float32'] / 1e9:,.0f} GFLOP/s in float32 and "
+        f"{rates['bfloat16'] / 1e9:,.0f} in bfloat16, and copies memory at "
+        f"{roof['memory_bytes_per_second'] / 1e9:.1f} GB/s.",
+        "",
+    ]
+    rows = []
+    for network, flops in roof["flops_per_image"].items():
+        for row in result["rows"]:
+            if row["network"] == network and row["loop"] in ("lean", "train.py"):
+                used = flops * row["images_per_second"]
+                share = f"{used / rates[dtype]:.0%}"
+                rows.append(
+                    [
+                        network,
+                        row["batch_size"],
+                        row["loop"],
+                        f"{flops / 1e6:.1f}",
+                        f"{used / 1e9:.0f}",
+                        share,
+                    ]
+                )
+    header = ["network", "batch", "loop", "MFLOP an image", "GFLOP/s", f"of the {dtype} matrix rate"]
+    return "\n".join(lines) + "\n" + _table(header, rows)
+
+
+def recipes(results: Path = RESULTS) -> str:
+    """Return the accuracies of the recipes, one row for each experiment and each ensemble."""
+    rows = []
+    for name in ("default", "sprint", "best_simple", "best_cnnnet", "robust"):
+        path = results / f"{name}.json"
+        if path.is_file():
+            result = json.loads(path.read_text())
+            rows.append(_recipe_row(result))
+            rows += [_ensemble_row(name, one) for one in result.get("ensembles", [])]
+    return _table(["recipe", "network", "epochs", "n", "test accuracy", "time a run", "machine"], rows)
+
+
+def _recipe_row(result: Mapping[str, Any]) -> list[str]:
+    return [
+        f"`{result['command']}`",
+        result["network"],
+        str(result["epochs"]),
+        str(result["n"]),
+        f"{result['mean']:.2%} ± {100 * result['std']:.2f}",
+        _duration(result["seconds"]),
+        result["machine"]["cpu"],
+    ]
+
+
+def _ensemble_row(name: str, one: Mapping[str, Any]) -> list[str]:
+    return [one["label"], name, "", str(one["n"]), f"{one['test/acc']:.2%}", "", ""]
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+
+
+def corruptions(results: Path = RESULTS) -> str:
+    """Return the accuracies on corrupted digits of the default run's network and of the recipes."""
+    result = json.loads((results / "corruptions.json").read_text())
+    networks = result["networks"]
+    parts = next(iter(networks.values()))
+    rows = [[part, *(f"{accuracies[part]:.2%}" for accuracies in networks.values())] for part in parts]
+    return _table(["test images", *networks], rows)
+
+
+def ablation(results: Path = RESULTS) -> str:
+    """Return what each ingredient of best_simple gives."""
+    result = json.loads((results / "ablation.json").read_text())
+    rows = [
+        [row["label"], str(row["n"]), f"{row['mean']:.2%} ± {100 * row['std']:.2f}"] for row in result["rows"]
+    ]
+    return _table(["", "n", "validation accuracy"], rows)
+
+
+def speed(results: Path = RESULTS) -> str:
+    """Return the tables of `make bench`."""
+    return bench(json.loads((results / "bench.json").read_text()))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    function.__name__: function for function in (recipes, corruptions, ablation, speed)
+}
+
+
+def updated(page: str) -> str:
+    """Return the text of a page with its tables made anew."""
+    return _MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]().strip()}\n{found[3]}", page)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def main() -> None:
+    for name in PAGES:
+        path = ROOT / name
+        if path.is_file():
+            path.write_text(updated(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()
