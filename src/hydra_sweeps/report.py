@@ -314,25 +314,29 @@ def _draw(runs: Sequence[Run], goal: Goal) -> "dict[str, Figure]":
     if not shown or not keys:
         return {}
 
+    import numpy as np
+
     from hydra_sweeps import figures
 
-    results = [run.metrics[metric] for run in shown]
-    finished = [run.status == "finished" for run in shown]
-    measure = figures.Measure(metric, direction == "maximize")
+    results = figures.Results(
+        metric,
+        maximize=direction == "maximize",
+        values=np.array([run.metrics[metric] for run in shown], dtype=np.float64),
+        finished=np.array([run.status == "finished" for run in shown]),
+    )
     columns = {key: [run.hparams.get(key) for run in shown] for key in keys}
     drawn = {
-        f"by_{_file_name(key)}": figures.by_setting(key, values, results, finished, measure)
-        for key, values in columns.items()
+        f"by_{_file_name(key)}": figures.by_setting(key, values, results) for key, values in columns.items()
     }
-    for one, other in combinations(keys, 2) if len(keys) <= MAX_SETTINGS else ():
-        name = f"{_file_name(one)}_x_{_file_name(other)}"
-        pair = columns[one], columns[other]
-        cells = len(set(pair[0])) * len(set(pair[1]))
-        is_grid = len(set(zip(*pair, strict=True))) >= cells / 2
-        if is_grid and all(len(set(values)) <= MAX_VALUES for values in pair):
-            drawn[name] = figures.heat_map((one, other), *pair, results, finished, measure)
-        elif all(map(figures.are_numbers, pair)):
-            drawn[name] = figures.plane((one, other), *pair, results, finished, measure)
+    for pair in combinations(keys, 2) if len(keys) <= MAX_SETTINGS else ():
+        rows, across = columns[pair[0]], columns[pair[1]]
+        name = "_x_".join(map(_file_name, pair))
+        cells = len(set(rows)) * len(set(across))
+        is_grid = len(set(zip(rows, across, strict=True))) >= cells / 2
+        if is_grid and max(len(set(rows)), len(set(across))) <= MAX_VALUES:
+            drawn[name] = figures.heat_map(pair, rows, across, results)
+        elif figures.are_numbers(rows) and figures.are_numbers(across):
+            drawn[name] = figures.plane(pair, rows, across, results)
     return drawn
 
 
