@@ -11,6 +11,7 @@ import numpy as np
 import optuna
 from matplotlib import pyplot as plt
 from matplotlib import rc_context
+from matplotlib.ticker import MaxNLocator
 from optuna.exceptions import ExperimentalWarning
 from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.study import StudyDirection
@@ -63,7 +64,7 @@ def _value(trial: FrozenTrial, index: int, sign: int = 1) -> float:
 def _intermediate_values(study: optuna.Study, metric: str) -> Any:
     axes = plots.plot_intermediate_values(study)
     axes.set(title="Trials by epoch; the short ones were pruned", xlabel="Epoch", ylabel=metric)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend = axes.get_legend()
     if legend is not None and len(legend.get_texts()) > 10:  # more colours than can be told apart
         legend.remove()

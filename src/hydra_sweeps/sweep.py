@@ -31,11 +31,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_sweeps import definition
+from hydra_sweeps import definition, report
 from hydra_sweeps.definition import is_ignored, key_of
 from hydra_sweeps.files import atomic_write, write_json
 from hydra_sweeps.interface import FAILED, JOB_VARIABLE, SweepError, quote
 from hydra_sweeps.launchers import Command, CommandLauncher
+from hydra_sweeps.report import format_metric
 from hydra_sweeps.runs import Goal, Outcome, goal_of, read_outcome
 
 # Settings of Hydra for the sweep, not for the run of a job.
@@ -193,8 +194,6 @@ class BaseSweep(Sweeper):
         return shlex.join(["python", script, f"sweep.resume={os.path.relpath(self.folder)}"])
 
     def _report(self) -> None:
-        from hydra_sweeps import report
-
         self.draw(self.folder / "figures")
         text = report.write(self.folder, self.goal)
         log.info(f"\n{text}\nsweep folder: {os.path.relpath(self.folder)}")
@@ -214,9 +213,8 @@ class BaseSweep(Sweeper):
                     job = running.pop(number)
                     outcome = self._outcome(job, error)
                     if outcome.status in ("finished", "pruned"):
-                        values = [
-                            _format(metric, outcome.metrics.get(metric)) for metric in self.goal.objectives
-                        ]
+                        known = [name for name in self.goal.objectives if name in outcome.metrics]
+                        values = [f"{name} {format_metric(name, outcome.metrics[name])}" for name in known]
                         log.info(f"job {number} {outcome.status}: {', '.join(values)}")
                     yield job, outcome
         else:  # one of Hydra's launchers, whose jobs run in this process
@@ -342,7 +340,3 @@ def _same_start_for_the_next_job() -> Iterator[None]:
             torch.backends.cudnn.benchmark = benchmark
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
-
-
-def _format(metric: str, value: float | None) -> str:
-    return f"{metric} {value:.2%}" if value is not None and metric.endswith("/acc") else f"{metric} {value}"
