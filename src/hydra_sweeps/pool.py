@@ -187,18 +187,16 @@ class _Running:
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the job, or kill it if it has not started to run."""
-        if sys.platform != "win32":
-            with suppress(OSError):
-                if os.getpgid(self.process.pid) == self.process.pid:
-                    os.kill(self.process.pid, signal.SIGINT)
-                    return
+        with suppress(OSError):
+            if os.getpgid(self.process.pid) == self.process.pid:
+                os.kill(self.process.pid, signal.SIGINT)
+                return
         self.kill()
 
     def kill(self) -> None:
         """Kill the job and all processes it has started."""
-        if sys.platform != "win32":
-            with suppress(OSError):  # none is left
-                os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(OSError):  # none is left
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.join()
 
@@ -242,8 +240,7 @@ def _run(arguments: Sequence[str], number: int, environment: Mapping[str, str], 
     """Run a job's command in this process, and exit with its code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform != "win32":
-        os.setsid()  # so that the job's processes can be ended together
+    os.setsid()  # so that the job's processes can be ended together
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
@@ -293,9 +290,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    if sys.platform != "win32":
-        os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(1)
+    os.killpg(os.getpid(), signal.SIGKILL)
 
 
 class _Prefixed(io.TextIOBase):
