@@ -79,7 +79,8 @@ def by_setting(name: str, values: Sequence[Any], results: Results) -> Figure:
     """
     labels = _distinct(values)
     columns = not are_numbers(values) or len(labels) <= MAX_COLUMNS
-    x = np.array([labels.index(v) for v in values]) if columns else _numbers(values)
+    # On an axis, None becomes NaN, which is not drawn.
+    x = np.array([labels.index(v) if columns else v for v in values], dtype=np.float64)
     low, high = results.limits(results.drawn)
     y = results.drawn.clip(low, high)
     is_edge = y != results.drawn
@@ -98,7 +99,7 @@ def by_setting(name: str, values: Sequence[Any], results: Results) -> Figure:
             axes.plot([column - 0.25, column + 0.25], [height, height], color=_MEAN)
             axes.text(column + 0.29, height, results.text(mean), color=_MEAN, va="center")
         axes.set_xlim(-0.6, len(labels) - 0.3)
-    elif _is_logarithmic(x):
+    elif np.nanmin(x) > 0 and np.nanmax(x) >= 10 * np.nanmin(x):
         axes.set_xscale("log")
     axes.set(xlabel=name, title=results.title)
     if is_edge.any():
@@ -142,31 +143,6 @@ def heat_map(names: tuple[str, str], rows: Sequence[Any], columns: Sequence[Any]
     return figure
 
 
-def plane(
-    names: tuple[str, str],
-    rows: Sequence[float | None],
-    columns: Sequence[float | None],
-    results: Results,
-) -> Figure:
-    """Draw each run as a point at its values of two numeric settings, coloured by its result.
-
-    names: the settings of the vertical and of the horizontal axis.
-    """
-    y, x, done = _numbers(rows), _numbers(columns), results.finished
-    figure, axes = _figure(7.2, 5.0)
-    if not done.all():
-        axes.scatter(x[~done], y[~done], **_OTHERS)
-        figure.legend(loc="outside lower center", frameon=False)
-    if done.any():
-        norm = Normalize(*results.limits(results.drawn[done]))
-        figure.colorbar(axes.scatter(x[done], y[done], c=results.drawn[done], norm=norm, edgecolor="0.3"))
-    axes.set(xlabel=names[1], ylabel=names[0], title=results.title)
-    axes.set_xscale("log" if _is_logarithmic(x) else "linear")
-    axes.set_yscale("log" if _is_logarithmic(y) else "linear")
-    axes.grid(alpha=0.3)
-    return figure
-
-
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     # not of pyplot, which keeps its figures and may open windows
     figure = Figure(figsize=(min(width, 16.0), height), dpi=120, layout="constrained")
@@ -179,21 +155,10 @@ def _distinct(values: Sequence[Any]) -> list[Any]:
     return sorted(found, key=lambda v: (v is not None, v)) if are_numbers(values) else found
 
 
-def _numbers(values: Sequence[float | None]) -> Floats:
-    """Return numbers as an array, with NaN, which is not drawn, for None."""
-    return np.array(values, dtype=np.float64)
-
-
-def _is_logarithmic(values: Floats) -> bool:
-    low, high = np.nanmin(values), np.nanmax(values)
-    return bool(low > 0 and high >= 10 * low)
-
-
 def _name_columns(axes: Axes, labels: Sequence[Any]) -> None:
     texts = [_short(label) for label in labels]
-    is_crowded = max(map(len, texts)) > 8
     axes.set_xticks(range(len(texts)), texts)
-    if is_crowded:
+    if max(map(len, texts)) > 8:
         axes.tick_params(axis="x", labelrotation=30)
 
 

@@ -281,7 +281,7 @@ def _write_events(sweep_dir: Path, drawn: "dict[str, Figure]") -> None:
 
 
 def _draw(runs: Sequence[Run], goal: Goal) -> "dict[str, Figure]":
-    """Draw the first objective by each setting that was swept, and by pairs of them if they are few."""
+    """Draw the first objective by each setting that was swept, and by pairs of them if they are a grid."""
     metric, direction = next(iter(goal.objectives.items()))
     shown = [run for run in runs if run.value(metric) is not None]
     keys = swept(runs)
@@ -309,8 +309,6 @@ def _draw(runs: Sequence[Run], goal: Goal) -> "dict[str, Figure]":
         is_grid = len(set(zip(rows, across, strict=True))) >= cells / 2
         if is_grid and max(len(set(rows)), len(set(across))) <= MAX_VALUES:
             drawn[name] = figures.heat_map(pair, rows, across, results)
-        elif figures.are_numbers(rows) and figures.are_numbers(across):
-            drawn[name] = figures.plane(pair, rows, across, results)
     return drawn
 
 

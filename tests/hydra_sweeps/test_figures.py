@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hydra_sweeps.figures import Results, by_setting, heat_map, plane
+from hydra_sweeps.figures import Results, by_setting, heat_map
 
 OPTIMS = ["sgd", "adam", "sgd", "adam"]
 ACCURACIES = [0.97, 0.98, 0.975, 0.985]
@@ -138,24 +138,6 @@ def test_one_cell_or_none_can_be_drawn(done: bool) -> None:
     figure = heat_map(("a", "b"), ["x"], [None], accuracies([0.98], [done]))
     assert texts(figure.axes[0]) == (["98.00"] if done else [])
     render(figure)
-
-
-def test_a_plane_shows_runs_as_coloured_points() -> None:
-    rates, sizes = [1e-4, 1e-2, 1e-3, 1e-1], [16, 48, 64, 32]
-    results = accuracies([0.97, 0.99, 0.98, 0.95], [True, True, True, False])
-    figure = plane(("batch_size", "lr"), sizes, rates, results)
-    axes = figure.axes[0]
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("batch_size", "lr")
-    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "linear")
-    hollow, coloured = axes.collections
-    assert np.asarray(hollow.get_offsets()).tolist() == [[1e-1, 32]]
-    assert np.asarray(coloured.get_offsets()).tolist() == [[1e-4, 16], [1e-2, 48], [1e-3, 64]]
-    assert list(coloured.get_array()) == pytest.approx([97, 99, 98])
-    assert legend(figure) == ["not finished"]
-
-
-def test_a_plane_without_finished_runs_can_be_drawn() -> None:
-    render(plane(("a", "b"), [1, None, 3], [1, 2, None], accuracies([0.9, 0.8, 0.7], [False] * 3)))
 
 
 def test_a_loss_is_shown_as_it_is_with_the_low_values_as_the_best() -> None:
