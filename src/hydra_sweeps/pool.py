@@ -133,28 +133,25 @@ class Pool(CommandLauncher):
     def run(self, commands: Commands) -> Ended:
         context = _context(self.preload)
         waiting: Iterator[Command] = iter(commands)
-        following: Command | None = None
-        slots: Slots | None = None
+        following = next(waiting, None)
+        if following is None:
+            return
+        slots = self._slots(following)
         running: list[_Running] = []
         try:
             while True:
-                while slots is None or len(running) < slots.n_jobs:
+                while len(running) < slots.n_jobs:
                     following = following or next(waiting, None)
                     if following is None:
                         break
-                    devices = following.options.get("devices", 1)
-                    if slots is None:
-                        gpus = visible_gpus(str(following.options.get("accelerator", "auto")))
-                        count = count_devices(devices, len(gpus))
-                        slots = Slots.for_jobs(count, self.n_jobs, self.threads, gpus, available_cores())
-                    assigned = slots.acquire(count_devices(devices, len(slots.load)))
+                    devices = count_devices(following.options.get("devices", 1), len(slots.load))
+                    assigned = slots.acquire(devices)
                     if assigned is None:
                         break  # until a job with GPUs ends
                     running.append(_Running.start(context, following, assigned, slots.threads))
                     following = None
                 if not running:
                     return
-                assert slots is not None
                 ready = wait([job.process.sentinel for job in running])
                 for job in [job for job in running if job.process.sentinel in ready]:
                     job.process.join()
@@ -164,6 +161,12 @@ class Pool(CommandLauncher):
                     yield job.number, describe_exit(job.process.exitcode)
         finally:
             _stop(running)
+
+    def _slots(self, command: Command) -> Slots:
+        """Return the places for jobs like this one."""
+        gpus = visible_gpus(str(command.options.get("accelerator", "auto")))
+        devices = count_devices(command.options.get("devices", 1), len(gpus))
+        return Slots.for_jobs(devices, self.n_jobs, self.threads, gpus, available_cores())
 
 
 @dataclass
