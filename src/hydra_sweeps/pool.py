@@ -133,28 +133,25 @@ class Pool(CommandLauncher):
     def run(self, commands: Commands) -> Ended:
         context = _context(self.preload)
         waiting: Iterator[Command] = iter(commands)
-        following: Command | None = None
-        slots: Slots | None = None
+        following = next(waiting, None)
+        if following is None:
+            return
+        slots = self._slots(following)
         running: list[_Running] = []
         try:
             while True:
-                while slots is None or len(running) < slots.n_jobs:
+                while len(running) < slots.n_jobs:
                     following = following or next(waiting, None)
                     if following is None:
                         break
-                    devices = following.options.get("devices", 1)
-                    if slots is None:
-                        gpus = visible_gpus(str(following.options.get("accelerator", "auto")))
-                        count = count_devices(devices, len(gpus))
-                        slots = Slots.for_jobs(count, self.n_jobs, self.threads, gpus, available_cores())
-                    assigned = slots.acquire(count_devices(devices, len(slots.load)))
+                    devices = count_devices(following.options.get("devices", 1), len(slots.load))
+                    assigned = slots.acquire(devices)
                     if assigned is None:
                         break  # until a job with GPUs ends
                     running.append(_Running.start(context, following, assigned, slots.threads))
                     following = None
                 if not running:
                     return
-                assert slots is not None
                 ready = wait([job.process.sentinel for job in running])
                 for job in [job for job in running if job.process.sentinel in ready]:
                     job.process.join()
@@ -164,6 +161,12 @@ class Pool(CommandLauncher):
                     yield job.number, describe_exit(job.process.exitcode)
         finally:
             _stop(running)
+
+    def _slots(self, command: Command) -> Slots:
+        """Return the places for jobs like this one."""
+        gpus = visible_gpus(str(command.options.get("accelerator", "auto")))
+        devices = count_devices(command.options.get("devices", 1), len(gpus))
+        return Slots.for_jobs(devices, self.n_jobs, self.threads, gpus, available_cores())
 
 
 @dataclass
@@ -187,18 +190,16 @@ class _Running:
 
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the job, or kill it if it has not started to run."""
-        if sys.platform != "win32":
-            with suppress(OSError):
-                if os.getpgid(self.process.pid) == self.process.pid:
-                    os.kill(self.process.pid, signal.SIGINT)
-                    return
+        with suppress(OSError):
+            if os.getpgid(self.process.pid) == self.process.pid:
+                os.kill(self.process.pid, signal.SIGINT)
+                return
         self.kill()
 
     def kill(self) -> None:
         """Kill the job and all processes it has started."""
-        if sys.platform != "win32":
-            with suppress(OSError):  # none is left
-                os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(OSError):  # none is left
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill()
         self.process.join()
 
@@ -242,8 +243,7 @@ def _run(arguments: Sequence[str], number: int, environment: Mapping[str, str], 
     """Run a job's command in this process, and exit with its code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.platform != "win32":
-        os.setsid()  # so that the job's processes can be ended together
+    os.setsid()  # so that the job's processes can be ended together
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
@@ -293,9 +293,7 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    if sys.platform != "win32":
-        os.killpg(os.getpid(), signal.SIGKILL)
-    os._exit(1)
+    os.killpg(os.getpid(), signal.SIGKILL)
 
 
 class _Prefixed(io.TextIOBase):

@@ -6,14 +6,14 @@ import re
 import shlex
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra_sweeps.definition import key_of
 from hydra_sweeps.files import atomic_write
-from hydra_sweeps.runs import Goal, Group, Objectives, Run, best, differing, find_runs, group, ranked, swept
+from hydra_sweeps.runs import Goal, Objectives, Run, best, differing, find_runs, group, ranked, swept
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,20 +43,21 @@ def write(sweep_dir: Path, goal: Goal) -> str:
 
 def text(runs: Sequence[Run], goal: Goal, rest: str = "in sweep.csv") -> str:
     """Return what the terminal shows of `runs`; `rest` says where the omitted rows are."""
-    names = job_names(runs)
     header, *rows = _groups_table(runs, goal) or _jobs_table(runs, goal)
-    long = len(rows) > MAX_ROWS
-    lines = [table([header, *(rows[:SHOWN_ROWS] if long else rows)])]
-    if long:
-        lines.append(f"… and {len(rows) - SHOWN_ROWS} more {rest}")
-    lines += ["", _counts(runs)]
-    failures = _failures(runs, names)
-    lines += failures if len(failures) <= MAX_ROWS else failures[:SHOWN_ROWS]
-    if len(failures) > MAX_ROWS:
-        lines.append(f"… and {len(failures) - SHOWN_ROWS} more failed {rest}")
-    for run, command in _commands(runs, goal.objectives):
-        lines.append(f"{_praise(goal.objectives)}: job {names[run]}, rerun with: {command}")
+    failures = _failures(runs)
+    lines = [table([header, *rows[: _shown(rows)]])]
+    if omitted := len(rows) - _shown(rows):
+        lines.append(f"… and {omitted} more {rest}")
+    lines += ["", _counts(runs), *failures[: _shown(failures)]]
+    if omitted := len(failures) - _shown(failures):
+        lines.append(f"… and {omitted} more failed {rest}")
+    for job, command in _commands(runs, goal.objectives):
+        lines.append(f"{_praise(goal.objectives)}: job {job}, rerun with: {command}")
     return "\n".join(lines)
+
+
+def _shown(rows: Sequence[Any]) -> int:
+    return len(rows) if len(rows) <= MAX_ROWS else SHOWN_ROWS
 
 
 def write_csv(path: Path, runs: Sequence[Run], goal: Goal, relative_to: Path | None = None) -> None:
@@ -64,24 +65,15 @@ def write_csv(path: Path, runs: Sequence[Run], goal: Goal, relative_to: Path | N
 
     The paths of checkpoints are relative to `relative_to`, by default the current folder.
     """
-    names, keys, front = job_names(runs), differing(runs), _front(runs, goal.objectives)
     start = (relative_to or Path.cwd()).resolve()
+    columns = _columns(runs, goal)
+    order = ranked(runs, goal.objectives)
+    columns["checkpoint"] = [run.checkpoint and os.path.relpath(run.checkpoint, start) for run in order]
+    columns["error"] = [run.error for run in order]
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        header = ["job", *(["best"] if front is not None else []), *keys, *(["seed"] if _seeds(runs) else [])]
-        metrics = ("epochs", *goal.columns)
-        writer.writerow([*header, "status", *metrics, "checkpoint", "error"])
-        for run in ranked(runs, goal.objectives):
-            row: list[Any] = [names[run]]
-            if front is not None:
-                row.append("*" if run in front else "")
-            row += [run.hparams.get(key, "") for key in keys]
-            if _seeds(runs):
-                row.append("" if run.seed is None else run.seed)
-            row.append(run.status)
-            row += [run.metrics.get(metric, "") for metric in metrics]
-            row.append("" if run.checkpoint is None else os.path.relpath(run.checkpoint, start))
-            writer.writerow([*row, run.error or ""])
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
 
 
 def job_names(runs: Sequence[Run]) -> dict[Run, str]:
@@ -108,94 +100,85 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 # --- tables --------------------------------------------------------------------------------------
 
 
-def _groups_table(runs: Sequence[Run], goal: Goal) -> Rows | None:
-    """Return the table of groups, or None if no runs differ only in their seed."""
-    groups = group(runs, goal.objectives)
-    if not any(len(one.runs) > 1 for one in groups):
-        return None
-    columns: list[tuple[str, str, Callable[[str, list[float]], str]]] = []
-    for metric in goal.columns:
-        if metric == "seconds" and metric not in goal.objectives:
-            continue
-        is_accuracy = metric.endswith("/acc")
-        columns.append((metric, metric, _mean_and_deviation if is_accuracy else _mean))
-        if is_accuracy:
-            columns.append((f"{metric} min–max", metric, _range))
-    columns = [column for column in columns if any(one.values(column[1]) for one in groups)]
-    keys = list(groups[0].choices)
+def _columns(runs: Sequence[Run], goal: Goal) -> dict[str, list[Any]]:
+    """Return what is known of each run by the title of its column, with None for what is missing.
 
-    def row(one: Group) -> list[str]:
-        choices = [_choice(one.choices[key]) for key in keys]
-        return [
-            *choices,
-            str(len(one.runs)),
-            *(form(metric, one.values(metric)) for _, metric, form in columns),
-        ]
-
-    return [[*keys, "n", *(title for title, _, _ in columns)], *map(row, groups)]
+    The runs are ordered by the first objective.
+    """
+    names, order = job_names(runs), ranked(runs, goal.objectives)
+    columns: dict[str, list[Any]] = {"job": [names[run] for run in order]}
+    if len(goal.objectives) > 1:  # otherwise the order shows the best
+        front = best(runs, goal.objectives)
+        columns["best"] = ["*" if run in front else None for run in order]
+    columns |= {key: [run.hparams.get(key) for run in order] for key in differing(runs)}
+    if _seeds(runs):
+        columns["seed"] = [run.seed for run in order]
+    columns["status"] = [run.status for run in order]
+    return columns | {name: [run.metrics.get(name) for run in order] for name in ("epochs", *goal.columns)}
 
 
 def _jobs_table(runs: Sequence[Run], goal: Goal) -> Rows:
     """Return the table of jobs, without columns that are empty or the same for all."""
-    front, names = _front(runs, goal.objectives), job_names(runs)
-    columns: dict[str, Callable[[Run], str]] = {"job": lambda run: names[run]}
-    if front is not None:
-        columns["best"] = lambda run: "*" if run in front else ""
-    for key in differing(runs):
-        columns[key] = lambda run, key=key: _choice(run.hparams.get(key, ""))  # type: ignore[misc]
-    if _seeds(runs):
-        columns["seed"] = lambda run: "" if run.seed is None else str(run.seed)
-    if {run.status for run in runs} != {"finished"}:
-        columns["status"] = lambda run: run.status
-    if len({run.value("epochs") for run in runs}) > 1:
-        columns["epochs"] = lambda run: _mean("epochs", _known(run, "epochs"))
+    columns = _columns(runs, goal)
+    if set(columns["status"]) == {"finished"}:
+        del columns["status"]
+    if len(set(columns["epochs"])) == 1:
+        del columns["epochs"]
+    order = ranked(runs, goal.objectives)
+    for metric in ("epochs", *goal.columns):
+        if metric in columns:
+            values = [run.value(metric) for run in order]
+            columns[metric] = ["" if value is None else format_metric(metric, value) for value in values]
+            if not any(columns[metric]):
+                del columns[metric]
+    return [list(columns), *([_choice(cell) for cell in row] for row in zip(*columns.values(), strict=True))]
+
+
+def _groups_table(runs: Sequence[Run], goal: Goal) -> Rows | None:
+    """Return the table of groups, or None if no runs differ only in their seed."""
+    groups = group(runs, goal.objectives)
+    if all(len(one.runs) == 1 for one in groups):
+        return None
+    columns: dict[str, list[Any]] = {key: [one.choices[key] for one in groups] for key in groups[0].choices}
+    columns["n"] = [len(one.runs) for one in groups]
     for metric in goal.columns:
-        if any(_known(run, metric) for run in runs):
-            columns[metric] = lambda run, metric=metric: _mean(metric, _known(run, metric))  # type: ignore[misc]
-    return [
-        list(columns),
-        *([cell(run) for cell in columns.values()] for run in ranked(runs, goal.objectives)),
-    ]
+        values = [one.values(metric) for one in groups]
+        if not any(values) or (metric == "seconds" and metric not in goal.objectives):
+            continue
+        columns[metric] = [_mean(metric, of_group) for of_group in values]
+        if metric.endswith("/acc"):
+            columns[f"{metric} min–max"] = [
+                format_metric(metric, min(v), "–", max(v)) if len(v) > 1 else "" for v in values
+            ]
+    return [list(columns), *([_choice(cell) for cell in row] for row in zip(*columns.values(), strict=True))]
 
 
 def _seeds(runs: Sequence[Run]) -> bool:
     return len({run.seed for run in runs if run.seed is not None}) > 1
 
 
-def _known(run: Run, metric: str) -> list[float]:
-    value = run.value(metric)
-    return [] if value is None else [value]
-
-
 def _choice(value: Any) -> str:
     """Return a setting as text, rounded if a search has chosen it with many digits."""
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) and len(str(value)) > 8 else str(value)
 
 
-def _form(metric: str) -> tuple[float, str, str]:
-    """Return the factor, the format and the unit of a metric."""
-    if metric.endswith("/acc"):
-        return 100, ".2f", "%"
-    return 1, ".4f" if "/" in metric else ",.0f", ""
+def format_metric(metric: str, value: float, separator: str = "", other: float | None = None) -> str:
+    """Return a value of a metric as text, accuracies in percent; with `other`, both, as in 98.98 ± 0.04%."""
+    is_accuracy = metric.endswith("/acc")
+    form = ".2f" if is_accuracy else ".4f" if "/" in metric else ",.0f"
+    values = [value] if other is None else [value, other]
+    texts = [f"{one * 100 if is_accuracy else one:{form}}" for one in values]
+    return separator.join(texts) + ("%" if is_accuracy else "")
 
 
-def _mean(metric: str, values: list[float]) -> str:
-    scale, form, unit = _form(metric)
-    return f"{statistics.fmean(values) * scale:{form}}{unit}" if values else ""
-
-
-def _mean_and_deviation(metric: str, values: list[float]) -> str:
-    if len(values) < 2:
-        return _mean(metric, values)
-    scale, form, unit = _form(metric)
-    return f"{statistics.fmean(values) * scale:{form}} ± {statistics.stdev(values) * scale:{form}}{unit}"
-
-
-def _range(metric: str, values: list[float]) -> str:
-    if len(values) < 2:
+def _mean(metric: str, values: Sequence[float]) -> str:
+    """Return the mean, that of several accuracies with the standard deviation."""
+    if not values:
         return ""
-    scale, form, unit = _form(metric)
-    return f"{min(values) * scale:{form}}–{max(values) * scale:{form}}{unit}"
+    deviation = statistics.stdev(values) if len(values) > 1 and metric.endswith("/acc") else None
+    return format_metric(metric, statistics.fmean(values), " ± ", deviation)
 
 
 # --- below the tables -----------------------------------------------------------------------------
@@ -215,8 +198,8 @@ def _counts(runs: Sequence[Run]) -> str:
     return f"{summary}; {trained} of {planned} epochs trained, {1 - trained / planned:.0%} saved by pruning"
 
 
-def _failures(runs: Sequence[Run], names: dict[Run, str]) -> list[str]:
-    keys = differing(runs)
+def _failures(runs: Sequence[Run]) -> list[str]:
+    keys, names = differing(runs), job_names(runs)
     lines = []
     for run in runs:
         if run.status == "failed":
@@ -227,23 +210,17 @@ def _failures(runs: Sequence[Run], names: dict[Run, str]) -> list[str]:
     return lines
 
 
-def _front(runs: Sequence[Run], objectives: Objectives) -> set[Run] | None:
-    """Return the runs to mark, or None if the order of the rows shows the best."""
-    return set(best(runs, objectives)) if len(objectives) > 1 else None
-
-
 def _praise(objectives: Objectives) -> str:
-    return (
-        f"best by {next(iter(objectives))}"
-        if len(objectives) == 1
-        else f"among the best by {', '.join(objectives)}"
-    )
+    return f"{'best' if len(objectives) == 1 else 'among the best'} by {', '.join(objectives)}"
 
 
-def _commands(runs: Sequence[Run], objectives: Objectives) -> Iterator[tuple[Run, str]]:
-    """Yield the best runs, and the command that runs each of them again."""
-    for run in best(runs, objectives)[:MAX_COMMANDS]:
-        yield run, shlex.join(["python", run.script, *filter(_is_setting, run.overrides)])
+def _commands(runs: Sequence[Run], objectives: Objectives) -> list[tuple[str, str]]:
+    """Return the names of the best runs, and the command that runs each of them again."""
+    names = job_names(runs)
+    return [
+        (names[run], shlex.join(["python", run.script, *filter(_is_setting, run.overrides)]))
+        for run in best(runs, objectives)[:MAX_COMMANDS]
+    ]
 
 
 def _is_setting(override: str) -> bool:
@@ -251,18 +228,15 @@ def _is_setting(override: str) -> bool:
 
 
 def _markdown(name: str, runs: Sequence[Run], goal: Goal, figures: Sequence[str]) -> str:
-    names = job_names(runs)
-    groups = _groups_table(runs, goal)
     parts = [f"# Sweep {name}"]
-    if groups:
+    if groups := _groups_table(runs, goal):
         parts += ["## Over seeds", table(groups), "## Jobs"]
     parts += [table(_jobs_table(runs, goal)), _counts(runs)]
-    if failures := _failures(runs, names):
+    if failures := _failures(runs):
         parts.append("\n".join(f"- {line}" for line in failures))
-    if commands := list(_commands(runs, goal.objectives)):
-        jobs = ", ".join(names[run] for run, _ in commands)
-        parts.append(f"{_praise(goal.objectives).capitalize()}: job {jobs}. Rerun with:")
-        parts.append("```bash\n" + "\n".join(command for _, command in commands) + "\n```")
+    if commands := dict(_commands(runs, goal.objectives)):
+        parts.append(f"{_praise(goal.objectives).capitalize()}: job {', '.join(commands)}. Rerun with:")
+        parts.append("```bash\n" + "\n".join(commands.values()) + "\n```")
     parts += [f"![{figure.removesuffix('.png')}](figures/{figure})" for figure in figures]
     return "\n\n".join(parts) + "\n"
 
@@ -307,32 +281,34 @@ def _write_events(sweep_dir: Path, drawn: "dict[str, Figure]") -> None:
 
 
 def _draw(runs: Sequence[Run], goal: Goal) -> "dict[str, Figure]":
-    """Draw the first objective by each setting that was swept, and by pairs of them if they are few."""
+    """Draw the first objective by each setting that was swept, and by pairs of them if they are a grid."""
     metric, direction = next(iter(goal.objectives.items()))
     shown = [run for run in runs if run.value(metric) is not None]
     keys = swept(runs)
     if not shown or not keys:
         return {}
 
+    import numpy as np
+
     from hydra_sweeps import figures
 
-    results = [run.metrics[metric] for run in shown]
-    finished = [run.status == "finished" for run in shown]
-    measure = figures.Measure(metric, direction == "maximize")
+    results = figures.Results(
+        metric,
+        maximize=direction == "maximize",
+        values=np.array([run.metrics[metric] for run in shown], dtype=np.float64),
+        finished=np.array([run.status == "finished" for run in shown]),
+    )
     columns = {key: [run.hparams.get(key) for run in shown] for key in keys}
     drawn = {
-        f"by_{_file_name(key)}": figures.by_setting(key, values, results, finished, measure)
-        for key, values in columns.items()
+        f"by_{_file_name(key)}": figures.by_setting(key, values, results) for key, values in columns.items()
     }
-    for one, other in combinations(keys, 2) if len(keys) <= MAX_SETTINGS else ():
-        name = f"{_file_name(one)}_x_{_file_name(other)}"
-        pair = columns[one], columns[other]
-        cells = len(set(pair[0])) * len(set(pair[1]))
-        is_grid = len(set(zip(*pair, strict=True))) >= cells / 2
-        if is_grid and all(len(set(values)) <= MAX_VALUES for values in pair):
-            drawn[name] = figures.heat_map((one, other), *pair, results, finished, measure)
-        elif all(map(figures.are_numbers, pair)):
-            drawn[name] = figures.plane((one, other), *pair, results, finished, measure)
+    for pair in combinations(keys, 2) if len(keys) <= MAX_SETTINGS else ():
+        rows, across = columns[pair[0]], columns[pair[1]]
+        name = "_x_".join(map(_file_name, pair))
+        cells = len(set(rows)) * len(set(across))
+        is_grid = len(set(zip(rows, across, strict=True))) >= cells / 2
+        if is_grid and max(len(set(rows)), len(set(across))) <= MAX_VALUES:
+            drawn[name] = figures.heat_map(pair, rows, across, results)
     return drawn
 
 

@@ -5,11 +5,13 @@ import math
 import os
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
@@ -25,7 +27,7 @@ Objectives: TypeAlias = Mapping[str, str]
 MODES = {"max": "maximize", "min": "minimize"}
 
 # Not settings of what a run learns, in every app.
-_IGNORED = ("hydra", "resume", "sweep", "objective")
+_IGNORED = ("hparams", "hydra", "resume", "sweep", "objective")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Run:
     @property
     def script(self) -> str:
         """The name of the script that was run."""
-        name = _get(_mapping(_yaml(self.folder / ".hydra" / "hydra.yaml")), "hydra", "job", "name")
+        name = _get(_yaml(self.folder / ".hydra" / "hydra.yaml"), "hydra", "job", "name")
         return f"{name or 'train'}.py"
 
 
@@ -117,13 +119,13 @@ def is_sweep(folder: Path) -> bool:
 
 def goal_of_sweep(folder: Path) -> Goal:
     """Return how the jobs of the sweep in `folder` are compared, according to its definition."""
-    return goal_of(_mapping(_yaml(folder / DEFINITION)))
+    return goal_of(_yaml(folder / DEFINITION))
 
 
-def goal_of(config: Mapping[Any, Any]) -> Goal:
+def goal_of(config: Any) -> Goal:
     """Return how runs with this config are compared: by a search's objectives, or by `objective`."""
     objectives = _get(config, "hydra", "sweeper", "objectives")
-    chosen = {str(key): value for key, value in objectives.items() if value} if _is_dict(objectives) else {}
+    chosen = {str(k): value for k, value in objectives.items() if value} if _is_dict(objectives) else {}
     if not chosen or not set(chosen.values()) <= set(MODES.values()):
         metric, mode = (_get(config, "objective", key) for key in ("metric", "mode"))
         chosen = {metric: MODES[mode]} if isinstance(metric, str) and mode in MODES else {}
@@ -172,7 +174,7 @@ def swept(runs: Sequence[Run]) -> list[str]:
 
 def ranked(runs: Iterable[Run], objectives: Objectives) -> list[Run]:
     """Return `runs` ordered by the first objective, best first and those without it last."""
-    return sorted(runs, key=lambda run: (*_cost(run, objectives), _order(run)))
+    return sorted(runs, key=lambda run: (_costs(run, objectives)[0], _order(run)))
 
 
 def group(runs: Sequence[Run], objectives: Objectives) -> list[Group]:
@@ -183,14 +185,7 @@ def group(runs: Sequence[Run], objectives: Objectives) -> list[Group]:
         if run.status == "finished":
             found.setdefault(run.settings, []).append(run)
     groups = [Group({key: alike[0].hparams.get(key, "") for key in keys}, alike) for alike in found.values()]
-    metric, direction = next(iter(objectives.items()))
-    sign = -1 if direction == "maximize" else 1
-
-    def cost(one: Group) -> float:
-        values = one.values(metric)
-        return sign * statistics.fmean(values) if values else math.inf
-
-    return sorted(groups, key=cost)
+    return sorted(groups, key=lambda one: statistics.fmean(_costs(run, objectives)[0] for run in one.runs))
 
 
 def best(runs: Sequence[Run], objectives: Objectives) -> list[Run]:
@@ -199,11 +194,11 @@ def best(runs: Sequence[Run], objectives: Objectives) -> list[Run]:
     With one objective this is the best run of the best group, so that no lucky seed wins; with several, the
     Pareto front, ordered by the first objective.
     """
+    candidates = [run for run in runs if run.status == "finished"]
     if len(objectives) == 1:
         groups = group(runs, objectives)
-        first = ranked(groups[0].runs, objectives)[0] if groups else None
-        return [first] if first is not None and _costs(first, objectives) is not None else []
-    costs = {run: costs for run in runs if run.status == "finished" and (costs := _costs(run, objectives))}
+        candidates = ranked(groups[0].runs, objectives)[:1] if groups else []
+    costs = {run: costs for run in candidates if math.inf not in (costs := _costs(run, objectives))}
     front = [
         run for run, mine in costs.items() if not any(_dominates(other, mine) for other in costs.values())
     ]
@@ -211,24 +206,14 @@ def best(runs: Sequence[Run], objectives: Objectives) -> list[Run]:
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(a <= b for a, b in zip(one, other, strict=True)) and tuple(one) != tuple(other)
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
-def _costs(run: Run, objectives: Objectives) -> list[float] | None:
-    """Return the objectives' values such that less is better, or None if one is missing."""
-    costs = []
-    for metric, direction in objectives.items():
-        value = run.value(metric)
-        if value is None:
-            return None
-        costs.append(-value if direction == "maximize" else value)
-    return costs
-
-
-def _cost(run: Run, objectives: Objectives) -> tuple[bool, float]:
-    metric, direction = next(iter(objectives.items()))
-    costs = _costs(run, {metric: direction})
-    return costs is None, costs[0] if costs else 0.0
+def _costs(run: Run, objectives: Objectives) -> list[float]:
+    """Return the objectives' values such that less is better, infinity where one is missing."""
+    values = {metric: run.value(metric) for metric in objectives}
+    signs = {metric: -1 if direction == "maximize" else 1 for metric, direction in objectives.items()}
+    return [math.inf if value is None else signs[metric] * value for metric, value in values.items()]
 
 
 def _order(run: Run) -> float:
@@ -247,14 +232,16 @@ def _read(folder: Path) -> Run | None:
     resolved, failed = folder / RESOLVED, folder / FAILED
     if not resolved.is_file() and not failed.is_file():
         return None
-    overrides = _overrides(folder)
-    config = _mapping(_yaml(resolved))
-    hparams = config.pop("hparams", None)
+    overrides = _yaml(folder / ".hydra" / "overrides.yaml")
+    has_overrides = isinstance(overrides, list)
+    overrides = list(map(str, overrides)) if has_overrides else []
+    config = _yaml(resolved)
+    hparams = _get(config, "hparams")
     if not _is_dict(hparams):
         # It failed before its settings were resolved, or the file is damaged.
-        if overrides is None and not (failed.is_file() and is_sweep(folder.parent)):
+        if not has_overrides and not (failed.is_file() and is_sweep(folder.parent)):
             return None
-        hparams, config = _intended(folder, overrides or []), {}
+        hparams, config = _intended(folder, overrides), {}
     ignore = _get(config, "sweep", "ignore")
     ignored = (*_IGNORED, *(ignore if isinstance(ignore, list) else _DEFAULT_IGNORE))
     hparams = {str(k): v if _number(v) is not None else str(v) for k, v in hparams.items()}
@@ -272,56 +259,30 @@ def _read(folder: Path) -> Run | None:
         status=outcome.status,
         error=outcome.error,
         hparams=hparams,
-        settings=str(settings) if config else str(overrides),
+        settings=str(settings or overrides),
         seed=seed if isinstance(seed, int) else None,
         metrics=metrics,
-        overrides=overrides or [],
+        overrides=overrides,
         checkpoint=next((path for path in checkpoints if path.is_file()), None),
         goal=goal,
     )
 
 
-def _overrides(folder: Path) -> list[str] | None:
-    config = _yaml(folder / ".hydra" / "overrides.yaml")
-    if not isinstance(config, ListConfig):
-        return None
-    return [str(item) for item in OmegaConf.to_container(config, resolve=False) or []]
-
-
 def _intended(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
     """Return the hyperparameters of a job from the files that Hydra writes before it starts."""
-    config = _yaml(folder / ".hydra" / "config.yaml")
-    texts: Any = _mapping(config).get("hparams")
-    # the setting, or group of ${hydra:runtime.choices}, that a hyperparameter is taken from
-    sources = {name: str(text).strip("${}") for name, text in texts.items()} if _is_dict(texts) else {}
-    choices = _get(_mapping(_yaml(folder / ".hydra" / "hydra.yaml")), "hydra", "runtime", "choices")
+    config, hydra = (_yaml(folder / ".hydra" / name) for name in ("config.yaml", "hydra.yaml"))
+    texts = _get(config, "hparams")
     hparams: dict[str, Any] = {}
-    names: dict[str, str] = {}
-    for name, source in sources.items():
-        group = source.removeprefix("hydra:runtime.choices.")
-        names[group] = name
-        is_group = group != source and _is_dict(choices)
-        value = choices.get(group) if is_group else _select(config, source)
-        if value is not None:
-            hparams[name] = value
-    for override in overrides:
-        key = key_of(override)
-        hparams.setdefault(names.get(key, key), _value(override.partition("=")[2]))
-    return hparams
-
-
-def _select(config: DictConfig | ListConfig | None, key: str) -> Any:
-    try:
-        return None if config is None else OmegaConf.select(config, key)
-    except OmegaConfBaseException:  # an interpolation that only Hydra can resolve
-        return None
-
-
-def _value(text: str) -> Any:
-    try:
-        return int(text) if text.lstrip("-").isdecimal() else float(text)
-    except ValueError:
-        return text
+    names: dict[str, str] = {}  # of the hyperparameter that a setting, or group, has
+    for name, text in texts.items() if _is_dict(texts) else ():
+        source = str(text).strip("${}").replace("hydra:", "hydra.")
+        names[source.removeprefix("hydra.runtime.choices.")] = name
+        with suppress(OmegaConfBaseException):  # an interpolation that only Hydra can resolve
+            hparams[name] = OmegaConf.select(OmegaConf.create({**config, **(hydra or {})}), source)
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = key_of(str(override.input_line))
+        hparams.setdefault(names.get(key, key), override.value())
+    return {name: value for name, value in hparams.items() if value is not None}
 
 
 def _metrics_so_far(path: Path, objectives: Objectives) -> dict[str, Any]:
@@ -348,15 +309,10 @@ def _is_dict(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _mapping(config: DictConfig | ListConfig | None) -> dict[Any, Any]:
-    """Return a mapping without resolving interpolations; an empty one for anything else."""
-    plain = None if config is None else OmegaConf.to_container(config, resolve=False)
-    return plain if isinstance(plain, dict) else {}
-
-
-def _yaml(path: Path) -> DictConfig | ListConfig | None:
+def _yaml(path: Path) -> Any:
+    """Return what is in a YAML file, with interpolations as they are; None if it cannot be read."""
     try:
-        return OmegaConf.load(path)
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
     except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError):
         return None
 

@@ -30,7 +30,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -120,7 +120,7 @@ class StudySearch:
                 "choose tpe, gp or random."
             )
         first_sampler = self._sampler(0)  # before the study, so that none is created if its options are wrong
-        made_pruner = _pruner(pruner)
+        made_pruner = _made(optuna.pruners, "pruner", pruner)
         folder.mkdir(parents=True, exist_ok=True)
         with _reached(storage):
             backend = _open(storage, folder)
@@ -173,20 +173,19 @@ class StudySearch:
         changed.
         """
         with _reached(self._storage_url):
-            if state == "pruned":
-                self._finish(proposal.trial, TrialState.PRUNED)
-                return
             known = [float(value) for value in values or () if value is not None]
             good = len(known) == len(self.objectives) and all(map(math.isfinite, known))
-            if state == "finished" and good:
+            if state == "pruned":
+                self._finish(proposal.trial, TrialState.PRUNED)
+            elif state == "finished" and good:
                 self._finish(proposal.trial, TrialState.COMPLETE, known)
             else:
                 self._finish(proposal.trial, TrialState.FAIL)
 
     def _suggested(self, job: int, number: int) -> Proposal:
         """Return the proposal of a trial; its parameters are chosen unless an earlier start has done that."""
-        attributes = self.study.get_trials(deepcopy=False)[number].user_attrs
-        if _OVERRIDES not in attributes:
+        overrides = self.study.get_trials(deepcopy=False)[number].user_attrs.get(_OVERRIDES)
+        if overrides is None:
             trial = self._trial(number, self._sampler(number))
             for name, distribution in self.distributions.items():
                 _suggest(trial, name, distribution)
@@ -194,10 +193,9 @@ class StudySearch:
                 self._suggest_more(self._config, trial)
             overrides = [space.as_override(name, value) for name, value in trial.params.items()]
             trial.set_user_attr(_OVERRIDES, overrides)
-            return Proposal(job, number, overrides)
-        return Proposal(job, number, list(attributes[_OVERRIDES]))
+        return Proposal(job, number, list(overrides))
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+    def _sampler(self, number: int) -> Any:
         """Return the sampler that chooses the parameters of a trial.
 
         Each trial has its own, seeded by the trial's number, so that a resumed search proposes what it would
@@ -216,9 +214,7 @@ class StudySearch:
             # The seed is that of the sequence; the study keeps the position of each trial.
             independent = optuna.samplers.RandomSampler(options["seed"])
             options |= {"seed": self.seed, "independent_sampler": independent}
-        made = _made("sampler", _named(optuna.samplers, "sampler", name), options)
-        assert isinstance(made, optuna.samplers.BaseSampler)
-        return made
+        return _made(optuna.samplers, "sampler", {"name": name, **options})
 
     def _claim_objectives(self) -> None:
         """Write the objectives into the study; raise `SweepError` if it has others."""
@@ -259,15 +255,12 @@ class StudySearch:
 
     def _add_trial(self, attributes: Mapping[str, Any], repeated: FrozenTrial | None = None) -> int:
         """Add a running trial, with the parameters of `repeated` if given, and return its number."""
-        copied: dict[str, Any] = {}
-        if repeated is not None:
-            copied = {
-                "params": repeated.params,
-                "distributions": repeated.distributions,
-                "system_attrs": repeated.system_attrs,
-                "intermediate_values": repeated.intermediate_values,
-            }
-        template = optuna.create_trial(state=TrialState.RUNNING, user_attrs=dict(attributes), **copied)
+        kept = ("params", "distributions", "system_attrs", "intermediate_values") if repeated else ()
+        template = optuna.create_trial(
+            state=TrialState.RUNNING,
+            user_attrs=dict(attributes),
+            **{name: getattr(repeated, name) for name in kept},
+        )
         # Study.ask() creates a trial without attributes, and Study.add_trial() does not return its number.
         storage = self.study._storage
         trial_id = storage.create_new_trial(self.study._study_id, template)
@@ -303,12 +296,13 @@ def attach_trial(
     with _reached(storage):
         backend = _open(storage, folder)
         name = _study_name(backend, storage, study_name, folder)
+        sampler = optuna.samplers.RandomSampler()  # not used
         try:
             study = optuna.load_study(
                 study_name=name,
                 storage=backend,
-                sampler=optuna.samplers.RandomSampler(),  # not used
-                pruner=_pruner(pruner),
+                sampler=sampler,
+                pruner=_made(optuna.pruners, "pruner", pruner),
             )
             return _trial(study, number)
         except KeyError as error:
@@ -360,30 +354,14 @@ class _Grid(optuna.samplers.GridSampler):
         pass
 
 
-class _KernelLock(JournalFileOpenLock):
-    """A lock that the kernel releases when its process is killed.
-
-    Optuna's own locks are files that remain in this case, and delay other processes by half a minute.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__(path, grace_period=None)
-        # Not the name of Optuna's lock, which its own programs would take for one that remained.
-        self._lock = FileLock(f"{path}-lock")
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
-
-
 def _open(url: str | None, folder: Path) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
         journal = str(folder.absolute() / JOURNAL)
-        return JournalStorage(JournalFileBackend(journal, _KernelLock(journal)))
+        # The kernel releases this lock when its process is killed. Optuna's own locks, which have another
+        # name, are files that remain in this case, and delay other processes by half a minute.
+        lock: Any = FileLock(f"{journal}-lock")
+        return JournalStorage(JournalFileBackend(journal, lock))
 
     from sqlalchemy.exc import ArgumentError
     from sqlalchemy.pool import NullPool
@@ -485,28 +463,21 @@ def _function(path: str) -> Any:
     return found
 
 
-def _pruner(choice: Mapping[str, Any]) -> optuna.pruners.BasePruner:
-    options = dict(choice)
-    kind = _named(optuna.pruners, "pruner", str(options.pop("name", "")))
-    made = _made("pruner", kind, options)
-    assert isinstance(made, optuna.pruners.BasePruner)
-    return made
-
-
-def _named(module: Any, what: str, name: str) -> Any:
-    known = [one for one in module.__all__ if one.endswith(what.capitalize()) and not one.startswith("Base")]
-    # It reports its last point by an error; a grid does the same without.
-    known = [one for one in known if one != "BruteForceSampler"]
+def _made(module: Any, what: str, options: Mapping[str, Any]) -> Any:
+    """Return an instance of the class `name` of optuna.samplers or optuna.pruners, with the other options."""
+    name, arguments = str(options.get("name", "")), {k: v for k, v in options.items() if k != "name"}
+    # BruteForceSampler reports its last point by an error; a grid does the same without.
+    known = [
+        one
+        for one in module.__all__
+        if one.endswith(what.capitalize()) and one not in ("BaseSampler", "BasePruner", "BruteForceSampler")
+    ]
     if name not in known:
         raise SweepError(f"hydra.sweeper.{what}.name={name} is not one of Optuna's: {', '.join(known)}.")
-    return getattr(module, name)
-
-
-def _made(what: str, kind: Any, options: Mapping[str, Any]) -> Any:
     try:
         with warnings.catch_warnings():
             # Optuna warns that the arguments of some may change.
             warnings.simplefilter("ignore", ExperimentalWarning)
-            return kind(**options)
+            return getattr(module, name)(**arguments)
     except (TypeError, ValueError) as error:
-        raise SweepError(f"hydra.sweeper.{what}: {kind.__name__} refuses its settings: {error}") from error
+        raise SweepError(f"hydra.sweeper.{what}: {name} refuses its settings: {error}") from error

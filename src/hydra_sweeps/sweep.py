@@ -31,11 +31,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_sweeps import definition
+from hydra_sweeps import definition, report
 from hydra_sweeps.definition import is_ignored, key_of
 from hydra_sweeps.files import atomic_write, write_json
 from hydra_sweeps.interface import FAILED, JOB_VARIABLE, SweepError, quote
 from hydra_sweeps.launchers import Command, CommandLauncher
+from hydra_sweeps.report import format_metric
 from hydra_sweeps.runs import Goal, Outcome, goal_of, read_outcome
 
 # Settings of Hydra for the sweep, not for the run of a job.
@@ -143,8 +144,7 @@ class BaseSweep(Sweeper):
             cause = f" {str(error.__cause__).splitlines()[0]}" if error.__cause__ else ""
             folder = self.folder / f"{number}_{label}".replace("/", "-")[:200]
             return Job(number, overrides, label, folder, None, trial, f"{label}: {message}{cause}")
-        ignored = OmegaConf.select(self.settings, "sweep.ignore", default=[])
-        named = chosen or [one for one in fixed if not is_ignored(key_of(one), ignored)]
+        named = chosen or [one for one in fixed if not self._is_ignored(one)]
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
             config.hydra.job.override_dirname = ",".join(named)
@@ -162,15 +162,12 @@ class BaseSweep(Sweeper):
         return Job(number, overrides, label, folder, config, trial)
 
     def _run(self) -> None:
-        stopped = False
         exception: BaseException | None = None
         try:
             with closing(self._outcomes()) as outcomes:
                 for job, outcome in outcomes:
-                    self.on_job_end(job, outcome)
-                    self.failed |= outcome.status in ("failed", "unfinished")
-                    if self.failed and OmegaConf.select(self.settings, "sweep.fail_fast"):
-                        stopped = True
+                    self._end(job, outcome)
+                    if self._stops():
                         break
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             exception = error
@@ -185,16 +182,21 @@ class BaseSweep(Sweeper):
             log.info(f"interrupted; resume with: {self._resume_command()}")
             sys.exit(130)
         if self.failed:
-            rest = "the rest and " if stopped else ""
+            rest = "the rest and " if self._stops() else ""
             raise SweepError(f"Some jobs failed. Run {rest}the failed jobs with: {self._resume_command()}")
 
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        self.on_job_end(job, outcome)
+        self.failed |= outcome.status in ("failed", "unfinished")
+
+    def _stops(self) -> bool:
+        return self.failed and bool(OmegaConf.select(self.settings, "sweep.fail_fast"))
+
     def _resume_command(self) -> str:
-        script = Path(sys.argv[0]).name
-        return shlex.join(["python", script, f"sweep.resume={os.path.relpath(self.folder)}"])
+        folder = os.path.relpath(self.folder)
+        return shlex.join(["python", Path(sys.argv[0]).name, f"sweep.resume={folder}"])
 
     def _report(self) -> None:
-        from hydra_sweeps import report
-
         self.draw(self.folder / "figures")
         text = report.write(self.folder, self.goal)
         log.info(f"\n{text}\nsweep folder: {os.path.relpath(self.folder)}")
@@ -215,7 +217,9 @@ class BaseSweep(Sweeper):
                     outcome = self._outcome(job, error)
                     if outcome.status in ("finished", "pruned"):
                         values = [
-                            _format(metric, outcome.metrics.get(metric)) for metric in self.goal.objectives
+                            f"{name} {format_metric(name, value)}"
+                            for name in self.goal.objectives
+                            if isinstance(value := outcome.metrics.get(name), int | float)
                         ]
                         log.info(f"job {number} {outcome.status}: {', '.join(values)}")
                     yield job, outcome
@@ -232,9 +236,8 @@ class BaseSweep(Sweeper):
             label = f": {job.label}" if job.label else ""
             log.info(f"job {job.number}{label}   ({job.number + 1} of {self.total})")
             if job.refused is not None:
-                self.on_job_end(job, self._outcome(job, job.refused))
-                self.failed = True
-                if OmegaConf.select(self.settings, "sweep.fail_fast"):
+                self._end(job, self._outcome(job, job.refused))
+                if self._stops():
                     return
                 continue
             (job.folder / FAILED).unlink(missing_ok=True)  # from an earlier start of the sweep
@@ -257,22 +260,21 @@ class BaseSweep(Sweeper):
     def _command(self, job: Job) -> Command:
         assert job.config is not None
         folder = job.folder.absolute()
-        place = [
-            f"hydra.run.dir={quote(folder)}",
-            f"hydra.job.num={job.number}",
-            f"hydra.job.id={job.number}",
-        ]
+        numbers = [f"hydra.job.{name}={job.number}" for name in ("num", "id")]
+        place = [f"hydra.run.dir={quote(folder)}", *numbers]
         hydra = [
             one for one in self.settings.hydra.overrides.hydra if not key_of(one).startswith(_SWEEP_SETTINGS)
         ]
         fresh = [*_program(), *_options(self.settings), *hydra, *job.overrides, *place]
         resume = None
         if "resume" in self.settings:
-            ignored = OmegaConf.select(self.settings, "sweep.ignore", default=[])
-            changeable = [one for one in job.overrides if is_ignored(key_of(one), ignored)]
+            changeable = [one for one in job.overrides if self._is_ignored(one)]
             resume = [*_program(), *changeable, f"resume={quote(folder)}", *place]
         options: Any = OmegaConf.to_container(job.config.hydra.launcher, resolve=True)
         return Command(job.number, folder, fresh, resume, self._environment(job), options)
+
+    def _is_ignored(self, override: str) -> bool:
+        return is_ignored(key_of(override), OmegaConf.select(self.settings, "sweep.ignore", default=[]))
 
     def _environment(self, job: Job) -> dict[str, str]:
         content: dict[str, Any] = {"folder": str(job.folder.absolute())}
@@ -342,7 +344,3 @@ def _same_start_for_the_next_job() -> Iterator[None]:
             torch.backends.cudnn.benchmark = benchmark
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
-
-
-def _format(metric: str, value: float | None) -> str:
-    return f"{metric} {value:.2%}" if value is not None and metric.endswith("/acc") else f"{metric} {value}"

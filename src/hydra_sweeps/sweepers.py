@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,14 +85,9 @@ class Search(BaseSweep):
         self.running: dict[int, Proposal] = {}
 
     def propose(self) -> Iterator[Job]:
-        for proposal in self._proposals():
+        for proposal in chain(self.left_over, iter(self.study.propose, None)):
             self.running[proposal.job] = proposal
             yield self.job(proposal.job, self.fixed, proposal.overrides, proposal.trial)
-
-    def _proposals(self) -> "Iterator[Proposal]":
-        yield from self.left_over
-        while (proposal := self.study.propose()) is not None:
-            yield proposal
 
     def on_job_end(self, job: Job, outcome: Outcome) -> None:
         values = [outcome.metrics.get(metric) for metric in self.goal.objectives]

@@ -206,19 +206,14 @@ def test_figures_of_each_setting_and_each_pair(tmp_path: Path) -> None:
     ]
 
 
-def test_a_search_of_two_numbers_has_a_plane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hydra_sweeps import figures
-
-    drawn = []
-    plane = figures.plane
-    monkeypatch.setattr(figures, "plane", lambda names, *rest: drawn.append(names) or plane(names, *rest))
+def test_settings_that_are_no_grid_have_no_pairs(tmp_path: Path) -> None:
     for number in range(13):
         choices = {"optim": ["sgd", "adam"][number % 2], "lr": 0.1 + number, "batch_size": 2**number}
         add_run(tmp_path / f"{number}_a", scores(0.9), **choices)
     report.write(tmp_path, DEFAULT_GOAL)
-    assert drawn == [("lr", "batch_size")]
-    # thirteen values against two names are neither a plane nor a table to be read
-    assert not (tmp_path / "figures" / "optim_x_lr.png").exists()
+    assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == [
+        *("by_batch_size", "by_lr", "by_optim"),
+    ]
 
 
 def test_many_settings_have_no_pairs(tmp_path: Path) -> None:

@@ -412,8 +412,8 @@ def test_a_missing_trial_is_an_error(tmp_path: Path) -> None:
 
 HOLD = """
 import sys, time
-from hydra_sweeps.search import _KernelLock
-lock = _KernelLock(sys.argv[1])
+from filelock import FileLock
+lock = FileLock(f"{sys.argv[1]}-lock")
 lock.acquire()
 print("held", flush=True)
 time.sleep(60)
