@@ -7,10 +7,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import multiprocessing
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import dropwhile
+from multiprocessing.context import ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 from pathlib import Path
 
@@ -41,6 +45,69 @@ PRELOADED = (
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
+class Started:
+    """A command that is running: its process, and what it has printed so far."""
+
+    def __init__(self, process: ForkServerProcess, output: Path, errors: Path) -> None:
+        self.process, self._output, self._errors = process, output, errors
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text()
+
+    @property
+    def errors(self) -> str:
+        return self._errors.read_text()
+
+    def wait_for(self, start: str, *, after: str = "") -> None:
+        """Wait until a line of the output, from the first that starts with `after`, starts with `start`."""
+        end = time.monotonic() + TIMEOUT
+        while True:
+            lines = dropwhile(lambda line: not line.startswith(after), self.output.splitlines())
+            if any(line.startswith(start) for line in lines):
+                return
+            if not self.process.is_alive() or time.monotonic() > end:
+                raise AssertionError(f"{start!r} was not printed\n{self.output}\n{self.errors}")
+            time.sleep(0.02)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def wait(self, timeout: float = TIMEOUT) -> int:
+        """Return the exit code, which is negative if the process was ended by a signal."""
+        self.process.join(timeout)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+            raise TimeoutError(f"{self.output}\n{self.errors}")
+        assert self.process.exitcode is not None
+        return self.process.exitcode
+
+
+Start = Callable[..., Started]
+
+
+@pytest.fixture(scope="session")
+def start_in(tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Start a script of the repository in the folder given first.
+
+    The process is forked from one that has imported Lightning, which saves seconds a command.
+    """
+    streams = tmp_path_factory.mktemp("streams")
+
+    def start(folder: Path, script: str, *arguments: str, **changes: str) -> Started:
+        context = multiprocessing.get_context("forkserver")
+        out, err = (Path(tempfile.mkstemp(dir=streams)[1]) for _ in range(2))
+        process = context.Process(
+            target=_run_script, args=(script, arguments, folder, environment(**changes), out, err)
+        )
+        process.start()
+        return Started(process, out, err)
+
+    return start
+
+
 @pytest.fixture(scope="session", autouse=True)
 def forkserver() -> None:
     """Start the process that forks the commands, before a test of the pool starts one with other imports."""
@@ -62,30 +129,28 @@ def environment(**changes: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def command(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """Run a script of the repository in a fresh folder; return what it printed and its exit code.
+def start(start_in: Start, tmp_path: Path) -> Iterator[Start]:
+    """Start a script of the repository in a fresh folder, like `start_in`."""
+    started = []
 
-    The process is forked from one that has imported Lightning, which saves seconds a command.
-    """
+    def begin(script: str, *arguments: str, **changes: str) -> Started:
+        started.append(start_in(tmp_path, script, *arguments, **changes))
+        return started[-1]
 
-    streams = tmp_path_factory.mktemp("streams")
+    yield begin
+    for command in started:
+        command.process.kill()  # what a failed test has left
+        command.process.join()
+
+
+@pytest.fixture
+def command(start: Start) -> Command:
+    """Run a script of the repository in a fresh folder; return what it printed and its exit code."""
 
     def run(script: str, *arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-        context = multiprocessing.get_context("forkserver")
-        out, err = (Path(tempfile.mkstemp(dir=streams)[1]) for _ in range(2))
-        process = context.Process(
-            target=_run_script, args=(script, arguments, tmp_path, environment(**changes), out, err)
-        )
-        process.start()
-        process.join(TIMEOUT)
-        if process.is_alive():
-            process.kill()
-            process.join()
-            raise TimeoutError(f"{script} {' '.join(arguments)}\n{out.read_text()}\n{err.read_text()}")
-        assert process.exitcode is not None
-        return subprocess.CompletedProcess(
-            [script, *arguments], process.exitcode, out.read_text(), err.read_text()
-        )
+        started = start(script, *arguments, **changes)
+        code = started.wait()
+        return subprocess.CompletedProcess([script, *arguments], code, started.output, started.errors)
 
     return run
 
@@ -93,6 +158,7 @@ def command(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Command
 def _run_script(
     script: str, arguments: Sequence[str], folder: Path, variables: dict[str, str], out: Path, err: Path
 ) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored by inheritance
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)

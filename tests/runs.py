@@ -8,14 +8,16 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 CPU = "trainer.accelerator=cpu"
-# Without the figures during training, which take seconds.
+# Without the figures during training, and on few images, which saves seconds a run.
 SHORT = (
     CPU,
     "model=cnnnet",
     "callbacks=none",
     "trainer.limit_train_batches=12",
     "trainer.limit_val_batches=1",
+    "trainer.limit_test_batches=2",
 )
+ALL_TEST_IMAGES = "trainer.limit_test_batches=null"  # after SHORT
 SMOKE = (CPU, "model=cnnnet", "callbacks=none", "debug=smoke")
 
 

@@ -124,6 +124,6 @@ def test_network_with_another_number_of_classes_than_the_data_is_refused() -> No
 
 
 @pytest.mark.parametrize(("key", "value"), [("data.val_size", 0), ("trainer.limit_val_batches", 0)])
-def test_a_run_has_no_validation_without_images_or_batches(key: str, value: int) -> None:
+def test_run_has_no_validation_without_images_or_batches(key: str, value: int) -> None:
     assert has_validation(VALID)
     assert not has_validation(with_value(key, value))

@@ -4,8 +4,6 @@ import csv
 import json
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import psutil
@@ -13,12 +11,13 @@ import pytest
 import torch
 import yaml
 
-from tests.conftest import REPOSITORY, Command
+from tests.conftest import Command, Start
 from tests.hydra_sweeps.test_remote import install_slurm
-from tests.runs import SHORT, allow_interrupts, jobs_of, only_run, processes_of, weights
+from tests.runs import SHORT, jobs_of, only_run, processes_of, weights
 
-SEARCH = (*SHORT, "trainer.max_epochs=3", "hydra/sweeper=optuna", "optim.lr=tag(log, interval(1e-5, 0.5))")
-DDP = (*SHORT, "trainer=ddp", "trainer.devices=2")
+UNLOGGED = (*SHORT, "logger=none")  # which saves the figures of TensorBoard
+SEARCH = (*UNLOGGED, "trainer.max_epochs=3", "hydra/sweeper=optuna", "optim.lr=tag(log, interval(1e-5, 0.5))")
+DDP = (*UNLOGGED, "trainer=ddp", "trainer.devices=2")
 
 
 def rows(sweep: Path) -> dict[str, dict[str, str]]:
@@ -27,46 +26,17 @@ def rows(sweep: Path) -> dict[str, dict[str, str]]:
         return {row["job"]: row for row in csv.DictReader(file)}
 
 
-def start(tmp_path: Path, mnist: Path, *arguments: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "train.py"), "-m", f"data.dir={mnist}", *arguments],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=allow_interrupts,
-    )
-
-
-def wait_for(process: "subprocess.Popen[str]", *starts: str) -> None:
-    """Read the output until each of `starts` has begun a line."""
-    assert process.stdout is not None
-    missing = set(starts)
-    for line in process.stdout:
-        missing = {start for start in missing if not line.startswith(start)}
-        if not missing:
-            return
-    raise AssertionError(f"{missing} was not printed")
-
-
-def test_a_job_has_the_same_weights_alone_in_a_sweep_and_in_the_pool(
-    new_process: Command, mnist: Path, tmp_path: Path
-) -> None:
-    def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        # jobs of one and of two ranks, each with two threads
-        common = (*SHORT, "trainer.max_epochs=2", "trainer=ddp", f"data.dir={mnist}")
-        done = new_process("train.py", *common, *arguments, **environment)
-        assert (done.returncode, done.stderr) == (0, "")
-        return done
-
-    run("trainer.devices=1", OMP_NUM_THREADS="2")
-    run("-m", "trainer.devices=1,2", "hydra.sweep.dir=after", OMP_NUM_THREADS="2")
+def test_job_has_same_weights_in_sweep_and_in_pool(new_process: Command, mnist: Path, tmp_path: Path) -> None:
+    # jobs of one and of two ranks, each with two threads
+    common = (*UNLOGGED, "trainer.max_epochs=2", "trainer=ddp", "trainer.devices=1,2", f"data.dir={mnist}")
     pool = ("hydra/launcher=pool", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=2")
-    done = run("-m", "trainer.devices=1,2", "hydra.sweep.dir=pool", *pool)
+    for name, launcher in {"after": (), "pool": pool}.items():
+        arguments = ("-m", *common, f"hydra.sweep.dir={name}", *launcher)
+        done = new_process("train.py", *arguments, OMP_NUM_THREADS="2")
+        assert (done.returncode, done.stderr) == (0, "")
 
     after, beside = jobs_of(tmp_path / "after"), jobs_of(tmp_path / "pool")
     assert [path.name for path in after] == [path.name for path in beside]
-    assert torch.equal(weights(after[0]), weights(only_run(tmp_path)))
     for devices, (one, other) in enumerate(zip(after, beside, strict=True), start=1):
         assert torch.equal(weights(one), weights(other))
         settings = [yaml.safe_load((run / ".hydra" / "resolved.yaml").read_text()) for run in (one, other)]
@@ -95,17 +65,18 @@ def test_failing_jobs_are_reported_and_do_not_affect_others(
     assert torch.equal(weights(jobs_of(sweep)[2]), weights(only_run(tmp_path)))
 
 
-def test_a_killed_search_is_resumed_with_the_same_weights(
-    command: Command, train: Command, mnist: Path, tmp_path: Path
+def test_killed_search_is_resumed_with_same_weights(
+    start: Start, train: Command, mnist: Path, tmp_path: Path
 ) -> None:
     arguments = (*SEARCH, "trainer.limit_train_batches=40", "optim=adam,sgd")
     train("-m", *arguments, "hydra.sweeper.n_trials=5", "hydra.sweep.dir=whole")
     # the killed one is resumed under another launcher
-    process = start(tmp_path, mnist, *arguments, "hydra.sweeper.n_trials=4", "hydra.sweep.dir=killed")
-    wait_for(process, "job 2:")
-    wait_for(process, "epoch 1/3")
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    killed_search = (*arguments, "hydra.sweeper.n_trials=4", "hydra.sweep.dir=killed")
+    started = start("train.py", "-m", f"data.dir={mnist}", *killed_search)
+    started.wait_for("job 2:")
+    started.wait_for("epoch 1/3", after="job 2:")
+    started.send_signal(signal.SIGKILL)
+    started.wait()
     done = train("-m", "hydra.sweeper.n_trials=5", "sweep.resume=killed", *POOLED)
     assert "job 1:" not in done.stdout
     killed, whole = tmp_path / "killed", tmp_path / "whole"
@@ -123,7 +94,7 @@ def test_a_killed_search_is_resumed_with_the_same_weights(
 POOLED = ("hydra/launcher=pool", "hydra.launcher.n_jobs=1", "hydra.launcher.threads=1")
 
 
-def test_all_ranks_of_a_job_are_pruned_together(command: Command, mnist: Path, tmp_path: Path) -> None:
+def test_all_ranks_of_job_are_pruned_together(command: Command, mnist: Path, tmp_path: Path) -> None:
     done = command(
         *("train.py", "-m", f"data.dir={mnist}", *DDP, "trainer.max_epochs=3", "hydra/sweeper=optuna"),
         *("optim.lr=0.05,1e-7,1e30", "hydra/sweeper/sampler=grid", "hydra.sweeper.seed=5"),
@@ -144,33 +115,36 @@ def test_all_ranks_of_a_job_are_pruned_together(command: Command, mnist: Path, t
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
-def test_no_rank_outlives_its_sweep(how: signal.Signals, mnist: Path, tmp_path: Path) -> None:
+def test_no_rank_outlives_its_sweep(how: signal.Signals, start: Start, mnist: Path) -> None:
     pool = ("hydra/launcher=pool", "hydra.launcher.n_jobs=2")
-    process = start(tmp_path, mnist, *DDP[:-1], "trainer.devices=1,2", "trainer.max_epochs=9999", *pool)
-    wait_for(process, "#0  epoch    2/9999", "#1  epoch    2/9999")
-    children = psutil.Process(process.pid).children(recursive=True)
+    arguments = (*DDP[:-1], "trainer.devices=1,2", "trainer.max_epochs=9999", *pool)
+    started = start("train.py", "-m", f"data.dir={mnist}", *arguments)
+    for job in (0, 1):
+        started.wait_for(f"#{job}  epoch    2/9999")
+    children = psutil.Process(started.process.pid).children(recursive=True)
     ranks = [child for child in children if "train.py" in " ".join(child.cmdline())]
     assert len(ranks) == 1
-    process.send_signal(how)
-    output, _ = process.communicate(timeout=60)
+    started.send_signal(how)
+    started.wait(timeout=60)
     left = psutil.wait_procs(children, timeout=60)[1]
     for child in left:
         child.kill()
     assert left == []
     if how is signal.SIGTERM:
-        assert len(re.findall("interrupted; resume with: python train.py sweep.resume=", output)) == 1
+        message = "interrupted; resume with: python train.py sweep.resume="
+        assert len(re.findall(message, started.output)) == 1
 
 
 @pytest.mark.parametrize("launcher", ["submitit_slurm", "ray"])
-def test_jobs_on_a_cluster_start_their_own_ranks(
+def test_jobs_on_cluster_start_their_own_ranks(
     launcher: str, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
     arguments = [f"hydra/launcher={launcher}"]
     if launcher == "submitit_slurm":
         arguments += ["hydra.launcher.poll=0.5", "hydra.launcher.parameters.cpus_per_task=1"]
     done = command(
-        *("train.py", "-m", f"data.dir={mnist}", *DDP, "trainer.max_epochs=1", "optim.lr=0.01,1e30"),
-        *("hydra.sweep.dir=sweep", *arguments),
+        *("train.py", "-m", f"data.dir={mnist}", *DDP, "logger=tensorboard", "trainer.max_epochs=1"),
+        *("optim.lr=0.01,1e30", "hydra.sweep.dir=sweep", *arguments),
         PATH=install_slurm(tmp_path / "bin"),
     )
     assert done.returncode == 1
@@ -185,9 +159,9 @@ def test_jobs_on_a_cluster_start_their_own_ranks(
     assert processes_of(tmp_path) == []
 
 
-def test_a_search_depends_on_the_optimizer(train: Command, tmp_path: Path) -> None:
+def test_search_depends_on_optimizer(train: Command, tmp_path: Path) -> None:
     train(
-        *("-m", *SHORT, "trainer.max_epochs=1", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"),
+        *("-m", *UNLOGGED, "trainer.max_epochs=1", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"),
         *("optim=sgd,adam", "hydra/sweeper/sampler=random", "hydra/sweeper/pruner=none"),
         "hydra.sweeper.conditional=mnist_cnn.training.search_space.by_optimizer",
     )
@@ -199,7 +173,7 @@ def test_a_search_depends_on_the_optimizer(train: Command, tmp_path: Path) -> No
 def test_settings_that_cannot_be_combined_fail_alone(command: Command, mnist: Path, tmp_path: Path) -> None:
     # adam has no momentum
     done = command(
-        *("train.py", "-m", f"data.dir={mnist}", *SHORT, "trainer.max_epochs=1", "hydra/sweeper=optuna"),
+        *("train.py", "-m", f"data.dir={mnist}", *UNLOGGED, "trainer.max_epochs=1", "hydra/sweeper=optuna"),
         *("optim=sgd,adam", "optim.momentum=0.5", "hydra/sweeper/sampler=grid"),
     )
     assert done.returncode == 1

@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from mnist_cnn.training.checkpoints import load
-from tests.conftest import REPOSITORY, Command
-from tests.runs import CPU, SHORT, SMOKE, allow_interrupts, only_run, processes_of, scalars, weights
+from tests.conftest import REPOSITORY, Command, Start
+from tests.runs import ALL_TEST_IMAGES, CPU, SHORT, SMOKE, only_run, processes_of, scalars, weights
 
 
 def test_run_prints_what_it_does_and_writes_everything_into_its_folder(
@@ -81,7 +81,9 @@ def test_run_prints_what_it_does_and_writes_everything_into_its_folder(
 def test_evaluate_reproduces_the_test_metrics_of_the_run_exactly(
     train: Command, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
-    train(*SHORT, "trainer.max_epochs=1", "loss=mse", "optim=adam", "metrics=[f1,calibration]")
+    train(
+        *SHORT, ALL_TEST_IMAGES, "trainer.max_epochs=1", "loss=mse", "optim=adam", "metrics=[f1,calibration]"
+    )
     run_dir = only_run(tmp_path)
     done = command("evaluate.py", f"ckpt={run_dir}/checkpoints/best.ckpt", CPU)
     assert done.returncode == 0, done.stderr
@@ -100,33 +102,18 @@ def test_evaluate_reproduces_the_test_metrics_of_the_run_exactly(
 
 
 def test_killed_run_is_resumed_to_the_same_result(
-    train: Command, command: Command, mnist: Path, tmp_path: Path
+    train: Command, command: Command, start: Start, mnist: Path, tmp_path: Path
 ) -> None:
     # Long enough to be killed in the middle.
-    arguments = [*SHORT, "trainer.limit_train_batches=150", "trainer.max_epochs=6", "scheduler=onecycle"]
+    arguments = [*SHORT, "trainer.limit_train_batches=80", "trainer.max_epochs=6", "scheduler=onecycle"]
     arguments += ["callbacks=ema", "augment=elastic", "optim=adamw", "decay_biases=false"]
     whole, killed = tmp_path / "whole", tmp_path / "killed,optim=sgd"
     train(*arguments, f"hydra.run.dir='{whole}'")
 
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(REPOSITORY / "train.py"),
-            *arguments,
-            f"hydra.run.dir='{killed}'",
-            f"data.dir={mnist}",
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch 2/6"):
-            process.send_signal(signal.SIGKILL)
-            break
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
+    started = start("train.py", *arguments, f"hydra.run.dir='{killed}'", f"data.dir={mnist}")
+    started.wait_for("epoch 2/6")
+    started.send_signal(signal.SIGKILL)
+    assert started.wait() == -signal.SIGKILL
     assert not (killed / "metrics.json").exists()
     assert load(killed / "checkpoints" / "last.ckpt")["epoch"] < 5
 
@@ -150,41 +137,17 @@ def test_killed_run_is_resumed_to_the_same_result(
     assert same[0] == same[1]
 
 
-def test_interrupted_run_prints_how_to_resume_it(train: Command, mnist: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            str(REPOSITORY / "train.py"),
-            *SHORT,
-            "trainer.max_epochs=9999",
-            f"data.dir={mnist}",
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=allow_interrupts,
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch    2/9999"):
-            process.send_signal(signal.SIGINT)
-            break
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"python train.py resume={only_run(tmp_path).relative_to(tmp_path)}" in output
-    assert errors == ""
+def test_interrupted_run_prints_how_to_resume_it(start: Start, mnist: Path, tmp_path: Path) -> None:
+    started = start("train.py", *SHORT, "trainer.max_epochs=9999", f"data.dir={mnist}")
+    started.wait_for("epoch    2/9999")
+    started.send_signal(signal.SIGINT)
+    assert started.wait() == 130
+    assert f"python train.py resume={only_run(tmp_path).relative_to(tmp_path)}" in started.output
+    assert started.errors == ""
 
 
-def test_runs_started_together_have_their_own_folders(mnist: Path, tmp_path: Path) -> None:
-    runs = [
-        subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "train.py"), *SMOKE, f"data.dir={mnist}"],
-            cwd=tmp_path,
-            stdout=subprocess.DEVNULL,
-        )
-        for _ in range(2)
-    ]
+def test_runs_started_together_have_their_own_folders(start: Start, mnist: Path, tmp_path: Path) -> None:
+    runs = [start("train.py", *SMOKE, f"data.dir={mnist}") for _ in range(2)]
     assert [run.wait() for run in runs] == [0, 0]
     folders = list((tmp_path / "logs" / "runs").iterdir())
     assert len(folders) == 2
@@ -220,7 +183,7 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
     train: Command, command: Command, tmp_path: Path
 ) -> None:
     two = ("trainer=ddp", "trainer.devices=2", "data.val_size=5001", "metrics=f1")
-    done = train(*SHORT, "trainer.max_epochs=2", *two)
+    done = train(*SHORT, ALL_TEST_IMAGES, "trainer.max_epochs=2", *two)
     run_dir = only_run(tmp_path)
     # Rank 0 alone prints and writes.
     assert done.stdout.count("Test accuracy") == 1
@@ -270,7 +233,7 @@ def test_run_without_validation_and_logger_saves_the_last_epoch(train: Command, 
 def test_every_precision_trains_and_evaluates(
     precision: str, train: Command, command: Command, tmp_path: Path
 ) -> None:
-    train(*SMOKE, f"trainer.precision={precision}")
+    train(*SMOKE, "logger=none", f"trainer.precision={precision}")
     run_dir = only_run(tmp_path)
     trained = json.loads((run_dir / "metrics.json").read_text())
     assert trained["precision"] == precision
@@ -285,7 +248,10 @@ def test_every_precision_trains_and_evaluates(
 def test_overfitting_five_batches_reaches_a_training_accuracy_of_100_percent(
     train: Command, tmp_path: Path
 ) -> None:
-    done = train(CPU, "model=cnnnet", "debug=overfit", "optim=adam")
+    done = train(
+        *(CPU, "model=cnnnet", "callbacks=none", "debug=overfit", "optim=adam"),
+        "trainer.limit_test_batches=2",
+    )
     assert done.stderr == ""
     history = json.loads((only_run(tmp_path) / "metrics.json").read_text())
     assert history["epochs"] == 30
@@ -293,7 +259,7 @@ def test_overfitting_five_batches_reaches_a_training_accuracy_of_100_percent(
 
 
 def test_profiler_writes_its_report_into_the_run_folder(train: Command, tmp_path: Path) -> None:
-    train(CPU, "model=cnnnet", "debug=profile", "trainer.limit_train_batches=3")
+    train(*SHORT, "debug=profile", "trainer.limit_train_batches=3")
     (report,) = only_run(tmp_path).glob("fit-profile.txt")
     assert "run_training_batch" in report.read_text()
 
@@ -309,7 +275,13 @@ def test_data_folder_is_relative_to_where_the_command_was_typed(
 
 
 def test_training_can_start_from_the_weights_of_a_checkpoint(train: Command, tmp_path: Path) -> None:
-    train(*SMOKE, "hydra.run.dir=first")
+    train(*SMOKE, "logger=none", "hydra.run.dir=first")
     first = weights(tmp_path / "first")
-    train(*SMOKE, "hydra.run.dir=second", "init_from=first/checkpoints/last.ckpt", "optim.lr=1e-12")
+    train(
+        *SMOKE,
+        "logger=none",
+        "hydra.run.dir=second",
+        "init_from=first/checkpoints/last.ckpt",
+        "optim.lr=1e-12",
+    )
     torch.testing.assert_close(weights(tmp_path / "second"), first)

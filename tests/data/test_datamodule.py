@@ -81,7 +81,7 @@ def test_without_validation_there_is_no_loader() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 20, 24), (3, 32, 32), (1, 28, 28)])
 @pytest.mark.parametrize("in_channels", [1, 3])
-def test_a_source_of_any_shape_is_converted(shape: tuple[int, int, int], in_channels: int) -> None:
+def test_source_of_any_shape_is_converted(shape: tuple[int, int, int], in_channels: int) -> None:
     data = ready(make_noise_data(Noise(*shape), in_channels=in_channels, image_size=28))
     assert data.val
     assert [len(part) for part in data.parts().values()] == [54, 6, 12]
@@ -101,7 +101,7 @@ def test_a_source_of_any_shape_is_converted(shape: tuple[int, int, int], in_chan
         ((1, 28, 28), torch.uint8, torch.uint8),
     ],
 )
-def test_a_source_with_a_wrong_shape_or_dtype_is_refused(
+def test_source_with_a_wrong_shape_or_dtype_is_refused(
     shape: tuple[int, ...], images: torch.dtype, targets: torch.dtype
 ) -> None:
     source = Noise(*shape)
@@ -147,7 +147,7 @@ def test_targets_follow_the_class_names() -> None:
     assert data.parts()["test"].targets.tolist() == [3, 1, 0] * 4
 
 
-def test_a_class_without_a_name_is_refused() -> None:
+def test_class_without_a_name_is_refused() -> None:
     data = make_noise_data(Noise(names=["a", "b", "c"]), classes=["a", "b", "d"])
     with pytest.raises(UserError, match=r"holds the class c, which is not among data\.classes: a, b, d"):
         data.setup()
@@ -162,7 +162,7 @@ def test_rank_indices_cover_every_image_once(length: int, world_size: int) -> No
     assert sorted(index for share in shares for index in share) == list(range(length))
 
 
-def test_a_batch_from_memory_equals_its_single_images() -> None:
+def test_batch_from_memory_equals_its_single_images() -> None:
     images = torch.arange(10, dtype=torch.uint8).reshape(10, 1, 1, 1).expand(10, 1, 28, 28)
     dataset = ImagesInMemory(images, torch.arange(10))
     batch, targets = dataset.__getitems__([7, 2, 2])
@@ -185,7 +185,7 @@ def test_training_order_is_a_function_of_seed_and_epoch(small_data: ImageData) -
     assert order(small_data, epoch=0) != first
 
 
-def test_an_epoch_drops_no_image(small_data: ImageData) -> None:
+def test_epoch_drops_no_image(small_data: ImageData) -> None:
     small_data.batch_size = 20
     assert [len(targets) for _, targets in small_data.train_dataloader()] == [20, 20, 20, 20, 16]
     assert sum(len(targets) for _, targets in small_data.test_dataloader()) == 37

@@ -73,7 +73,7 @@ def test_train_and_test_folders_are_used(tmp_path: Path, caplog: pytest.LogCaptu
         assert targets.tolist() == labels
 
 
-def test_a_class_may_be_called_test(tmp_path: Path) -> None:
+def test_class_may_be_called_test(tmp_path: Path) -> None:
     for name in ("test", "train"):
         save(tmp_path / name / "a.png")
     assert make_source().classes(tmp_path) == ["test", "train"]

@@ -50,7 +50,7 @@ def test_options_of_another_launcher_are_dropped(tmp_path: Path) -> None:
     assert {"hydra/launcher=ray", "hydra.launcher.num_cpus=2"} <= set(arguments)
 
 
-def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
+def test_folder_without_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="is not the folder of a sweep"):
         arguments_to_resume(tmp_path, [])
 

@@ -21,20 +21,20 @@ def imports(folder: Path) -> set[str]:
     return found
 
 
-def test_hydra_sweeps_imports_nothing_of_the_app() -> None:
+def test_hydra_sweeps_imports_nothing_of_app() -> None:
     found = imports(REPOSITORY / "src" / "hydra_sweeps") | imports(REPOSITORY / "src" / "hydra_plugins")
     assert "hydra_sweeps.interface" in found
     assert not [name for name in found if name.split(".")[0] in ("mnist_cnn", "lightning", "train")]
 
 
-def test_the_app_imports_only_the_interface() -> None:
+def test_app_imports_only_interface() -> None:
     found = imports(REPOSITORY / "src" / "mnist_cnn")
     used = {name for name in found if name.split(".")[0] in ("hydra_sweeps", "hydra_plugins")}
     assert {name for name in used if not name.startswith("hydra_sweeps.interface")} <= {"hydra_sweeps"}
     assert "hydra_sweeps.interface" in used
 
 
-def test_the_plugins_import_nothing_slow() -> None:
+def test_plugins_import_nothing_slow() -> None:
     program = (
         "import sys, hydra_plugins.hydra_sweeps, hydra_sweeps.interface\n"
         "slow = {'torch', 'lightning', 'matplotlib', 'optuna', 'numpy', 'ray', 'submitit', 'tensorboard'}\n"

@@ -25,7 +25,7 @@ def test_other_command_lines_are_unchanged() -> None:
 
 @pytest.mark.parametrize("name", ["sweep", "lr=0.1,momentum=0.9", "it's"])
 @pytest.mark.parametrize("quotes", ["", "'"])
-def test_a_resumed_sweep_brings_its_arguments(name: str, quotes: str, tmp_path: Path) -> None:
+def test_resumed_sweep_brings_its_arguments(name: str, quotes: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()
     overrides = {"hydra": ["hydra.mode=MULTIRUN"], "task": ["seed=0,1"]}
@@ -40,12 +40,12 @@ def test_a_resumed_sweep_brings_its_arguments(name: str, quotes: str, tmp_path: 
     ]
 
 
-def test_a_folder_without_a_sweep_cannot_be_resumed() -> None:
+def test_folder_without_sweep_cannot_be_resumed() -> None:
     with pytest.raises(SweepError, match=r"sweep\.resume=nowhere is not the folder of a sweep"):
         resume_arguments(["sweep.resume=nowhere"])
 
 
-def test_a_job_has_a_trial_only_for_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_has_trial_only_for_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = {"hydra": {"runtime": {"output_dir": str(tmp_path)}}}
     monkeypatch.setattr(HydraConfig.instance(), "cfg", OmegaConf.create(config))
     assert current_trial() is None

@@ -39,7 +39,7 @@ SECONDS = 60  # limit for each wait
         (6, "auto", 2, 16, 1, (6, 2, 3)),
     ],
 )
-def test_the_machine_is_divided_among_the_jobs(
+def test_machine_is_divided_among_jobs(
     n_jobs: Any, threads: Any, gpus: int, cores: int, devices: Any, expected: tuple[int, int, int]
 ) -> None:
     names = [str(number) for number in range(gpus)]
@@ -61,7 +61,7 @@ def test_gpus_given_by_index_are_refused() -> None:
     assert count_devices("2", gpus=4) == 2
 
 
-def test_a_job_gets_the_emptiest_gpus_or_waits() -> None:
+def test_job_gets_emptiest_gpus_or_waits() -> None:
     slots = Slots(3, 1, ["a", "b", "c"])
     assert slots.acquire(1) == ["a"]
     assert slots.acquire(1) == ["b"]
@@ -109,7 +109,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_the_next_job_is_chosen_when_one_has_ended(commands: Commands, tmp_path: Path) -> None:
+def test_next_job_is_chosen_when_one_has_ended(commands: Commands, tmp_path: Path) -> None:
     script = "while number == 0 and not (folder / 'ended3').exists():\n    time.sleep(0.01)\n"
     ended: list[int] = []
     known: list[list[int]] = []  # which jobs had ended when a job was taken
@@ -153,7 +153,7 @@ if number == 4:
     wait_for(lambda: not psutil.pid_exists(int((tmp_path / "pid").read_text())))
 
 
-def test_a_job_has_the_threads_and_gpus_of_its_slot(
+def test_job_has_threads_and_gpus_of_its_slot(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # the first two jobs run together; the third gets the slot that is free first
@@ -175,7 +175,7 @@ seen = [str(torch.get_num_threads()), in_child, *(os.environ.get(name, "") for n
     assert seen == [f"2 2 2 {gpu} 1" for gpu in ("GPU-a", "GPU-b", "GPU-b")]
 
 
-def test_a_stopped_sweep_leaves_no_process(
+def test_stopped_sweep_leaves_no_process(
     commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = """

@@ -64,7 +64,7 @@ def command(folder: Path, fresh: list[str], resume: list[str] | None = None) -> 
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
-def test_jobs_run_on_a_cluster_and_fail_alone(launcher: str, run: Run, tmp_path: Path) -> None:
+def test_jobs_run_on_cluster_and_fail_alone(launcher: str, run: Run, tmp_path: Path) -> None:
     done = run("-m", f"hydra/launcher={launcher}", "fail=null,error")
     assert done.returncode == 1
     assert "job 0 finished: val/loss" in done.stdout
@@ -73,7 +73,7 @@ def test_jobs_run_on_a_cluster_and_fail_alone(launcher: str, run: Run, tmp_path:
     assert json.loads((tmp_path / "sweep" / "0_fail=null" / "metrics.json").read_text())["threads"] == "1"
 
 
-def test_slurm_gets_an_array_of_jobs(run: Run, tmp_path: Path) -> None:
+def test_slurm_gets_array_of_jobs(run: Run, tmp_path: Path) -> None:
     done = run(
         *("-m", "seed=0,1", "hydra/launcher=submitit_slurm", "hydra.launcher.poll=0.2"),
         *("hydra.launcher.parameters.slurm_partition=gpu", "hydra.launcher.parameters.gpus_per_node=2"),
@@ -87,7 +87,7 @@ def test_slurm_gets_an_array_of_jobs(run: Run, tmp_path: Path) -> None:
     assert all(f"#SBATCH --{line}" in lines for line in wanted), lines
 
 
-def test_a_preempted_job_is_submitted_again_and_resumes(tmp_path: Path) -> None:
+def test_preempted_job_is_submitted_again_and_resumes(tmp_path: Path) -> None:
     submitted = SubmittedCommand(command(tmp_path, ["fresh"], ["resume"]), threads=2)
     assert submitted.command.arguments == ["fresh"]
     (tmp_path / ".hydra").mkdir()
@@ -99,7 +99,7 @@ def test_a_preempted_job_is_submitted_again_and_resumes(tmp_path: Path) -> None:
     assert submitted.environment == {"OMP_NUM_THREADS": "2"}
 
 
-def test_an_interrupted_command_is_interrupted_and_its_processes_are_killed(tmp_path: Path) -> None:
+def test_interrupted_command_is_interrupted_and_its_processes_are_killed(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
         "import os, pathlib, subprocess, time\n"
@@ -127,7 +127,7 @@ def test_an_interrupted_command_is_interrupted_and_its_processes_are_killed(tmp_
     assert alive == []
 
 
-def test_the_warning_before_a_time_limit_does_not_reach_a_command(tmp_path: Path) -> None:
+def test_warning_before_time_limit_does_not_reach_command(tmp_path: Path) -> None:
     code = "import os, signal; os.kill(os.getpid(), signal.SIGUSR2); os._exit(3)"
     before = signal.getsignal(signal.SIGINT)
     assert run_command([sys.executable, "-c", code], {}, str(tmp_path)) == 3

@@ -125,7 +125,7 @@ def test_samplers_are_reproducible(sampler: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-def test_a_resumed_search_proposes_the_same_jobs(sampler: str, tmp_path: Path) -> None:
+def test_resumed_search_proposes_same_jobs(sampler: str, tmp_path: Path) -> None:
     space = STEPPED if sampler == "grid" else SPACE
     whole = finish(make(tmp_path / "whole", *space, sampler=sampler, n_trials=9))
     parts = []
@@ -136,13 +136,13 @@ def test_a_resumed_search_proposes_the_same_jobs(sampler: str, tmp_path: Path) -
     assert parts == whole
 
 
-def test_a_grid_ends_with_its_last_point(tmp_path: Path) -> None:
+def test_grid_ends_with_its_last_point(tmp_path: Path) -> None:
     found = finish(make(tmp_path, *STEPPED, sampler="grid", n_trials=100))
     assert len({tuple(proposal.overrides) for proposal in found}) == len(found) == 2 * 2 * 3
     assert make(tmp_path, *STEPPED, sampler="grid", n_trials=100).propose() is None
 
 
-def test_a_parallel_grid_has_every_point_once(tmp_path: Path) -> None:
+def test_parallel_grid_has_every_point_once(tmp_path: Path) -> None:
     search = make(tmp_path, *STEPPED, sampler="grid", n_trials=100)
     running = []
     while (proposal := search.propose()) is not None:
@@ -159,7 +159,7 @@ def test_a_parallel_grid_has_every_point_once(tmp_path: Path) -> None:
     assert len({tuple(proposal.overrides) for proposal in running}) == 12
 
 
-def test_jobs_of_a_killed_process_are_left_over(tmp_path: Path) -> None:
+def test_jobs_of_killed_process_are_left_over(tmp_path: Path) -> None:
     search = make(tmp_path)
     jobs = [search.propose() for _ in range(4)]
     assert all(jobs)
@@ -183,7 +183,7 @@ def test_jobs_of_a_killed_process_are_left_over(tmp_path: Path) -> None:
     assert make(tmp_path).left_over() == []
 
 
-def test_a_trial_interrupted_while_it_is_chosen_is_left_over(
+def test_trial_interrupted_while_it_is_chosen_is_left_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make(tmp_path / "whole").propose()
@@ -204,7 +204,7 @@ def test_a_trial_interrupted_while_it_is_chosen_is_left_over(
     assert whole is not None and left.overrides[:2] == whole.overrides[:2]
 
 
-def test_a_trial_ends_once(tmp_path: Path) -> None:
+def test_trial_ends_once(tmp_path: Path) -> None:
     search = make(tmp_path)
     proposal = search.propose()
     assert proposal is not None
@@ -214,7 +214,7 @@ def test_a_trial_ends_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("values", [None, [], [None], [math.nan], [math.inf], [0.5, 0.5]])
-def test_a_job_without_a_finite_value_has_failed(values: list[float | None] | None, tmp_path: Path) -> None:
+def test_job_without_finite_value_has_failed(values: list[float | None] | None, tmp_path: Path) -> None:
     search = make(tmp_path)
     proposal = search.propose()
     assert proposal is not None
@@ -222,7 +222,7 @@ def test_a_job_without_a_finite_value_has_failed(values: list[float | None] | No
     assert states(search) == [TrialState.FAIL]
 
 
-def test_a_journal_can_be_moved_with_its_folder(tmp_path: Path) -> None:
+def test_journal_can_be_moved_with_its_folder(tmp_path: Path) -> None:
     proposal = make(tmp_path / "here", n_trials=2).propose()
     (tmp_path / "here").rename(tmp_path / "there")
     moved = make(tmp_path / "there", n_trials=2)
@@ -261,7 +261,7 @@ def test_conditional_parameters_keep_what_is_given(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "gp", "qmc"])
-def test_several_objectives_have_a_pareto_front(sampler: str, tmp_path: Path) -> None:
+def test_several_objectives_have_pareto_front(sampler: str, tmp_path: Path) -> None:
     objectives = {"val/acc": "maximize", "seconds": "minimize"}
     search = make(tmp_path, sampler=sampler, objectives=objectives, n_trials=8)
     while (proposal := search.propose()) is not None:
@@ -341,7 +341,7 @@ def run_two_sweeps(storage: str, tmp_path: Path) -> None:
     assert other.study.trials[running.trial].intermediate_values == {1: 0.5}
 
 
-def test_two_sweeps_share_a_study_in_sqlite(tmp_path: Path) -> None:
+def test_two_sweeps_share_study_in_sqlite(tmp_path: Path) -> None:
     run_two_sweeps(f"sqlite:///{tmp_path}/study.db", tmp_path)
 
 
@@ -384,11 +384,11 @@ def postgresql() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def test_two_sweeps_share_a_study_in_postgresql(postgresql: str, tmp_path: Path) -> None:
+def test_two_sweeps_share_study_in_postgresql(postgresql: str, tmp_path: Path) -> None:
     run_two_sweeps(postgresql, tmp_path)
 
 
-def test_an_attached_trial_is_pruned(tmp_path: Path) -> None:
+def test_attached_trial_is_pruned(tmp_path: Path) -> None:
     pruner = {"name": "MedianPruner", "n_startup_trials": 2}
     search = make(tmp_path, pruner=pruner)
     for value in (0.9, 0.8, 0.1):
@@ -402,7 +402,7 @@ def test_an_attached_trial_is_pruned(tmp_path: Path) -> None:
     assert states(search)[-1] == TrialState.PRUNED
 
 
-def test_a_missing_trial_is_an_error(tmp_path: Path) -> None:
+def test_missing_trial_is_error(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="no trial 0 of the study"):
         attach_trial(0, tmp_path, {"name": "NopPruner"})
     make(tmp_path)
@@ -420,7 +420,7 @@ time.sleep(60)
 """
 
 
-def test_the_lock_of_a_killed_process_is_released(tmp_path: Path) -> None:
+def test_lock_of_killed_process_is_released(tmp_path: Path) -> None:
     search = make(tmp_path)
     command = [sys.executable, "-c", HOLD, str((tmp_path / "study.journal").absolute())]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -468,12 +468,12 @@ def test_invalid_options_are_refused(more: dict[str, Any], message: str, tmp_pat
     assert not (tmp_path / "sweep" / "study.journal").exists()
 
 
-def test_a_grid_has_no_conditional_parameters(tmp_path: Path) -> None:
+def test_grid_has_no_conditional_parameters(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="no conditional"):
         make(tmp_path, "optim=sgd,adam", sampler="grid", conditional="math.prod")
 
 
-def test_an_empty_space_is_refused(tmp_path: Path) -> None:
+def test_empty_space_is_refused(tmp_path: Path) -> None:
     chosen = options()
     with pytest.raises(SweepError, match="nothing to search"):
         StudySearch(
@@ -486,14 +486,14 @@ def test_an_empty_space_is_refused(tmp_path: Path) -> None:
         )
 
 
-def test_a_study_keeps_its_objectives(tmp_path: Path) -> None:
+def test_study_keeps_its_objectives(tmp_path: Path) -> None:
     make(tmp_path)
     with pytest.raises(SweepError, match="objectives"):
         make(tmp_path, objectives={"val/loss": "minimize"})
 
 
 @pytest.mark.parametrize("package", ["cmaes", "scipy", "psycopg"])
-def test_a_missing_package_is_reported(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_is_reported(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     finds = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else finds(name))
     more: dict[str, Any] = {"sampler": {"name": "CmaEsSampler"}}
@@ -540,7 +540,7 @@ def test_hyperband_supports_every_sampler(sampler: str, tmp_path: Path) -> None:
     assert len(search.study.trials) == 8
 
 
-def test_hyperband_has_the_epochs_of_the_trainer() -> None:
+def test_hyperband_has_epochs_of_trainer() -> None:
     chosen = options("hydra/sweeper/pruner=hyperband", "trainer.max_epochs=9")
     assert chosen["pruner"]["max_resource"] == 9
 
@@ -558,7 +558,7 @@ def test_invalid_objectives_are_refused(objectives: dict[str, str], message: str
         check_objectives(objectives)
 
 
-def test_a_pruner_needs_one_objective_that_is_known_after_each_epoch() -> None:
+def test_pruner_needs_one_objective_that_is_known_after_each_epoch() -> None:
     median, none = {"name": "MedianPruner"}, {"name": "NopPruner"}
     check_pruner({"val/f1": "maximize"}, median)
     check_pruner({"seconds": "minimize", "val/acc": "maximize"}, none)
@@ -567,7 +567,7 @@ def test_a_pruner_needs_one_objective_that_is_known_after_each_epoch() -> None:
             check_pruner(objectives, median)
 
 
-def test_a_trial_is_attached_by_the_definition_of_its_sweep(
+def test_trial_is_attached_by_definition_of_its_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"
@@ -591,7 +591,7 @@ def test_by_optimizer_ignores_unknown_optimizers() -> None:
     assert trial.params == {"optim": "lion"}
 
 
-def test_the_dashboard_opens_the_study_of_a_sweep(tmp_path: Path) -> None:
+def test_dashboard_opens_study_of_sweep(tmp_path: Path) -> None:
     finish(make(tmp_path, n_trials=2))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -33,6 +33,14 @@ def results(sweep: Path) -> dict[str, Any]:
     return {path.parent.name: json.loads(path.read_text())["x"] for path in sweep.glob("*/metrics.json")}
 
 
+def descend(seed: int, lr: float, epochs: int) -> float:
+    """Return the final x of a job that is not interrupted."""
+    x = float(seed)
+    for _ in range(epochs):
+        x -= lr * 2 * (x - 2.0)
+    return x
+
+
 def wait_for(process: "subprocess.Popen[str]", text: str) -> None:
     assert process.stdout is not None
     assert any(text in line for line in process.stdout), f"{text!r} was not printed"
@@ -46,7 +54,7 @@ def processes_of(app_folder: Path) -> list[int]:
     ]
 
 
-def test_a_grid_runs_every_combination_and_reports_it(run: Run, tmp_path: Path) -> None:
+def test_grid_runs_every_combination_and_reports_it(run: Run, tmp_path: Path) -> None:
     done = run("-m", "lr=0.1,0.2", "target=2,3", "hydra.sweep.dir='a,b=c'")
     assert (done.returncode, done.stderr) == (0, "")
     sweep = tmp_path / "a,b=c"
@@ -68,7 +76,7 @@ def test_a_grid_runs_every_combination_and_reports_it(run: Run, tmp_path: Path) 
 
 
 @LAUNCHERS
-def test_failed_jobs_are_reported_and_rerun_by_a_resume(
+def test_failed_jobs_are_reported_and_rerun_by_resume(
     launcher: tuple[str, ...], run: Run, tmp_path: Path
 ) -> None:
     done = run("-m", *launcher, "fail=null,error", "seed=0,1", r"hydra.sweep.dir='it\'s'")
@@ -91,7 +99,7 @@ def test_failed_jobs_are_reported_and_rerun_by_a_resume(
     assert (sweep / "0_fail=null,seed=0" / "metrics.json").stat().st_mtime_ns == before
 
 
-def test_fail_fast_stops_at_the_first_failure(run: Run, tmp_path: Path) -> None:
+def test_fail_fast_stops_at_first_failure(run: Run, tmp_path: Path) -> None:
     done = run("-m", "fail=error,null", "seed=0,1", "sweep.fail_fast=true")
     assert done.returncode == 1
     assert "job 1" not in done.stdout
@@ -99,7 +107,7 @@ def test_fail_fast_stops_at_the_first_failure(run: Run, tmp_path: Path) -> None:
     assert len(list((tmp_path / "sweep").glob("*/.hydra"))) == 1
 
 
-def test_a_killed_job_fails_alone(run: Run, tmp_path: Path) -> None:
+def test_killed_job_fails_alone(run: Run, tmp_path: Path) -> None:
     done = run("-m", *POOL, "fail=kill,null", "seed=0,1")
     assert done.returncode == 1
     killed = "failed: the job's process was killed by SIGKILL, as the system does when memory runs out"
@@ -110,18 +118,17 @@ def test_a_killed_job_fails_alone(run: Run, tmp_path: Path) -> None:
 
 @LAUNCHERS
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
-def test_an_interrupted_sweep_is_resumed_with_the_same_results(
+def test_interrupted_sweep_is_resumed_with_same_results(
     launcher: tuple[str, ...], how: signal.Signals, run: Run, start: App, app_folder: Path, tmp_path: Path
 ) -> None:
-    sweep = ("-m", *launcher, "seed=0,1", "lr=0.1,0.2", "epochs=20")
-    assert run(*sweep, "hydra.sweep.dir=whole").returncode == 0
+    sweep = ("-m", *launcher, "seed=0,1", "lr=0.1,0.2", "epochs=10")
     # as under `nohup … &`, where SIGINT is ignored
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         process = start(*sweep, "sleep=0.1", "hydra.sweep.dir=part")
     finally:
         signal.signal(signal.SIGINT, before)
-    wait_for(process, "epoch 20")
+    wait_for(process, "epoch 10")
     wait_for(process, "epoch 3")
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(how)
@@ -134,7 +141,8 @@ def test_an_interrupted_sweep_is_resumed_with_the_same_results(
     done = run("sweep.resume=part", "sleep=0")
     assert done.returncode == 0, done.stderr
     assert "resumed after epoch" in done.stdout
-    assert results(tmp_path / "part") == results(tmp_path / "whole")
+    expected = [descend(seed, lr, epochs=10) for seed in (0, 1) for lr in (0.1, 0.2)]
+    assert [x for _, x in sorted(results(tmp_path / "part").items())] == expected
 
 
 def test_one_sweep_is_run_by_one_process(run: Run, start: App) -> None:
@@ -167,12 +175,12 @@ def test_user_errors_are_reported_before_any_job_runs(
     assert not list(tmp_path.glob("sweep/*/.hydra"))
 
 
-def test_the_last_value_of_a_setting_counts(run: Run, tmp_path: Path) -> None:
+def test_last_value_of_setting_counts(run: Run, tmp_path: Path) -> None:
     assert run("-m", "lr=0.1,0.2", "lr=0.3").returncode == 0
     assert len(results(tmp_path / "sweep")) == 1
 
 
-def test_jobs_in_the_pool_have_their_options_and_prefix(run: Run, tmp_path: Path) -> None:
+def test_jobs_in_pool_have_their_options_and_prefix(run: Run, tmp_path: Path) -> None:
     conf = tmp_path / "conf"
     conf.mkdir()
     (conf / "more").mkdir()
@@ -189,13 +197,13 @@ def test_jobs_in_the_pool_have_their_options_and_prefix(run: Run, tmp_path: Path
 SEARCH = ("hydra/sweeper=optuna", "lr=interval(0.01,0.4)", "epochs=9", "hydra/sweeper/sampler=random")
 
 
-def test_a_search_prunes_and_is_resumed_with_the_same_results(run: Run, start: App, tmp_path: Path) -> None:
-    search = ("-m", *SEARCH, "hydra/launcher=pool", "hydra.launcher.n_jobs=1")
-    done = run(*search, "hydra.sweeper.n_trials=7", "hydra.sweep.dir=whole")
+def test_search_prunes_and_is_resumed_with_same_results(run: Run, start: App, tmp_path: Path) -> None:
+    done = run("-m", *SEARCH, "hydra.sweeper.n_trials=7", "hydra.sweep.dir=whole")
     assert done.returncode == 0, done.stderr
     assert "saved by pruning" in done.stdout
     assert (tmp_path / "whole" / "figures" / "study_history.png").is_file()
-    process = start(*search, "hydra.sweeper.n_trials=5", "sleep=0.3", "hydra.sweep.dir=part")
+    search = ("-m", *SEARCH, "hydra/launcher=pool", "hydra.launcher.n_jobs=1", "hydra.sweeper.n_trials=5")
+    process = start(*search, "sleep=0.1", "hydra.sweep.dir=part")
     wait_for(process, "job 2:")
     wait_for(process, "epoch 1")
     process.kill()
@@ -210,7 +218,7 @@ def test_a_search_prunes_and_is_resumed_with_the_same_results(run: Run, start: A
     }
 
 
-def test_a_search_has_several_objectives(run: Run, tmp_path: Path) -> None:
+def test_search_has_several_objectives(run: Run, tmp_path: Path) -> None:
     objectives = "hydra.sweeper.objectives={val/loss:minimize,seconds:minimize}"
     done = run("-m", *SEARCH, objectives, "hydra/sweeper/pruner=none", "hydra.sweeper.n_trials=3")
     assert done.returncode == 0, done.stderr
@@ -218,7 +226,7 @@ def test_a_search_has_several_objectives(run: Run, tmp_path: Path) -> None:
     assert "*" in {row["best"] for row in rows(tmp_path / "sweep").values()}
 
 
-def test_a_metric_that_no_job_has_is_reported(run: Run) -> None:
+def test_metric_that_no_job_has_is_reported(run: Run) -> None:
     objectives = "hydra.sweeper.objectives={val/los:minimize}"
     done = run("-m", *SEARCH, objectives, "hydra/sweeper/pruner=none", "hydra.sweeper.n_trials=1")
     assert done.returncode == 1
@@ -250,7 +258,7 @@ def test_invalid_searches_are_refused(arguments: list[str], message: str, run: R
         (("hydra/launcher=submitit_local", "seed=0,1"), "submitit"),
     ],
 )
-def test_a_missing_library_is_reported(
+def test_missing_library_is_reported(
     arguments: tuple[str, ...], module: str, run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / f"{module}.py").write_text(f"raise ModuleNotFoundError('No module named {module}')")
@@ -260,7 +268,7 @@ def test_a_missing_library_is_reported(
     assert f"pip install {module}" in done.stderr
 
 
-def test_a_module_run_with_m_is_run_again(app_folder: Path, tmp_path: Path) -> None:
+def test_module_run_with_m_is_run_again(app_folder: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "app", "-m", *POOL, "seed=0,1"]
     environment = os.environ | {"PYTHONPATH": str(app_folder)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100)

@@ -13,31 +13,23 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_cnn.reporting.tensorboard import RunLogger
-from tests.conftest import REPOSITORY
+from tests.conftest import Start
+from tests.runs import CPU
 
 pytestmark = pytest.mark.xdist_group("tensorboard")  # one server for all tests
 
 
 @pytest.fixture(scope="module")
-def logs(tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
+def logs(start_in: Start, tmp_path_factory: pytest.TempPathFactory, mnist: Path) -> Path:
     """Return logs/ after a short run and a short sweep of two jobs."""
     folder = tmp_path_factory.mktemp("tensorboard")
-    common = [
-        "debug=smoke",
-        "trainer.accelerator=cpu",
-        f"data.dir={mnist}",
-        "callbacks.pictures.every_n_epochs=2",
-    ]
+    common = ("debug=smoke", CPU, f"data.dir={mnist}")
     for arguments in (
-        ["trainer.max_epochs=2"],
-        ["-m", "optim=adam", "optim.lr=0.01,0.002", "optim.weight_decay=1e-4"],
+        ["trainer.max_epochs=2", "callbacks.pictures.every_n_epochs=2"],
+        ["-m", "optim=adam", "optim.lr=0.01,0.002", "optim.weight_decay=1e-4", "callbacks=none"],
     ):
-        subprocess.run(
-            [sys.executable, str(REPOSITORY / "train.py"), *arguments, *common],
-            cwd=folder,
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        started = start_in(folder, "train.py", *arguments, *common)
+        assert started.wait() == 0, started.errors
     return folder / "logs"
 
 

@@ -85,14 +85,14 @@ def test_every_epoch_is_reported(tmp_path: Path) -> None:
     assert (pruning.pruned, pruning.epoch, trainer.current_epoch) == (False, 5, 5)
 
 
-def test_a_hopeless_run_stops_after_its_epoch(tmp_path: Path) -> None:
+def test_hopeless_run_stops_after_its_epoch(tmp_path: Path) -> None:
     trial = Scripted(stop_after=2)
     pruning, trainer = fit(trial, tmp_path)
     assert list(trial.reports) == [1, 2]
     assert (pruning.pruned, pruning.epoch, trainer.current_epoch) == (True, 2, 2)
 
 
-def test_a_run_is_not_pruned_after_its_last_epoch(tmp_path: Path) -> None:
+def test_run_is_not_pruned_after_its_last_epoch(tmp_path: Path) -> None:
     pruning, trainer = fit(Scripted(stop_after=EPOCHS), tmp_path)
     assert (pruning.pruned, trainer.current_epoch) == (False, EPOCHS)
 
@@ -110,14 +110,14 @@ def test_other_ranks_stop_with_the_first_and_do_not_report(tmp_path: Path) -> No
     assert (pruning.pruned, pruning.epoch, trainer.current_epoch) == (True, 2, 2)
 
 
-def test_an_unknown_metric_is_reported(tmp_path: Path) -> None:
+def test_unknown_metric_is_reported(tmp_path: Path) -> None:
     trial = Scripted()
     trial.metric = "val/f1"
     with pytest.raises(UserError, match=r"by val/f1 after each epoch, but there are only val/acc"):
         fit(trial, tmp_path)
 
 
-def test_a_pruned_run_continues_only_outside_its_search(
+def test_pruned_run_continues_only_outside_its_search(
     tmp_path: Path,
 ) -> None:
     _, trainer = fit(Scripted(stop_after=2), tmp_path)
