@@ -105,7 +105,7 @@ def test_killed_run_is_resumed_to_the_same_result(
     train: Command, command: Command, start: Start, mnist: Path, tmp_path: Path
 ) -> None:
     # Long enough to be killed in the middle.
-    arguments = [*SHORT, "trainer.limit_train_batches=80", "trainer.max_epochs=6", "scheduler=onecycle"]
+    arguments = [*SHORT, "trainer.limit_train_batches=150", "trainer.max_epochs=6", "scheduler=onecycle"]
     arguments += ["callbacks=ema", "augment=elastic", "optim=adamw", "decay_biases=false"]
     whole, killed = tmp_path / "whole", tmp_path / "killed,optim=sgd"
     train(*arguments, f"hydra.run.dir='{whole}'")

@@ -4,6 +4,7 @@ import contextlib
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal, TypeVar
@@ -28,6 +29,11 @@ Kind = TypeVar("Kind")
 
 class RunCheckpoint(ModelCheckpoint):
     """A ModelCheckpoint that finds its files in the present folder of the run, also after it was moved."""
+
+    @cached_property
+    def state_key(self) -> str:
+        """The name of its state in a checkpoint; Lightning asks for it several times a step."""
+        return super().state_key
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def moved(path: str) -> str:

@@ -54,6 +54,13 @@ class Classifier(L.LightningModule):
         self.test_metrics = EpochMetrics(num_classes, metrics)
         self.history: list[dict[str, float]] = []  # for each epoch: "epoch", "train/loss", "val/acc", …
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "_current_fx_name":
+            # Lightning sets this text some forty times a step; a module would look for parameters in it.
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, num_classes) as float32, whatever the precision of the network."""
         # Lightning converts batches to a "true" precision before the data module makes them float32.

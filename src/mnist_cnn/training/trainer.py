@@ -14,6 +14,8 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.training.distributed import JobDDPStrategy
+from mnist_cnn.training.memory import keep_freed_memory
+from mnist_cnn.training.overhead import NoProfiler, reduce_overhead
 from mnist_cnn.training.precision import cpu_name, native_precision
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -52,14 +54,15 @@ def build_trainer(
     except (MisconfigurationException, ValueError, RuntimeError) as error:
         wanted = ", ".join(f"trainer.{name}={value}" for name, value in hardware.items() if name in options)
         raise UserError(f"{wanted}: {error}\n{_available()}") from error
+    if found.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     if found.world_size > 1:
         if given.get("strategy", "ddp") not in ("ddp", "auto"):
             raise UserError(f"trainer.strategy={given['strategy']}: several devices are trained by ddp.")
         given["strategy"] = JobDDPStrategy(rank_command)
-    if "profiler" in given:
-        given["profiler"] = _profiler(given["profiler"], run_dir)
+    given["profiler"] = _profiler(given["profiler"], run_dir) if "profiler" in given else NoProfiler()
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             **given,
             default_root_dir=run_dir,
             callbacks=list(callbacks),
@@ -72,6 +75,8 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"Lightning's Trainer refuses these settings: {error}") from error
+    reduce_overhead(trainer)
+    return trainer
 
 
 def _profiler(name: str, run_dir: Path) -> Profiler:
