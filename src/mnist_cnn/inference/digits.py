@@ -116,9 +116,11 @@ def _weights(given: int, wanted: int) -> NDArray[np.float32]:
     if scale >= 1:
         start = np.arange(wanted)[:, None] * scale
         overlap = np.minimum(pixel + 1, start + scale) - np.maximum(pixel, start)
-        return np.maximum(overlap / scale, 0).astype(np.float32)
+        area: NDArray[np.float64] = np.maximum(overlap / scale, 0)
+        return area.astype(np.float32)
     at = ((np.arange(wanted)[:, None] + 0.5) * scale - 0.5).clip(0, given - 1)
-    return np.maximum(1 - np.abs(at - pixel), 0).astype(np.float32)
+    linear: NDArray[np.float64] = np.maximum(1 - np.abs(at - pixel), 0)
+    return linear.astype(np.float32)
 
 
 def _centred(box: Ink) -> NDArray[np.uint8]:
