@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mnist_cnn.inference.digits import resize, stroke_width
+from mnist_cnn.inference.digits import resize
 
 Grey: TypeAlias = NDArray[Any]  # float32 (H, W), mostly in [0, 1]
 
@@ -16,6 +16,8 @@ CLEAN = 0.3  # share of pixels of exactly one value from which on this is the ba
 LEAST_CONTRAST = 0.03  # of ink to the background, as a fraction of white
 LEAST_SIGNAL = 5.0  # contrast of ink in standard deviations of the background
 LOW, HIGH = 0.3, 0.5  # fractions of full ink: pixels above `LOW` belong to ink that reaches `HIGH`
+SIDES = (0.03, 0.05, 0.08, 0.12, 0.18, 0.27)  # of squares wider than strokes, as fractions of the image's
+TOP = 40  # pixels with the highest contrast
 MAX_ANGLE = 18  # degrees by which ruled lines may be inclined
 
 
@@ -32,20 +34,24 @@ def extract_ink(grey: Grey) -> InkImage | None:
     if float(np.ptp(grey)) < LEAST_CONTRAST:
         return None
     grey, factor = _enlarged(grey)
-    clean = _clean_background(grey)
-    level = _surface(grey) if clean is None else np.full_like(grey, clean)
-    if _is_dark_on_light(grey - level + level.mean(), clean):
-        contrast = 1 - grey / np.maximum(level, 0.05)
+    light, decisive = _classes(grey)
+    clean = _is_clean(grey)
+    if clean or (factor > 1 and decisive):
+        dark_ink = _light_is_background(light)
+        background = light == dark_ink
+        level = _plane(grey, background) if not clean else np.full_like(grey, _mode(grey[background]))
+        contrast = _contrast(grey, level, dark_ink)
+    elif factor > 1:
+        level = _surface(grey)
+        contrast = _contrast(grey, level, _is_dark_on_light(grey - level))
     else:
-        contrast = grey - level
-    if clean is None:
-        contrast = _without_shadows(contrast, factor)
-    smooth = ndimage.gaussian_filter(contrast, 0.5 * factor if clean is None else 0.3)
+        contrast = _local_contrast(grey)
+    smooth = contrast if clean else ndimage.gaussian_filter(contrast, 0.5 * factor)
     found = _normalized(smooth)
     if found is None:
         return None
     ink, mask = found
-    if _may_have_lines(mask):
+    if not clean and factor == 1:
         lined = _without_lines(ink)
         again = None if lined is None else _normalized(lined)
         if again is not None:
@@ -59,11 +65,34 @@ def _enlarged(grey: Grey) -> tuple[Grey, int]:
     return resize(grey, grey.shape[0] * factor, grey.shape[1] * factor) if factor > 1 else grey, factor
 
 
-def _clean_background(grey: Grey) -> float | None:
-    """Return the value of most pixels where many have exactly the same, as in drawings and scans."""
-    values, counts = np.unique(grey, return_counts=True)
-    index = counts.argmax()
-    return float(values[index]) if counts[index] >= CLEAN * grey.size else None
+def _is_clean(grey: Grey) -> bool:
+    """Return whether many pixels have exactly one value, as in drawings."""
+    return bool(np.unique(grey, return_counts=True)[1].max() >= CLEAN * grey.size)
+
+
+def _mode(values: Grey) -> float:
+    found, counts = np.unique(values, return_counts=True)
+    return float(found[counts.argmax()])
+
+
+def _classes(grey: Grey) -> tuple[NDArray[np.bool_], bool]:
+    """Return the lighter of two classes of pixels (Otsu), and whether they differ enough to rely on."""
+    light = grey > otsu(grey)
+    share = float(light.mean())
+    if not 0 < share < 1:
+        return light, False
+    between = share * (1 - share) * (grey[light].mean() - grey[~light].mean()) ** 2
+    return light, bool(min(share, 1 - share) > 0.1 and between > 0.7 * grey.var())
+
+
+def _plane(grey: Grey, background: NDArray[np.bool_]) -> Grey:
+    """Return the plane fitted to the background, whose edges, which are partly ink, are left out."""
+    inner = ndimage.binary_erosion(background, iterations=3, border_value=1)
+    chosen = inner if inner.mean() > 0.1 else background
+    rows, columns = np.mgrid[0 : grey.shape[0], 0 : grey.shape[1]]
+    terms = np.stack([np.ones_like(rows), rows, columns], axis=-1)
+    solved = np.linalg.lstsq(terms[chosen], grey[chosen], rcond=None)[0]
+    return (terms @ solved).astype(np.float32)
 
 
 def _surface(grey: Grey) -> Grey:
@@ -88,25 +117,25 @@ def _surface(grey: Grey) -> Grey:
     return (terms(rows, columns) @ solved).clip(0, 1).astype(np.float32)
 
 
-def _is_dark_on_light(flat: Grey, clean: float | None) -> bool:
-    deviation = flat - (np.median(flat) if clean is None else clean)
+def _is_dark_on_light(deviation: Grey) -> bool:
+    """Return whether ink is dark, from the deviations of pixels from the background."""
     power = float((deviation**2).mean())
     skewness = float((deviation**3).mean()) / power**1.5
     if abs(skewness) > 1:  # ink is rare and far from the background
         return bool(skewness < 0)
-    light = flat > otsu(flat)
-    height, width = flat.shape
-    frame = max(1, max(height, width) // 30)
-    inner = np.zeros_like(light)
-    inner[frame : height - frame, frame : width - frame] = True
-    patch = max(1, max(height, width) // 8)
-    corners = [
-        light[a, b] for a in (slice(patch), slice(-patch, None)) for b in (slice(patch), slice(-patch, None))
-    ]
-    border = float(light[~inner].mean()) if not inner.all() else 0.5
-    vote = 2 * (border - 0.5) + (float(light.mean()) - 0.5)
-    vote += float(np.mean([corner.mean() for corner in corners])) - 0.5
-    return bool(vote > 0)
+    return _light_is_background(_classes(deviation)[0])
+
+
+def _light_is_background(light: NDArray[np.bool_]) -> bool:
+    """Return which of two classes is the background: which has the border, corners and most pixels."""
+    height, width = light.shape
+    frame, patch = (max(1, max(height, width) // part) for part in (30, 8))
+    border = np.concatenate(
+        [light[:frame].ravel(), light[-frame:].ravel(), light[:, :frame].ravel(), light[:, -frame:].ravel()]
+    )
+    ends = (slice(patch), slice(-patch, None))
+    corners = [float(light[rows, columns].mean()) for rows in ends for columns in ends]
+    return bool(2 * border.mean() + np.mean(corners) + light.mean() > 2)
 
 
 def otsu(values: Grey) -> float:
@@ -121,25 +150,43 @@ def otsu(values: Grey) -> float:
     return float(edges[np.nanargmax(variance) + 1])
 
 
-def _without_shadows(contrast: Grey, factor: int) -> Grey:
-    """Subtract what is wider than strokes: the opening by a square, which keeps the edges of shadows."""
-    found = _normalized(ndimage.gaussian_filter(contrast, 0.5 * factor))
-    if found is None:
-        return contrast
-    width = stroke_width(found[1].astype(np.float32))
-    side = int(max(4 * width, max(contrast.shape) / 10)) | 1
-    if side >= min(contrast.shape) / 2:
-        return contrast
-    smooth = ndimage.gaussian_filter(contrast, max(contrast.shape) / 400)
-    opened = ndimage.grey_opening(smooth, size=(side, side), mode="nearest")
-    shadow: Grey = ndimage.uniform_filter(opened, max(3, side // 8), mode="nearest")
-    without: Grey = contrast - shadow
-    return without
+def _contrast(grey: Grey, level: Grey, dark_ink: bool) -> Grey:
+    """Return the contrast of ink to the background `level`: reflected light relative to it, or added light."""
+    contrast: Grey = 1 - grey / np.maximum(level, 0.05) if dark_ink else grey - level
+    return contrast
+
+
+def _local_contrast(grey: Grey) -> Grey:
+    """Return the contrast of what is as narrow as strokes, so that shadows and tables disappear.
+
+    The background of dark ink is the closing of the image by a square wider than the strokes, that of light
+    ink the opening. Both keep the edges of shadows.
+    """
+    surface = _surface(grey)
+    flat = grey / np.maximum(surface, 0.3 * float(np.median(surface)))
+    step = max(1, round(max(grey.shape) / 250))
+    height, width = (n // step * step for n in grey.shape)
+    small = flat[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
+    small = ndimage.gaussian_filter(small, 0.7)
+    sides = [int(share * min(small.shape)) | 1 for share in SIDES]
+    dark = [ndimage.grey_closing(small, size=(side, side), mode="nearest") - small for side in sides]
+    light = [small - ndimage.grey_opening(small, size=(side, side), mode="nearest") for side in sides]
+    # Strokes are found from their width on, holes between them only by wider squares.
+    dark_ink = sum(float((values**2).sum()) for values in dark) > sum(float((v**2).sum()) for v in light)
+    tops = [float(np.sort(values, axis=None)[-TOP:].mean()) for values in (dark if dark_ink else light)]
+    first = next(index for index, top in enumerate(tops) if top >= 0.7 * max(tops))
+    side = sides[min(first + 1, len(sides) - 1)] * step | 1
+
+    smooth = ndimage.gaussian_filter(flat, max(grey.shape) / 500)
+    filter_ = ndimage.grey_closing if dark_ink else ndimage.grey_opening
+    level = filter_(smooth, size=(side, side), mode="nearest")
+    return _contrast(flat, ndimage.uniform_filter(level, 3, mode="nearest"), dark_ink)
 
 
 def _normalized(contrast: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
     """Return `contrast` divided by that of full ink, and the pixels of ink; None where it is too weak."""
-    base = float(np.median(contrast))
+    above, decisive = _classes(contrast)
+    base = float(np.median(contrast[~above] if decisive else contrast))
     lower = contrast[contrast <= base]
     noise = float(base - np.percentile(lower, 32)) if lower.size else 0.0  # 16th percentile of all
     contrast = contrast - base
@@ -154,17 +201,6 @@ def _normalized(contrast: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
     kept = np.unique(labels[low & (ink > HIGH)])
     mask = np.isin(labels, kept[kept > 0])
     return ink.astype(np.float32), mask
-
-
-def _may_have_lines(mask: NDArray[np.bool_]) -> bool:
-    """Return whether connected ink reaches across the image, as ruled lines do."""
-    if max(mask.shape) < 2 * SMALLEST:
-        return False
-    labels, _ = ndimage.label(mask, np.ones((3, 3)))
-    return any(
-        rows.stop - rows.start > 0.8 * mask.shape[0] or columns.stop - columns.start > 0.8 * mask.shape[1]
-        for rows, columns in ndimage.find_objects(labels)
-    )
 
 
 def _without_lines(ink: Grey) -> Grey | None:
