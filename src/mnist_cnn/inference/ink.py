@@ -17,6 +17,7 @@ LEAST_CONTRAST = 0.03  # of ink to the background, as a fraction of white
 LEAST_SIGNAL = 5.0  # contrast of ink in standard deviations of the background
 LOW, HIGH = 0.3, 0.5  # fractions of full ink: pixels above `LOW` belong to ink that reaches `HIGH`
 SIDES = (0.03, 0.05, 0.08, 0.12, 0.18, 0.27)  # of squares wider than strokes, as fractions of the image's
+THICK = 0.15  # strokes of that width, and what they enclose, cannot be told from shadows
 TOP = 40  # pixels with the highest contrast
 MAX_ANGLE = 18  # degrees by which ruled lines may be inclined
 
@@ -171,10 +172,15 @@ def _local_contrast(grey: Grey) -> Grey:
     sides = [int(share * min(small.shape)) | 1 for share in SIDES]
     dark = [ndimage.grey_closing(small, size=(side, side), mode="nearest") - small for side in sides]
     light = [small - ndimage.grey_opening(small, size=(side, side), mode="nearest") for side in sides]
-    # Strokes are found from their width on, holes between them only by wider squares.
-    dark_ink = sum(float((values**2).sum()) for values in dark) > sum(float((v**2).sum()) for v in light)
-    tops = [float(np.sort(values, axis=None)[-TOP:].mean()) for values in (dark if dark_ink else light)]
-    first = next(index for index, top in enumerate(tops) if top >= 0.7 * max(tops))
+    # Strokes are found from their width on, what lies between them only by wider squares.
+    tops = [[float(np.sort(v, axis=None)[-TOP:].mean()) for v in kind] for kind in (dark, light)]
+    first = next(i for i in range(len(sides)) if max(tops[0][i], tops[1][i]) >= 0.6 * max(map(max, tops)))
+    if SIDES[first] < THICK:
+        dark_ink = float((dark[first] ** 2).sum()) > float((light[first] ** 2).sum())
+    else:
+        dark_ink = _is_dark_on_light(flat - np.median(flat))
+    own = tops[0] if dark_ink else tops[1]
+    first = next(i for i in range(len(sides)) if own[i] >= 0.7 * max(own))
     side = sides[min(first + 1, len(sides) - 1)] * step | 1
 
     smooth = ndimage.gaussian_filter(flat, max(grey.shape) / 500)
@@ -205,16 +211,16 @@ def _normalized(contrast: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
 
 def _without_lines(ink: Grey) -> Grey | None:
     """Return the ink, turned so that ruled lines are level, without them; None where there are no lines."""
-    step = max(1, max(ink.shape) // 250)
+    step = max(1, max(ink.shape) // 200)
     small = ndimage.uniform_filter(ink, step)[::step, ::step]
 
     def sharpness(angle: float) -> float:
         turned = ndimage.rotate(small, angle, reshape=False, order=1, mode="nearest")
         return float(max((np.diff(np.median(turned, axis)) ** 2).sum() for axis in (0, 1)))
 
-    angles = np.arange(-MAX_ANGLE, MAX_ANGLE + 0.1, 1.0)
+    angles = np.arange(-MAX_ANGLE, MAX_ANGLE + 0.1, 1.5)
     best = max(angles, key=sharpness)
-    best = max(best + np.arange(-0.75, 0.8, 0.25), key=sharpness)
+    best = max(best + np.arange(-1.0, 1.1, 0.25), key=sharpness)
     turned = ndimage.rotate(ink, best, reshape=True, order=1, mode="constant", cval=np.nan, prefilter=False)
     cleaned = np.nan_to_num(turned)
     removed = False
