@@ -44,7 +44,7 @@ _CHANGEABLE = (
 )
 
 # Settings that are paths, relative to the folder in which the command was typed.
-_PATHS = ("data.dir", "ckpt", "init_from")
+_PATHS = ("data.dir", "ckpt", "init_from", "images")
 
 # Options of Hydra that are followed by a value.
 _OPTIONS_WITH_VALUE = {
@@ -253,7 +253,7 @@ def _arguments(arguments: list[str]) -> list[str]:
     paths = {}
     for index, override in enumerate(overrides):
         key, _, value = override.partition("=")
-        if key in ("resume", "ckpt", "init_from", "sweep.resume") and value not in ("", "null"):
+        if key in ("resume", "ckpt", "init_from", "images", "sweep.resume") and value not in ("", "null"):
             paths[key] = value.strip("'\"")
             overrides[index] = f"{key}={quote(paths[key])}"
     if "sweep.resume" in paths:

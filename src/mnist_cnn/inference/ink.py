@@ -93,7 +93,8 @@ def _plane(grey: Grey, background: NDArray[np.bool_]) -> Grey:
     rows, columns = np.mgrid[0 : grey.shape[0], 0 : grey.shape[1]]
     terms = np.stack([np.ones_like(rows), rows, columns], axis=-1)
     solved = np.linalg.lstsq(terms[chosen], grey[chosen], rcond=None)[0]
-    return (terms @ solved).astype(np.float32)
+    plane: Grey = terms @ solved
+    return plane.astype(np.float32)
 
 
 def _surface(grey: Grey) -> Grey:
@@ -152,7 +153,7 @@ def otsu(values: Grey) -> float:
 
 
 def _contrast(grey: Grey, level: Grey, dark_ink: bool) -> Grey:
-    """Return the contrast of ink to the background `level`: reflected light relative to it, or added light."""
+    """Return the contrast of ink to its background: light that is lost, as a fraction, or added."""
     contrast: Grey = 1 - grey / np.maximum(level, 0.05) if dark_ink else grey - level
     return contrast
 

@@ -1,17 +1,37 @@
 """A trained network applied to prepared digits, without a trainer."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from mnist_cnn.data.images import convert
+from mnist_cnn.inference.finding import NothingFound, prepare
+from mnist_cnn.inference.loading import UnreadableImage, load_picture
 from mnist_cnn.training import checkpoints
 from mnist_cnn.training.classifier import Classifier
 
 BATCH = 500  # images at a time
+
+
+THUMBNAIL = 256  # pixels of the longer side of an original that is kept for the picture
+
+
+@dataclass
+class Reading:
+    """What was read in a file: N digits, or `error`, which says why there are none."""
+
+    file: Path
+    original: NDArray[Any] = field(default_factory=lambda: np.zeros((1, 1, 3), np.uint8))  # uint8 (H, W, 3)
+    digits: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 1, 28, 28), np.uint8))
+    scores: Tensor = field(default_factory=lambda: torch.zeros(0, 1))  # (N, K)
+    error: str | None = None
 
 
 @dataclass
@@ -47,3 +67,28 @@ class Predictor:
             normalized = (batch.float() / 255 - self.mean) / self.std
             parts.append(self.classifier(normalized.contiguous(memory_format=torch.channels_last)))
         return self.classifier.scores(torch.cat(parts))
+
+    def read(self, files: Sequence[Path], split: bool = False) -> list[Reading]:
+        """Return what is read in each file, one digit or with `split` any number of them."""
+        readings = list(_prepared(files, split))
+        digits = np.concatenate([reading.digits for reading in readings])
+        if len(digits):
+            scores = self.scores(torch.from_numpy(digits))
+            counts = [len(reading.digits) for reading in readings]
+            for reading, part in zip(readings, scores.split(counts), strict=True):
+                reading.scores = part
+        return readings
+
+
+def _prepared(files: Sequence[Path], split: bool) -> Iterator[Reading]:
+    for file in files:
+        reading = Reading(file)
+        try:
+            picture = load_picture(file)
+            small = Image.fromarray(picture.rgb)
+            small.thumbnail((THUMBNAIL, THUMBNAIL))
+            reading.original = np.asarray(small)
+            reading.digits = prepare(picture.grey, split)
+        except (UnreadableImage, NothingFound) as error:
+            reading.error = str(error)
+        yield reading
