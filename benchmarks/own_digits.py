@@ -114,7 +114,8 @@ def vignette(shape: tuple[int, ...], rng: Generator) -> Array:
 
 def texture(shape: tuple[int, ...], rng: Generator) -> Array:
     coarse = ndimage.zoom(rng.normal(size=[n // 16 + 2 for n in shape]), 16, order=1)[: shape[0], : shape[1]]
-    return 1 + 0.012 * coarse + 0.012 * rng.normal(size=shape)
+    paper: Array = 1 + 0.012 * coarse + 0.012 * rng.normal(size=shape)
+    return paper
 
 
 def ruled(shape: tuple[int, ...], rng: Generator, squared: bool) -> Array:

@@ -73,7 +73,7 @@ def _draw_scores(
 
 def _shortened(name: str) -> str:
     # A dollar sign would start a formula.
-    return (name if len(name) <= 24 else f"{name[:10]}…{name[-13:]}").replace("$", r"\$")
+    return (name if len(name) <= 20 else f"{name[:8]}…{name[-11:]}").replace("$", r"\$")
 
 
 def _wrapped(text: str) -> str:
