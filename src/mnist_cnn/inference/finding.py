@@ -140,7 +140,7 @@ def _one_digit(parts: list[Part]) -> list[Part]:
 
 def _split(parts: list[Part]) -> list[list[Part]]:
     """Return the parts of each digit: left to right, line by line."""
-    tallest = max(part.extent for part in parts)
+    tallest = max(part.height for part in parts)
     parts = [p for p in parts if p.extent >= 0.1 * tallest]
     # Digits are the large parts; a small one belongs to the nearest of them.
     large = [p for p in parts if p.height >= 0.45 * tallest]

@@ -34,9 +34,9 @@ def extract_ink(grey: Grey) -> InkImage | None:
     """Return the ink of an image, dark on light or light on dark; None where there is none."""
     if float(np.ptp(grey)) < LEAST_CONTRAST:
         return None
-    grey, factor = _enlarged(grey)
-    light, decisive = _classes(grey)
     clean = _is_clean(grey)
+    grey, factor = (grey, 1) if clean else _enlarged(grey)
+    light, decisive = _classes(grey)
     if clean or (factor > 1 and decisive):
         dark_ink = _light_is_background(light)
         background = light == dark_ink

@@ -71,11 +71,10 @@ class Predictor:
     def read(self, files: Sequence[Path], split: bool = False) -> list[Reading]:
         """Return what is read in each file, one digit or with `split` any number of them."""
         readings = list(_prepared(files, split))
-        digits = np.concatenate([reading.digits for reading in readings])
-        if len(digits):
-            scores = self.scores(torch.from_numpy(digits))
-            counts = [len(reading.digits) for reading in readings]
-            for reading, part in zip(readings, scores.split(counts), strict=True):
+        read = [reading for reading in readings if len(reading.digits)]
+        if read:
+            scores = self.scores(torch.from_numpy(np.concatenate([reading.digits for reading in read])))
+            for reading, part in zip(read, scores.split([len(r.digits) for r in read]), strict=True):
                 reading.scores = part
         return readings
 
