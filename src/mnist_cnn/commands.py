@@ -44,7 +44,7 @@ _CHANGEABLE = (
 )
 
 # Settings that are paths, relative to the folder in which the command was typed.
-_PATHS = ("data.dir", "ckpt", "init_from")
+_PATHS = ("data.dir", "ckpt", "init_from", "images")
 
 # Options of Hydra that are followed by a value.
 _OPTIONS_WITH_VALUE = {
@@ -254,8 +254,8 @@ def _arguments(arguments: list[str]) -> list[str]:
     paths = {}
     for index, override in enumerate(overrides):
         key, _, value = override.partition("=")
-        is_path = value not in ("", "null") and not value.startswith("[")
-        if key in ("resume", "ckpt", "init_from", "sweep.resume") and is_path:
+        is_path = value not in ("", "null") and not (key == "ckpt" and value.startswith("["))
+        if key in ("resume", "ckpt", "init_from", "images", "sweep.resume") and is_path:
             paths[key] = value.strip("'\"")
             overrides[index] = f"{key}={quote(paths[key])}"
     if "sweep.resume" in paths:

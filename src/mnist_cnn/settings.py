@@ -153,6 +153,15 @@ class EvaluateSettings(_Section):
     trainer: _EvaluateTrainer
 
 
+class PredictSettings(_Section):
+    """The settings of predict.py that are checked before it starts."""
+
+    ckpt: str | None
+    images: str | None
+    split: bool
+    min_confidence: Fraction
+
+
 def has_validation(settings: Mapping[str, Any]) -> bool:
     """Return whether a run with these settings measures its metrics on validation images."""
     return bool(settings["data"]["val_size"] > 0) and settings["trainer"]["limit_val_batches"] != 0

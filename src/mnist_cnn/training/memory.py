@@ -15,7 +15,8 @@ def keep_freed_memory() -> None:
 
     A training step frees tensors of megabytes and allocates them again. By default glibc may return them to
     the system each time, depending on the order in which they are freed, and every page of them is then
-    zeroed anew: up to 2,700 page faults and 3 of 8 ms in a step of SimpleCNN. Other allocators are left alone.
+    zeroed anew: 2,700 page faults and 3 of 8 ms in a step of SimpleCNN.
+    Other allocators are not changed.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -1,0 +1,448 @@
+"""Accuracy of predict.py's preparation on MNIST digits rendered as people photograph, scan and draw them.
+
+`python -m benchmarks.own_digits ckpt [ckpt …]` renders digits of MNIST that the networks were not trained
+on: those of the validation split, or with `--split test` the test images. Each condition is rendered with
+seeds of its own, written to a file, and read back like a file of the user.
+"""
+
+import argparse
+import tempfile
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy import ndimage
+
+from mnist_cnn.inference.digits import resize
+
+ROOT = Path(__file__).parents[1]
+
+Array = NDArray[Any]
+Generator = np.random.Generator
+Condition = Callable[[Array, Generator, Path], None]  # writes an image of a digit, (28, 28) in [0, 1]
+
+CONDITIONS: dict[str, Condition] = {}
+
+
+def condition(function: Condition) -> Condition:
+    CONDITIONS[function.__name__.replace("_", " ").strip()] = function
+    return function
+
+
+# ---------------------------------------------------------------- strokes
+
+
+def outline(digit: Array) -> Array:
+    """Return the digit enlarged 8 times, bool (256, 256), with a margin."""
+    large: Array = resize(np.pad(digit, 2).astype(np.float32), 256, 256) > 0.5
+    return large
+
+
+def skeleton(shape: Array) -> Array:
+    """Return the middle lines of strokes, one pixel wide (Zhang and Suen, 1984)."""
+    image = np.pad(shape, 1).astype(np.uint8)
+    changed = True
+    while changed:
+        changed = False
+        for step in (0, 1):
+            p = [
+                np.roll(image, shift, (0, 1))
+                for shift in ((1, 0), (1, -1), (0, -1), (-1, -1), (-1, 0), (-1, 1), (0, 1), (1, 1))
+            ]
+            neighbours = sum(q.astype(int) for q in p)
+            crossings = sum(((p[i] == 0) & (p[(i + 1) % 8] == 1)).astype(int) for i in range(8))
+            a, b, c, d = p[0], p[2], p[4], p[6]
+            first, second = (a * b * c, b * c * d) if step == 0 else (a * b * d, a * c * d)
+            gone = (image == 1) & (neighbours >= 2) & (neighbours <= 6) & (crossings == 1)
+            gone &= (first == 0) & (second == 0)
+            if gone.any():
+                image[gone] = 0
+                changed = True
+    return image[1:-1, 1:-1].astype(bool)
+
+
+def pen(digit: Array, width: float) -> Array:
+    """Return the digit (256, 256) drawn with a round pen; `width` in pixels of MNIST's 28."""
+    line = skeleton(resize(outline(digit).astype(np.float32), 128, 128) > 0.5)
+    distance = ndimage.distance_transform_edt(~line)
+    return resize((width * 2 + 0.5 - distance).clip(0, 1).astype(np.float32), 256, 256)
+
+
+def tight(ink: Array) -> Array:
+    rows, columns = (np.flatnonzero((ink > 0.3).any(axis)) for axis in (1, 0))
+    return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].astype(np.float32)
+
+
+def scaled(ink: Array, height: int) -> Array:
+    """Return the digit alone with its longer side `height` pixels long."""
+    ink = tight(ink)
+    factor = height / max(ink.shape)
+    return resize(ink, *(max(1, round(n * factor)) for n in ink.shape))
+
+
+def turned(ink: Array, angle: float) -> Array:
+    result: Array = ndimage.rotate(np.pad(ink, 20), angle, order=1)
+    return result.clip(0, 1)
+
+
+def placed(ink: Array, height: int, width: int, rng: Generator, margin: int = 4) -> Array:
+    """Return the digit anywhere in a canvas of zeros."""
+    canvas = np.zeros((max(height, ink.shape[0] + 2 * margin), max(width, ink.shape[1] + 2 * margin)))
+    row, column = (
+        rng.integers(margin, n - m - margin + 1) for n, m in zip(canvas.shape, ink.shape, strict=True)
+    )
+    canvas[row : row + ink.shape[0], column : column + ink.shape[1]] = ink
+    return canvas
+
+
+# ---------------------------------------------------------------- paper and camera
+
+
+def vignette(shape: tuple[int, ...], rng: Generator) -> Array:
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]] / max(shape)
+    y0, x0 = rng.uniform(0.2, 0.8, 2) * (np.array(shape) / max(shape))
+    fall = 1 - rng.uniform(0.2, 0.7) * ((y - y0) ** 2 + (x - x0) ** 2)
+    slope = 1 + rng.uniform(-0.3, 0.3) * (x - 0.5) + rng.uniform(-0.3, 0.3) * (y - 0.5)
+    light: Array = fall * slope
+    return light
+
+
+def texture(shape: tuple[int, ...], rng: Generator) -> Array:
+    coarse = ndimage.zoom(rng.normal(size=[n // 16 + 2 for n in shape]), 16, order=1)[: shape[0], : shape[1]]
+    paper: Array = 1 + 0.012 * coarse + 0.012 * rng.normal(size=shape)
+    return paper
+
+
+def ruled(shape: tuple[int, ...], rng: Generator, squared: bool) -> Array:
+    """Return the transmission of a ruled paper, turned by a few degrees."""
+    y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float64)
+    angle = np.deg2rad(rng.uniform(-4, 4))
+    spacing = max(shape) * rng.uniform(0.12, 0.22) / (2 if squared else 1)
+    thickness = max(1.0, max(shape) / rng.uniform(150, 300))
+    across = x * np.sin(angle) + y * np.cos(angle)
+    along = x * np.cos(angle) - y * np.sin(angle)
+    lines = np.zeros(shape)
+    for axis in (across, along) if squared else (across,):
+        distance = np.abs((axis + rng.uniform(0, spacing)) % spacing - spacing / 2)
+        lines = np.maximum(lines, (thickness / 2 + 0.5 - distance).clip(0, 1))
+    return 1 - rng.uniform(0.15, 0.45) * lines
+
+
+def photograph(
+    ink: Array, rng: Generator, path: Path, paper: Array | float = 1.0, darkness: float | None = None
+) -> None:
+    """Write ink on paper as a JPEG of a camera: light, texture, blur, noise."""
+    strength = rng.uniform(0.45, 0.8) if darkness is None else darkness
+    level = rng.uniform(0.5, 0.92)
+    picture = level * paper * texture(ink.shape, rng) * vignette(ink.shape, rng) * (1 - strength * ink)
+    picture = ndimage.gaussian_filter(picture, rng.uniform(0.3, max(ink.shape) / 300))
+    picture = picture + rng.normal(size=picture.shape) * rng.uniform(0.005, 0.02)
+    save(picture, path.with_suffix(".jpg"), quality=int(rng.integers(50, 90)))
+
+
+def save(picture: Array, path: Path, **options: Any) -> None:
+    Image.fromarray(np.rint(picture.clip(0, 1) * 255).astype(np.uint8)).save(path, **options)
+
+
+# ---------------------------------------------------------------- conditions
+
+
+@condition
+def mnist_itself(digit: Array, rng: Generator, path: Path) -> None:
+    save(digit, path.with_suffix(".png"))
+
+
+@condition
+def mnist_as_jpeg_dark_on_light(digit: Array, rng: Generator, path: Path) -> None:
+    save(1 - digit, path.with_suffix(".jpg"), quality=75)
+
+
+@condition
+def scan_16x16_light_on_dark(digit: Array, rng: Generator, path: Path) -> None:
+    save(_filled_16(digit, rng), path.with_suffix(".png"))
+
+
+@condition
+def scan_16x16_dark_on_light(digit: Array, rng: Generator, path: Path) -> None:
+    save(1 - _filled_16(digit, rng), path.with_suffix(".png"))
+
+
+def _filled_16(digit: Array, rng: Generator) -> Array:
+    ink = tight(outline(digit))
+    height, width = ink.shape
+    # Narrow digits are not stretched to the whole width.
+    across = (
+        16 if width > 0.6 * height and rng.random() < 0.5 else max(2, min(16, round(16 * width / height)))
+    )
+    down = 16 if height >= width else max(2, round(16 * height / width))
+    small = ndimage.gaussian_filter(resize(ink, down, across), rng.uniform(0.2, 0.6), mode="constant")
+    canvas = np.zeros((16, 16))
+    row, column = (16 - down) // 2, (16 - across) // 2
+    canvas[row : row + down, column : column + across] = small / small.max()
+    return (canvas + rng.normal(size=canvas.shape) * 0.02).clip(0, 1)
+
+
+@condition
+def scan_28x28_thin(digit: Array, rng: Generator, path: Path) -> None:
+    ink = scaled(pen(digit, rng.uniform(0.6, 1.2)), int(rng.integers(14, 22)))
+    canvas = placed(ink, 28, 28, rng, 1)
+    save(0.93 - 0.8 * canvas + rng.normal(size=canvas.shape) * 0.02, path.with_suffix(".png"))
+
+
+@condition
+def scan_28x28_thin_faint_off_centre(digit: Array, rng: Generator, path: Path) -> None:
+    ink = scaled(pen(digit, rng.uniform(0.7, 1.4)), int(rng.integers(12, 21)))
+    canvas = placed(ink / ink.max(), 28, 28, rng, 1)
+    light = 1 + rng.uniform(-0.05, 0.05) * (np.arange(28)[:, None] / 28 - 0.5)
+    noisy = rng.uniform(0.7, 0.95) * light * (1 - rng.uniform(0.15, 0.3) * canvas)
+    save(noisy + rng.normal(size=canvas.shape) * rng.uniform(0.005, 0.02), path.with_suffix(".png"))
+
+
+@condition
+def photograph_of_pen_on_grey_paper(digit: Array, rng: Generator, path: Path) -> None:
+    ink = scaled(pen(digit, rng.uniform(0.8, 2.0)), int(rng.integers(60, 260)))
+    photograph(placed(ink, 320, 320, rng, 20), rng, path)
+
+
+@condition
+def photograph_with_shadow(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(0.8, 2.0)), int(rng.integers(80, 240))), 320, 400, rng, 20)
+    y, x = np.mgrid[0 : ink.shape[0], 0 : ink.shape[1]] / max(ink.shape)
+    angle = rng.uniform(0, 2 * np.pi)
+    edge = (x - 0.5) * np.cos(angle) + (y - 0.4) * np.sin(angle) + rng.uniform(-0.15, 0.15)
+    shadow = 1 - rng.uniform(0.2, 0.5) / (1 + np.exp(-edge / rng.uniform(0.005, 0.05)))
+    photograph(ink, rng, path, paper=shadow)
+
+
+@condition
+def photograph_turned_15_degrees(digit: Array, rng: Generator, path: Path) -> None:
+    ink = scaled(turned(pen(digit, rng.uniform(1, 2)), rng.uniform(-15, 15)), int(rng.integers(80, 240)))
+    photograph(placed(ink, 320, 320, rng, 20), rng, path)
+
+
+@condition
+def ruled_paper(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(1, 2)), int(rng.integers(100, 220))), 360, 360, rng, 20)
+    photograph(ink, rng, path, paper=ruled(ink.shape, rng, False))
+
+
+@condition
+def squared_paper(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(1, 2)), int(rng.integers(100, 220))), 360, 360, rng, 20)
+    photograph(ink, rng, path, paper=ruled(ink.shape, rng, True))
+
+
+@condition
+def blurred(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(1, 2)), int(rng.integers(60, 200))), 240, 240, rng, 20)
+    photograph(ndimage.gaussian_filter(ink, rng.uniform(2, 4)), rng, path)
+
+
+@condition
+def blackboard(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(1, 2.5)), int(rng.integers(80, 200))), 260, 300, rng, 10)
+    board = 0.18 * texture(ink.shape, rng) * vignette(ink.shape, rng)
+    picture = ndimage.gaussian_filter(board + rng.uniform(0.4, 0.75) * ink, 1)
+    save(picture + rng.normal(size=ink.shape) * 0.02, path.with_suffix(".jpg"), quality=70)
+
+
+@condition
+def drawing_12_pixels(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(outline(digit), 12), 14, 14, rng, 1)
+    save(1 - ink, path.with_suffix(".bmp"))
+
+
+@condition
+def drawing_3000_pixels(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(0.3, 3)), 2200), 3000, 3000, rng)
+    save(1 - (ink > 0.5), path.with_suffix(".webp"), quality=50, method=0)
+
+
+@condition
+def small_in_a_corner(digit: Array, rng: Generator, path: Path) -> None:
+    ink = scaled(pen(digit, rng.uniform(1, 2.5)), int(rng.integers(24, 60)))
+    canvas = np.pad(ink, ((5, 600), (5, 700)))
+    save(np.rot90(1 - canvas, 2)[::-1, ::-1], path.with_suffix(".png"))
+
+
+@condition
+def touching_the_border(digit: Array, rng: Generator, path: Path) -> None:
+    ink = scaled(pen(digit, rng.uniform(1, 2.5)), int(rng.integers(60, 200)))
+    sides = [(0, int(rng.integers(1, 80)))[:: rng.choice([1, -1])] for _ in range(2)]
+    save(1 - np.pad(ink, sides), path.with_suffix(".png"))
+
+
+@condition
+def filling_the_frame(digit: Array, rng: Generator, path: Path) -> None:
+    ink = tight(pen(digit, rng.uniform(1.5, 3)))
+    save(ink if rng.random() < 0.5 else 1 - ink, path.with_suffix(".png"))
+
+
+@condition
+def hairline(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, 0.3), int(rng.integers(100, 300))), 400, 400, rng)
+    save(1 - ink, path.with_suffix(".png"))
+
+
+@condition
+def thick_marker(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(3.5, 4.5)), int(rng.integers(80, 300))), 400, 400, rng)
+    save(ink, path.with_suffix(".png"))
+
+
+@condition
+def colour_ink_on_coloured_paper(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(1, 2.5)), int(rng.integers(80, 200))), 260, 260, rng, 10)
+    pairs = [
+        ((20, 40, 160), (250, 248, 240)),
+        ((200, 30, 40), (255, 255, 255)),
+        ((240, 200, 30), (255, 255, 255)),
+        ((200, 30, 40), (40, 130, 50)),
+        ((10, 110, 60), (250, 230, 150)),
+        ((255, 230, 80), (30, 60, 150)),
+    ]
+    colour, paper = (np.array(c) / 255 for c in pairs[rng.integers(len(pairs))])
+    light = (texture(ink.shape, rng) * vignette(ink.shape, rng))[..., None]
+    picture = (paper + (colour - paper) * 0.9 * ink[..., None]) * light
+    save(picture, path.with_suffix(".jpg"), quality=80)
+
+
+@condition
+def exif_rotation(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(1, 2)), int(rng.integers(80, 200))), 240, 320, rng, 10)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top of the scene is at the right of the stored image
+    save(np.rot90(0.9 - 0.7 * ink), path.with_suffix(".jpg"), exif=exif, quality=80)
+
+
+@condition
+def transparent_background(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(1, 2.5)), int(rng.integers(80, 200))), 240, 240, rng, 10)
+    colour = np.full((*ink.shape, 3), rng.choice([0, 255]), np.uint8)
+    alpha = np.rint(ink[..., None] * 255).astype(np.uint8)
+    Image.fromarray(np.concatenate([colour, alpha], axis=2)).save(path.with_suffix(".png"))
+
+
+@condition
+def broken_strokes(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(1, 2)), int(rng.integers(100, 200))), 260, 260, rng, 10)
+    rows, columns = np.nonzero(ink > 0.5)
+    y, x = np.mgrid[0 : ink.shape[0], 0 : ink.shape[1]]
+    for index in rng.integers(len(rows), size=2):
+        ink = ink * ((y - rows[index]) ** 2 + (x - columns[index]) ** 2 > rng.uniform(6, 11) ** 2)
+    photograph(ink, rng, path)
+
+
+@condition
+def specks_of_dirt(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(1, 2)), int(rng.integers(100, 200))), 360, 360, rng, 10)
+    y, x = np.mgrid[0 : ink.shape[0], 0 : ink.shape[1]]
+    for _ in range(8):
+        row, column = rng.uniform(0, 360, 2)
+        ink = np.maximum(ink, (rng.uniform(1, 4) + 0.5 - np.hypot(y - row, x - column)).clip(0, 1))
+    photograph(ink, rng, path)
+
+
+@condition
+def sheet_on_a_dark_table(digit: Array, rng: Generator, path: Path) -> None:
+    ink = placed(scaled(pen(digit, rng.uniform(1, 2)), int(rng.integers(70, 150))), 240, 240, rng, 20)
+    ink = turned(ink, rng.uniform(-8, 8))
+    sheet = np.pad(turned(np.ones((240, 240)), rng.uniform(-8, 8)), 30)
+    ink = np.pad(
+        ink,
+        [
+            (max(0, a - b) // 2, max(0, a - b) - max(0, a - b) // 2)
+            for a, b in zip(sheet.shape, ink.shape, strict=True)
+        ],
+    )
+    sheet = np.pad(
+        sheet,
+        [
+            (max(0, b - a) // 2, max(0, b - a) - max(0, b - a) // 2)
+            for a, b in zip(sheet.shape, ink.shape, strict=True)
+        ],
+    )
+    photograph(ink, rng, path, paper=0.25 + 0.75 * sheet)
+
+
+def render(name: str, digits: Array, folder: Path) -> list[Path]:
+    """Write each digit, uint8 (N, 28, 28), under a condition; return the files in order."""
+    files = []
+    for index, digit in enumerate(digits):
+        rng = np.random.default_rng([zlib.crc32(name.encode()), index])
+        CONDITIONS[name](digit.astype(np.float32) / 255, rng, folder / f"{index:05}")
+        (file,) = folder.glob(f"{index:05}.*")
+        files.append(file)
+    return files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("ckpt", type=Path, nargs="+")
+    parser.add_argument("--split", choices=("validation", "test"), default="validation")
+    parser.add_argument("--images", type=int, default=200, help="of each condition (default: %(default)s)")
+    parser.add_argument("--only", choices=CONDITIONS, nargs="+", help="conditions (default: all)")
+    parser.add_argument("--keep", type=Path, help="a folder for the images that are misread, with the input")
+    options = parser.parse_args()
+
+    import torch
+
+    from mnist_cnn.data import MNIST
+    from mnist_cnn.data.split import stratified_split
+    from mnist_cnn.inference.finding import NothingFound, prepare_file
+    from mnist_cnn.inference.predictor import Predictor
+
+    images, targets = MNIST().read(ROOT / "data", train=options.split == "validation")
+    if options.split == "validation":  # the images that data.val_size=5000 keeps from the training
+        rows = stratified_split(targets, 5000, seed=0, setting="data.val_size")[1]
+        images, targets = images[rows], targets[rows]
+    digits, labels = images[: options.images, 0].numpy(), targets[: options.images]
+    predictors = [Predictor.load(path) for path in options.ckpt]
+    total = np.zeros((len(predictors), 2), int)
+    for name in options.only or CONDITIONS:
+        prepared = np.zeros((len(digits), 1, 28, 28), np.uint8)
+        with tempfile.TemporaryDirectory() as folder:
+            files = render(name, digits, Path(folder))
+            for index, file in enumerate(files):
+                with suppress(NothingFound):  # the digit stays empty
+                    prepared[index] = prepare_file(file)[0]
+            lost = int((prepared.max((1, 2, 3)) == 0).sum())
+            rates = []
+            for row, predictor in enumerate(predictors):
+                right = predictor.scores(torch.from_numpy(prepared)).argmax(1) == labels
+                total[row] += (int(right.sum()), len(right))
+                rates.append(f"{right.float().mean():7.2%}")
+            if options.keep:
+                for index in (~right).nonzero().flatten().tolist():
+                    _keep(
+                        files[index],
+                        prepared[index, 0],
+                        options.keep / f"{name} {index} is {labels[index]}.png",
+                    )
+        print(f"{name:36}", *rates, f"  nothing found: {lost}" if lost else "", flush=True)
+    print(f"{'all':36}", *(f"{right / count:7.2%}" for right, count in total), f"of {total[0, 1]:,}")
+
+
+def _keep(file: Path, prepared: Array, to: Path) -> None:
+    to.parent.mkdir(parents=True, exist_ok=True)
+    canvas = Image.new("RGB", (520, 260))
+    original = Image.open(file).convert("RGB")
+    original.thumbnail((256, 256))
+    if max(original.size) < 100:
+        original = original.resize(
+            (256 * original.width // max(original.size), 256 * original.height // max(original.size)), 0
+        )
+    canvas.paste(original, (0, 0))
+    canvas.paste(Image.fromarray(prepared).resize((256, 256), 0), (260, 0))
+    canvas.save(to)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Use of a trained network on images of the user."""

@@ -1,0 +1,141 @@
+"""What predict.py reports: a table, predictions.csv and pictures."""
+
+import csv
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mnist_cnn.errors import UserError
+from mnist_cnn.files import atomic_write
+from mnist_cnn.inference.predictor import Predictor, Reading
+from mnist_cnn.reporting import figures
+from mnist_cnn.reporting.reading_figures import Panel, page
+
+log = logging.getLogger(__name__)
+
+PANELS = 60  # digits in a picture; more are written to further pictures
+
+
+@dataclass
+class Row:
+    """The two highest scores of a digit, or the error of a file; a row of the table."""
+
+    file: Path
+    number: int | None = None  # of the digit in the file, from 1
+    digit: str = ""
+    score: float | None = None
+    runner_up: str = ""
+    runner_up_score: float | None = None
+    uncertain: bool = False
+    error: str = ""
+
+
+def report(folder: Path, predictor: Predictor, readings: Sequence[Reading], min_confidence: float) -> None:
+    """Print a table, and write predictions.csv and predictions.png to `folder`.
+
+    Raises `UserError` at the end where nothing was read in one of the files.
+    """
+    rows = table(readings, predictor.classes, min_confidence)
+    probability = "probability" if predictor.classifier.gives_probabilities else "output"
+    for line in _lines(rows, probability):
+        log.info("%s", line)
+    _write_csv(folder / "predictions.csv", rows, probability)
+    panels = _panels(rows, readings)
+    for start in range(0, len(panels), PANELS):
+        number = start // PANELS + 1
+        name = "predictions.png" if number == 1 else f"predictions_{number}.png"
+        figures.save(page(panels[start : start + PANELS], predictor.classes, probability), folder / name)
+    log.info("folder: %s", _relative(folder))
+    failed = [reading for reading in readings if reading.error]
+    if failed:
+        raise UserError(f"nothing was read in {len(failed)} of {len(readings)} files; see the table.")
+
+
+def table(readings: Sequence[Reading], classes: Sequence[str], min_confidence: float) -> list[Row]:
+    """Return a row for each digit, and for each file in which none was read."""
+    rows = []
+    for reading in readings:
+        if reading.error:
+            rows.append(Row(reading.file, error=reading.error))
+        for number, scores in enumerate(reading.scores.tolist() if not reading.error else [], start=1):
+            first, second = sorted(range(len(scores)), key=lambda k: -scores[k])[:2]
+            rows.append(
+                Row(
+                    reading.file,
+                    number,
+                    classes[first],
+                    scores[first],
+                    classes[second],
+                    scores[second],
+                    uncertain=scores[first] < min_confidence,
+                )
+            )
+    return rows
+
+
+def _lines(rows: Sequence[Row], probability: str) -> list[str]:
+    several = any(row.number is not None and row.number > 1 for row in rows)
+    cells = [["file", *(["number"] if several else []), "digit", probability, "runner-up", ""]]
+    for row in rows:
+        name = [str(row.file), *([str(row.number or "")] if several else [])]
+        if row.error:
+            cells.append([*name, "–", "", "", row.error])
+            continue
+        mark = "uncertain" if row.uncertain else ""
+        second = f"{row.runner_up}  {_shown(row.runner_up_score, probability)}"
+        cells.append([*name, row.digit, _shown(row.score, probability), second, mark])
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
+    return [
+        "  ".join([*(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=False)), line[-1]]).rstrip()
+        for line in cells
+    ]
+
+
+def _shown(score: float | None, probability: str) -> str:
+    if score is None:
+        return ""
+    return f"{score:.2%}" if probability == "probability" else f"{score:.3f}"
+
+
+def _write_csv(path: Path, rows: Sequence[Row], probability: str) -> None:
+    header = (
+        *("file", "number", "digit", probability),
+        *("runner_up", f"runner_up_{probability}", "uncertain", "error"),
+    )
+    with atomic_write(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        for row in rows:
+            scores = ["" if s is None else f"{s:.6f}" for s in (row.score, row.runner_up_score)]
+            uncertain = "" if row.error else str(row.uncertain).lower()
+            writer.writerow(
+                [
+                    row.file,
+                    row.number or "",
+                    row.digit,
+                    scores[0],
+                    row.runner_up,
+                    scores[1],
+                    uncertain,
+                    row.error,
+                ]
+            )
+
+
+def _panels(rows: Sequence[Row], readings: Sequence[Reading]) -> list[Panel]:
+    by_file = {reading.file: reading for reading in readings}
+    panels = []
+    for row in rows:
+        reading = by_file[row.file]
+        if row.number is None:
+            panels.append(Panel(row.file.name, reading.original, None, None, False, row.error))
+        else:
+            digit, scores = reading.digits[row.number - 1, 0], reading.scores[row.number - 1].numpy()
+            name = row.file.name if len(reading.digits) == 1 else f"{row.file.name}, {row.number}"
+            panels.append(Panel(name, reading.original, digit, scores, row.uncertain, ""))
+    return panels
+
+
+def _relative(folder: Path) -> Path:
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

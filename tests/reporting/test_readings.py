@@ -1,0 +1,83 @@
+"""The table, the CSV file and the pictures of predict.py."""
+
+import csv
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mnist_cnn.errors import UserError
+from mnist_cnn.inference.predictor import Predictor, Reading
+from mnist_cnn.reporting import figures, readings
+from mnist_cnn.reporting.reading_figures import Panel, page
+from tests.inference.checkpoint import write_checkpoint
+
+
+def reading(name: str, *scores: list[float]) -> Reading:
+    original = np.full((40, 60, 3), 200, np.uint8)
+    return Reading(
+        Path(name), original, np.zeros((len(scores), 1, 28, 28), np.uint8), torch.tensor(list(scores))
+    )
+
+
+SURE = [0.01, 0.02, 0.9, 0.07]
+UNSURE = [0.1, 0.45, 0.05, 0.4]
+
+
+def test_rows_hold_the_two_best_classes_and_mark_low_scores() -> None:
+    sure, unsure = readings.table([reading("a.png", SURE, UNSURE)], ["zero", "one", "two", "three"], 0.8)
+    assert (sure.number, sure.digit, sure.runner_up, sure.uncertain) == (1, "two", "three", False)
+    assert (unsure.number, unsure.digit, unsure.runner_up, unsure.uncertain) == (2, "one", "three", True)
+    assert unsure.score == pytest.approx(0.45)
+    assert unsure.runner_up_score == pytest.approx(0.4)
+
+
+def test_report_writes_all_rows_and_pictures_and_then_fails(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readings, "PANELS", 2)
+    predictor = Predictor.load(write_checkpoint(tmp_path / "a.ckpt"))
+    ten = [0.0] * 6
+    found = [reading("a, b.png", SURE + ten, UNSURE + ten), Reading(Path("c.png"), error="no digit found")]
+    with caplog.at_level(logging.INFO), pytest.raises(UserError, match="1 of 2 files"):
+        readings.report(tmp_path, predictor, found, min_confidence=0.8)
+
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == ["a, b.png", "a, b.png", "c.png"]
+    assert [row["digit"] for row in rows] == ["2", "1", ""]
+    assert [row["number"] for row in rows] == ["1", "2", ""]
+    assert [row["uncertain"] for row in rows] == ["false", "true", ""]
+    assert [row["runner_up"] for row in rows] == ["3", "3", ""]
+    assert float(rows[1]["probability"]) == pytest.approx(0.45)
+    assert rows[2]["error"] == "no digit found"
+    assert {path.name for path in tmp_path.glob("*.png")} == {"predictions.png", "predictions_2.png"}
+
+    lines = caplog.messages
+    assert lines[0].split() == ["file", "number", "digit", "probability", "runner-up"]
+    assert lines[1].split() == ["a,", "b.png", "1", "2", "90.00%", "3", "7.00%"]
+    assert lines[2].split()[-3:] == ["3", "40.00%", "uncertain"]
+    assert lines[3].endswith("no digit found")
+
+
+def test_picture_shows_original_input_and_scores_of_each_digit(tmp_path: Path) -> None:
+    original = np.full((40, 60, 3), 200, np.uint8)
+    panels = [
+        Panel("sure.png", original, np.zeros((28, 28)), np.array(SURE), False, ""),
+        Panel("unsure $x.png", original, np.zeros((28, 28)), np.array(UNSURE), True, ""),
+        Panel("none.png", original, None, None, False, "no digit found"),
+    ]
+    figure = page(panels, list("0123"), "probability")
+    images = [axes for axes in figure.axes if axes.images]
+    bars = [axes for axes in figure.axes if axes.patches]
+    assert len(images) == 5
+    assert [[bar.get_height() for bar in axes.patches] for axes in bars] == [SURE, UNSURE]
+    titles = [axes.get_title() for axes in bars]
+    assert titles == ["2, probability 0.900", "1, probability 0.450 – uncertain"]
+    assert any("no digit found" in text.get_text() for axes in figure.axes for text in axes.texts)
+    figures.save(figure, tmp_path / "page.png")
+    with Image.open(tmp_path / "page.png") as image:
+        assert image.width > image.height
