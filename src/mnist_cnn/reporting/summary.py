@@ -198,5 +198,6 @@ def _log_test(metrics: Mapping[str, Any]) -> None:
 
 
 def shown_path(path: Path) -> Path:
-    """Return `path` relative to the current folder if it lies in it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    """Return `path` relative to the current folder if it lies below it."""
+    inside = path.is_relative_to(Path.cwd()) and path != Path.cwd()  # which hydra.job.chdir makes it
+    return path.relative_to(Path.cwd()) if inside else path

@@ -1,0 +1,85 @@
+"""The time to 99.01 % test accuracy, the tutorial's result: `python -m benchmarks.sprint`.
+
+Measured is the wall time of whole processes: the tutorial's loop (benchmarks.training), which looks at the
+test images after each epoch, until it first reaches the accuracy; and `train.py experiment=sprint` with five
+seeds, which does so on average. Writes results/sprint.json.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+from benchmarks.recipes import RESULTS, ROOT, run_all, summarize
+
+GOAL = 0.9901
+
+
+def tutorial(seed: int) -> None:
+    """Train as the tutorial does until the test accuracy reaches the goal; print the epochs."""
+    import torch
+    from torch import nn
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, transforms
+
+    from benchmarks.training import tutorial_network
+
+    torch.manual_seed(seed)
+    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
+    train, test = (datasets.MNIST(ROOT / "data", train=part, transform=transform) for part in (True, False))
+    model = tutorial_network("simple")
+    criterion = nn.CrossEntropyLoss()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    accuracy, epochs = 0.0, 0
+    while accuracy < GOAL and epochs < 25:
+        for batch, targets in DataLoader(train, batch_size=64, shuffle=True):
+            loss = criterion(model(batch), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            right = sum(
+                int((model(batch).argmax(1) == targets).sum())
+                for batch, targets in DataLoader(test, batch_size=64)
+            )
+        accuracy, epochs = right / len(test), epochs + 1
+    print(json.dumps({"epochs": epochs, "accuracy": accuracy}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
+    parser.add_argument("--tutorial", type=int, metavar="SEED", help="internal")
+    options = parser.parse_args()
+    if options.tutorial is not None:
+        tutorial(options.tutorial)
+        return
+    folder = ROOT / "logs" / "recipes" / "sprint"
+    runs = {folder / str(seed): ["experiment=sprint", f"seed={seed}"] for seed in options.seeds}
+    result = summarize("sprint", options.seeds, run_all(runs, jobs=1)) | {
+        "measured_by": "python -m benchmarks.sprint"
+    }
+    loops = []
+    for seed in options.seeds[:3]:
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.sprint", "--tutorial", str(seed)],
+            cwd=ROOT,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        loops.append(json.loads(done.stdout) | {"seconds": round(time.perf_counter() - start, 1)})
+    result["tutorial"] = loops
+    result["times_faster"] = round(
+        statistics.median(loop["seconds"] for loop in loops) / result["seconds"], 1
+    )
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "sprint.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
