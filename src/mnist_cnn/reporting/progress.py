@@ -18,6 +18,8 @@ from mnist_cnn.training.trainer import describe_device
 
 log = logging.getLogger(__name__)
 
+BATCHES_PER_UPDATE = 20  # of the progress bar
+
 
 class Progress(L.Callback):
     """Shows progress, writes `history.json`, and counts what was trained.
@@ -101,8 +103,8 @@ class Progress(L.Callback):
         self._epoch_images += images
         self._batches += 1
         self._end = time.perf_counter()
-        if self._bar is not None:
-            self._bar.update(images)
+        if self._bar is not None and self._batches % BATCHES_PER_UPDATE == 0:
+            self._bar.update(self._epoch_images - self._bar.n)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._close_bar()

@@ -25,7 +25,7 @@ class NoProfiler(PassThroughProfiler):
 
 
 def reduce_overhead(trainer: L.Trainer) -> None:
-    """Let `trainer` pass batch and batch_idx to `training_step` without inspecting its signature each time."""
+    """Let `trainer` pass batch and batch_idx to `training_step` without reading its signature each time."""
 
     def build_kwargs(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
         kwargs["batch"], kwargs["batch_idx"] = batch, batch_idx
