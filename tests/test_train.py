@@ -285,3 +285,13 @@ def test_training_can_start_from_the_weights_of_a_checkpoint(train: Command, tmp
         "optim.lr=1e-12",
     )
     torch.testing.assert_close(weights(tmp_path / "second"), first)
+
+
+def test_run_with_a_time_limit_is_resumed_without_it_and_without_warnings(
+    train: Command, tmp_path: Path
+) -> None:
+    train(*SMOKE, "trainer.max_time='00:01:00:00'")
+    run = only_run(tmp_path)
+    done = train(f"resume={run}", "trainer.max_time=null", "trainer.max_epochs=2")
+    assert json.loads((run / "metrics.json").read_text())["epochs"] == 2
+    assert done.stderr == ""
