@@ -18,14 +18,24 @@ MODELS: dict[str, dict[str, Any]] = {
 }
 
 
-def save(folder: Path, model: str, **data: Any) -> Path:
-    """Write a checkpoint of an untrained network, with statistics in its batch norms; return its path."""
+def save(
+    folder: Path,
+    model: str,
+    network: nn.Module | None = None,
+    loss: str = "torch.nn.CrossEntropyLoss",
+    **data: Any,
+) -> Path:
+    """Write a checkpoint and return its path.
+
+    It holds `network`, or an untrained one with statistics in its batch norms. `data` are changes of the
+    settings of the data.
+    """
     settings = MODELS[model]
     classes = settings.get("num_classes", 10)
     colours = settings["_target_"].startswith("torchvision")
     config = {
         "model": settings,
-        "loss": {"_target_": "torch.nn.CrossEntropyLoss"},
+        "loss": {"_target_": loss},
         "seed": 3,
         "data": {
             "_target_": "mnist_cnn.data.ImageData",
@@ -43,7 +53,7 @@ def save(folder: Path, model: str, **data: Any) -> Path:
         | data,
     }
     torch.manual_seed(0)
-    network = checkpoints.build(settings, nn.Module)
+    network = network or checkpoints.build(settings, nn.Module)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None

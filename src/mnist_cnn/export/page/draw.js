@@ -331,12 +331,12 @@ function showMaps({ panel, layers }, result) {
 
 /**
  * Draw the maps (C, H, W) of a layer in a grid, one pixel a value. Values (N,) are maps of one pixel. There
- * are `most` maps in a row, twice as many of a large layer, and four times as many single values.
+ * are at most `most` maps in a row, twice as many of a large layer, and four times as many single values.
  */
 function drawMaps(canvas, data, [maps, height = 1, width = 1], most, [zero, positive, negative]) {
   const gap = height * width > 1 ? 1 : 0;
   const factor = gap === 0 ? 4 : maps > 128 ? 2 : 1;
-  const columns = Math.min(maps, factor * most);
+  const columns = Math.ceil(maps / Math.ceil(maps / (factor * most))); // as many in each row
   const context = canvas.getContext("2d");
   const image = context.createImageData(
     columns * (width + gap) - gap,
