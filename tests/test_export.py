@@ -24,6 +24,17 @@ def test_export_writes_beside_the_checkpoint_and_checks_on_test_images(
     assert len(timed) == (0 if format == "safetensors" else 4)
 
 
+def test_page_holds_several_networks(command: Command, tmp_path: Path) -> None:
+    first, second = save(tmp_path / "a b", "simple"), save(tmp_path / "c", "cnnnet")
+    done = command("export.py", f"ckpt=[{first},{second}]", "format=html", f"out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert "SimpleCNN, 421,642 parameters" in done.stdout
+    assert "CnnNet, 61,111 parameters" in done.stdout
+    page = (tmp_path / "best.html").read_text()
+    assert '"run": "a b"' in page
+    assert '"run": "c"' in page
+
+
 def test_without_the_data_noise_is_compared(command: Command, tmp_path: Path) -> None:
     folder = {"_target_": "mnist_cnn.data.ImageFolder", "image_size": 28, "in_channels": 1, "test_size": 0.5}
     ckpt = save(tmp_path, "cnnnet", source=folder)
@@ -34,25 +45,9 @@ def test_without_the_data_noise_is_compared(command: Command, tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "a b").iterdir()] == ["c.safetensors"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "parts"),
-    [
-        (["format=tflite"], ["format=tflite", "'onnx', 'torch_export', 'safetensors' or 'html'"]),
-        (["out=network.bin"], ["out=network.bin", ".onnx"]),
-    ],
-)
-def test_wrong_settings_are_reported(
-    arguments: list[str], parts: list[str], command: Command, tmp_path: Path
-) -> None:
-    done = command("export.py", f"ckpt={save(tmp_path, 'cnnnet')}", *arguments)
+def test_name_that_does_not_tell_the_format_is_refused(command: Command, tmp_path: Path) -> None:
+    done = command("export.py", f"ckpt={save(tmp_path, 'cnnnet')}", "out=network.bin")
     assert done.returncode == 1
-    assert done.stderr.startswith("export.py: ")
-    assert all(part in done.stderr for part in parts), done.stderr
+    assert done.stderr.startswith("export.py: out=network.bin")
+    assert ".onnx" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_only_a_page_takes_several_checkpoints(command: Command, tmp_path: Path) -> None:
-    ckpt = save(tmp_path, "cnnnet")
-    done = command("export.py", f"ckpt=[{ckpt},{ckpt}]")
-    assert done.returncode == 1
-    assert "format=html takes several" in done.stderr
