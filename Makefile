@@ -9,7 +9,7 @@ DEV := $(VENV)/.installed-dev
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install data train test lint sweep tensorboard notebooks bench clean
+.PHONY: help install data train test lint sweep tensorboard notebooks demo bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -53,6 +53,9 @@ tensorboard: $(CORE) ## all runs and sweeps, at http://localhost:6006
 
 notebooks: $(NOTEBOOKS) ## run the notebooks and write them as HTML to logs/notebooks
 	@$(BIN)/python -m notebooks.export
+
+demo: $(CORE) ## a page to draw digits on, with the network of the newest run, at http://localhost:8000
+	@$(BIN)/python -m mnist_cnn.export $(ARGS)
 
 bench: $(CORE) ## this repository's training against the tutorial's loop, images a second
 	@$(BIN)/python -m benchmarks.training $(ARGS)

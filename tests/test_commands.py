@@ -37,6 +37,7 @@ def test_command_of_a_run_quotes_its_folder_for_hydra() -> None:
         (["seed=1", "--cfg=job", "~callbacks"], ["--cfg=job", "seed=1", "~callbacks"]),
         (["-cp", "runs/a=b,c", "seed=1", "-cn", "x"], ["-cp", "runs/a=b,c", "-cn", "x", "seed=1"]),
         (["ckpt=a b/epoch=1,x.ckpt"], ["ckpt='a b/epoch=1,x.ckpt'"]),
+        (["ckpt=[a b/x=1.ckpt, c.ckpt]"], ["ckpt=['a b/x=1.ckpt','c.ckpt']"]),
     ],
 )
 def test_options_come_first_and_paths_are_quoted(arguments: list[str], expected: list[str]) -> None:

@@ -35,7 +35,13 @@ EVALUATE = [
     ([], ["ckpt=PATH is missing"]),
     (["chkpt=best.ckpt"], ["chkpt", "Did you mean ckpt?"]),
 ]
-CASES = [("train.py", *case) for case in TRAIN] + [("evaluate.py", *case) for case in EVALUATE]
+EXPORT = [
+    ([], ["ckpt=PATH is missing"]),
+    (["format=tflite"], ["format=tflite", "'onnx', 'torch_export', 'safetensors' or 'html'"]),
+    (["ckpt=[a.ckpt,b.ckpt]"], ["ckpt=[a.ckpt,b.ckpt]", "format=html takes several"]),
+]
+SCRIPTS = {"train.py": TRAIN, "evaluate.py": EVALUATE, "export.py": EXPORT}
+CASES = [(script, *case) for script, cases in SCRIPTS.items() for case in cases]
 
 
 @pytest.mark.parametrize(

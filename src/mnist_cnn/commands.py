@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import to_absolute_path
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps import interface
@@ -44,7 +44,7 @@ _CHANGEABLE = (
 )
 
 # Settings that are paths, relative to the folder in which the command was typed.
-_PATHS = ("data.dir", "ckpt", "init_from", "images")
+_PATHS = ("data.dir", "ckpt", "init_from", "images", "out")
 
 # Options of Hydra that are followed by a value.
 _OPTIONS_WITH_VALUE = {
@@ -144,9 +144,10 @@ def _make_paths_absolute(config: DictConfig) -> None:
     if HydraConfig.get().job.chdir:
         for key in _PATHS:
             path = OmegaConf.select(config, key)
-            if path is not None:
-                absolute = to_absolute_path(path) if isinstance(path, str) else [*map(to_absolute_path, path)]
-                OmegaConf.update(config, key, absolute)
+            if isinstance(path, ListConfig):
+                OmegaConf.update(config, key, [to_absolute_path(one) for one in path])
+            elif path is not None:
+                OmegaConf.update(config, key, to_absolute_path(path))
 
 
 def _show_everything() -> bool:
@@ -254,10 +255,12 @@ def _arguments(arguments: list[str]) -> list[str]:
     paths = {}
     for index, override in enumerate(overrides):
         key, _, value = override.partition("=")
-        is_path = value not in ("", "null") and not (key == "ckpt" and value.startswith("["))
-        if key in ("resume", "ckpt", "init_from", "images", "sweep.resume") and is_path:
+        if key in ("resume", "ckpt", "init_from", "images", "out", "sweep.resume") and value not in (
+            "",
+            "null",
+        ):
             paths[key] = value.strip("'\"")
-            overrides[index] = f"{key}={quote(paths[key])}"
+            overrides[index] = f"{key}={_quoted_paths(value) or quote(paths[key])}"
     if "sweep.resume" in paths:
         return interface.resume_arguments([*options, *overrides])
     if "resume" not in paths:
@@ -273,6 +276,14 @@ def _arguments(arguments: list[str]) -> list[str]:
         )
     overrides += _changes(OmegaConf.load(resolved), overrides)
     return [*_options_of(run_dir), *options, _run_dir_override(run_dir), *overrides]
+
+
+def _quoted_paths(value: str) -> str | None:
+    """Return a list of paths, `[a,b]`, with each of them quoted; None where `value` is no list."""
+    if not (value.startswith("[") and value.endswith("]")) or Path(value).exists():
+        return None
+    paths = [path.strip(" '\"") for path in value[1:-1].split(",")]
+    return f"[{','.join(map(quote, paths))}]"
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

@@ -162,6 +162,29 @@ class PredictSettings(_Section):
     min_confidence: Fraction
 
 
+class _ExportData(_Section):
+    dir: str | None
+
+
+class ExportSettings(_Section):
+    """The settings of export.py that are checked before it starts."""
+
+    ckpt: str | Annotated[list[str], Field(min_length=1)] | None
+    format: Literal["onnx", "torch_export", "safetensors", "html"]
+    out: str | None
+    data: _ExportData
+
+    @model_validator(mode="after")
+    def _only_a_page_holds_several_networks(self) -> Self:
+        if isinstance(self.ckpt, list) and self.format != "html":
+            raise PydanticCustomError(
+                "several_networks",
+                f"ckpt=[{','.join(self.ckpt)}]: format={self.format} takes one checkpoint; format=html takes "
+                "several.",
+            )
+        return self
+
+
 def has_validation(settings: Mapping[str, Any]) -> bool:
     """Return whether a run with these settings measures its metrics on validation images."""
     return bool(settings["data"]["val_size"] > 0) and settings["trainer"]["limit_val_batches"] != 0

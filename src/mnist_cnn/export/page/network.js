@@ -1,0 +1,248 @@
+"use strict";
+// The forward pass of an exported network. A value is {shape, data}: the shape [C, H, W] or [N] without the
+// batch, the data a Float32Array in that order. An operation is what mnist_cnn/export/html.py writes:
+// {kind, name, output, inputs, shape, weights, settings}, its weights as [offset, length] or null.
+
+/** Return the network of the page's data with its weights as arrays. */
+function loadNetwork(saved) {
+  const all = decodeWeights(saved.weights, saved.bits);
+  const operations = saved.operations.map((operation) => {
+    const weights = {};
+    for (const [name, place] of Object.entries(operation.weights)) {
+      weights[name] = place && all.subarray(place[0], place[0] + place[1]);
+    }
+    return { ...operation, weights };
+  });
+  return { ...saved, operations, weights: undefined };
+}
+
+/** Return the float16 or float32 numbers, little-endian, of a text in base64 as a Float32Array. */
+function decodeWeights(text, bits) {
+  const binary = atob(text);
+  const bytes = new Uint8Array(binary.length);
+  for (let i = 0; i < bytes.length; i++) {
+    bytes[i] = binary.charCodeAt(i);
+  }
+  const view = new DataView(bytes.buffer);
+  const numbers = new Float32Array((bytes.length * 8) / bits);
+  for (let i = 0; i < numbers.length; i++) {
+    numbers[i] = bits === 32 ? view.getFloat32(4 * i, true) : fromHalf(view.getUint16(2 * i, true));
+  }
+  return numbers;
+}
+
+/** Return the number that 16 bits encode in IEEE 754: sign, 5 bits of exponent, 10 bits of fraction. */
+function fromHalf(bits) {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0) {
+    return sign * fraction * 2 ** -24;
+  }
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}
+
+/** Return the input of a network: 28x28 bytes padded with zeros, in each channel, and normalized. */
+function networkInput(network, bytes) {
+  const [channels, size] = network.inputShape;
+  const margin = Math.floor((size - SIZE) / 2);
+  const data = new Float32Array(channels * size * size);
+  for (let channel = 0; channel < channels; channel++) {
+    const mean = network.mean[channel];
+    const std = network.std[channel];
+    data.fill(-mean / std, channel * size * size, (channel + 1) * size * size);
+    for (let row = 0; row < SIZE; row++) {
+      const start = (channel * size + margin + row) * size + margin;
+      for (let column = 0; column < SIZE; column++) {
+        data[start + column] = (bytes[row * SIZE + column] / 255 - mean) / std;
+      }
+    }
+  }
+  return { shape: network.inputShape, data };
+}
+
+/** Return the values of all operations by their output names, for one image. */
+function forward(network, input) {
+  const values = new Map([[network.input, input]]);
+  for (const operation of network.operations) {
+    const inputs = operation.inputs.map((name) => values.get(name));
+    const data = OPERATIONS[operation.kind](operation, ...inputs);
+    values.set(operation.output, { shape: operation.shape, data });
+  }
+  return values;
+}
+
+/** Return the outputs of a network for 28x28 bytes. */
+function logits(network, bytes) {
+  return forward(network, networkInput(network, bytes)).get(network.output).data;
+}
+
+/** Return the probabilities that are proportional to the exponentials of `values`. */
+function softmax(values) {
+  const largest = Math.max(...values);
+  const powers = Array.from(values, (value) => Math.exp(value - largest));
+  const sum = powers.reduce((total, power) => total + power, 0);
+  return powers.map((power) => power / sum);
+}
+
+const OPERATIONS = {
+  conv2d: convolve,
+  linear,
+  batch_norm: batchNorm,
+  max_pool2d: maxPool,
+  avg_pool2d: averagePool,
+  adaptive_avg_pool2d: adaptiveAveragePool,
+  relu: (operation, x) => x.data.map((value) => (value > 0 ? value : 0)),
+  tanh: (operation, x) => x.data.map(Math.tanh),
+  sigmoid: (operation, x) => x.data.map((value) => 1 / (1 + Math.exp(-value))),
+  add: (operation, x, y) => x.data.map((value, i) => value + y.data[i]),
+  identity: (operation, x) => x.data, // another shape of the same numbers, or dropout, which is off
+};
+
+/**
+ * Convolution: input (C, H, W), weight (N, C, P, Q) -> (N, I, J), as a product of two matrices: the kernels
+ * (N, C·P·Q) and the windows (C·P·Q, I·J). The innermost loop runs over neighbours in memory.
+ */
+function convolve(operation, x) {
+  const { weight, bias } = operation.weights;
+  const [kernels, height, width] = operation.shape;
+  const area = height * width;
+  const windows = unfold(operation, x);
+  const taps = windows.length / area;
+  const output = new Float32Array(kernels * area);
+  for (let kernel = 0; kernel < kernels; kernel++) {
+    const sums = output.subarray(kernel * area, (kernel + 1) * area);
+    if (bias) {
+      sums.fill(bias[kernel]);
+    }
+    for (let tap = 0; tap < taps; tap++) {
+      const factor = weight[kernel * taps + tap];
+      const from = tap * area;
+      for (let i = 0; i < area; i++) {
+        sums[i] += factor * windows[from + i];
+      }
+    }
+  }
+  return output;
+}
+
+/** Return what each element of a kernel meets at each output: (C·P·Q, I·J), zeros for the padding. */
+function unfold(operation, x) {
+  const [kernelHeight, kernelWidth] = operation.settings.kernel_size;
+  const [strideDown, strideAcross] = operation.settings.stride;
+  const [paddingDown, paddingAcross] = operation.settings.padding;
+  const [channels, height, width] = x.shape;
+  const [, rows, columns] = operation.shape;
+  const windows = new Float32Array(channels * kernelHeight * kernelWidth * rows * columns);
+  let at = 0;
+  for (let channel = 0; channel < channels; channel++) {
+    for (let p = 0; p < kernelHeight; p++) {
+      for (let q = 0; q < kernelWidth; q++) {
+        for (let i = 0; i < rows; i++) {
+          const row = i * strideDown + p - paddingDown;
+          if (row < 0 || row >= height) {
+            at += columns;
+            continue;
+          }
+          const start = (channel * height + row) * width;
+          for (let j = 0; j < columns; j++, at++) {
+            const column = j * strideAcross + q - paddingAcross;
+            if (column >= 0 && column < width) {
+              windows[at] = x.data[start + column];
+            }
+          }
+        }
+      }
+    }
+  }
+  return windows;
+}
+
+/** Linear layer: input (D,), weight (M, D) -> (M,). */
+function linear(operation, x) {
+  const { weight, bias } = operation.weights;
+  const inputs = x.data.length;
+  const output = new Float32Array(operation.shape[0]);
+  for (let m = 0; m < output.length; m++) {
+    const from = m * inputs;
+    let sum = bias ? bias[m] : 0;
+    for (let d = 0; d < inputs; d++) {
+      sum += weight[from + d] * x.data[d];
+    }
+    output[m] = sum;
+  }
+  return output;
+}
+
+/** Batch normalization in evaluation: (x - mean) / sqrt(variance + eps) · weight + bias in each channel. */
+function batchNorm(operation, x) {
+  const { weight, bias, running_mean: mean, running_var: variance } = operation.weights;
+  const [channels] = operation.shape;
+  const area = x.data.length / channels;
+  const output = new Float32Array(x.data.length);
+  for (let channel = 0; channel < channels; channel++) {
+    const scale = (weight ? weight[channel] : 1) / Math.sqrt(variance[channel] + operation.settings.eps);
+    const shift = (bias ? bias[channel] : 0) - mean[channel] * scale;
+    for (let i = channel * area; i < (channel + 1) * area; i++) {
+      output[i] = x.data[i] * scale + shift;
+    }
+  }
+  return output;
+}
+
+/** Max pooling: input (C, H, W) -> (C, I, J); the padding is never the largest. */
+function maxPool(operation, x) {
+  return pool(operation, x, slidingWindow(operation, x), (largest) => largest);
+}
+
+/** Average pooling: input (C, H, W) -> (C, I, J); the padding counts as zeros. */
+function averagePool(operation, x) {
+  const [height, width] = operation.settings.kernel_size;
+  return pool(operation, x, slidingWindow(operation, x), (largest, sum) => sum / (height * width));
+}
+
+/** Average pooling to a given size, whose windows are as even as possible. */
+function adaptiveAveragePool(operation, x) {
+  const window = (index, axis) => {
+    const [given, wanted] = [x.shape[1 + axis], operation.shape[1 + axis]];
+    return [Math.floor((index * given) / wanted), Math.ceil(((index + 1) * given) / wanted)];
+  };
+  return pool(operation, x, window, (largest, sum, count) => sum / count);
+}
+
+/** Return a function of an output's index and axis that gives the range of the inputs that it covers. */
+function slidingWindow(operation, x) {
+  const { kernel_size: kernel, stride, padding } = operation.settings;
+  return (index, axis) => {
+    const start = index * stride[axis] - padding[axis];
+    return [Math.max(start, 0), Math.min(start + kernel[axis], x.shape[1 + axis])];
+  };
+}
+
+/** Return `finish(largest, sum, count)` of the inputs in each window. */
+function pool(operation, x, window, finish) {
+  const [channels, height, width] = x.shape;
+  const [, rows, columns] = operation.shape;
+  const down = Array.from({ length: rows }, (_, index) => window(index, 0));
+  const across = Array.from({ length: columns }, (_, index) => window(index, 1));
+  const output = new Float32Array(channels * rows * columns);
+  let at = 0;
+  for (let channel = 0; channel < channels; channel++) {
+    for (const [top, bottom] of down) {
+      for (const [left, right] of across) {
+        let largest = -Infinity;
+        let sum = 0;
+        for (let row = top; row < bottom; row++) {
+          const start = (channel * height + row) * width;
+          for (let i = start + left; i < start + right; i++) {
+            const value = x.data[i];
+            largest = value > largest ? value : largest;
+            sum += value;
+          }
+        }
+        output[at++] = finish(largest, sum, (bottom - top) * (right - left));
+      }
+    }
+  }
+  return output;
+}

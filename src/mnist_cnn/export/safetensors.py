@@ -1,0 +1,44 @@
+"""safetensors: the weights, and the settings from which the network around them is built."""
+
+from pathlib import Path
+
+from torch import nn
+
+from mnist_cnn.errors import UserError
+from mnist_cnn.export.description import Description, needs_extra
+from mnist_cnn.export.loaded import LoadedNetwork
+from mnist_cnn.export.network import ByteNetwork, byte_network, runner
+from mnist_cnn.training import checkpoints
+
+
+def write(network: ByteNetwork, description: Description, path: Path) -> None:
+    """Write the parameters and buffers by name, and the description as metadata.
+
+    Raises `UserError` where the extra `safetensors` is not installed.
+    """
+    with needs_extra("safetensors"):
+        from safetensors.torch import save_file
+    weights = {name: weight.contiguous() for name, weight in network.network.state_dict().items()}
+    save_file(weights, path, metadata=description.to_strings())
+
+
+def load(path: Path) -> LoadedNetwork:
+    """Build the network of a file that `write` has written.
+
+    Raises `UserError` for other files, and where the network is not a class of this package or of torch.
+    """
+    with needs_extra("safetensors"):
+        from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be read as a safetensors file.") from error
+    description = Description.from_strings(metadata, path)
+    network = checkpoints.build(description.model, nn.Module)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(f"{path} does not hold the weights of {description.network_name}.") from error
+    return LoadedNetwork(description, runner(byte_network(network, description)))

@@ -1,0 +1,70 @@
+"""The page brings a drawing to the form of MNIST's as predict.py does."""
+
+import base64
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFilter
+
+from mnist_cnn.export import html
+from mnist_cnn.export.network import load_trained
+from mnist_cnn.inference import digits
+from tests.browser.conftest import Browser
+from tests.export.checkpoint import save
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+DRAWINGS = 60
+GREY_LEVELS = 3  # of 255: Python computes in float32, JavaScript in float64
+
+
+def random_ink(seed: int) -> np.ndarray:
+    """Return a drawing of one to three strokes, uint8 (H, W), of random size, width and blur.
+
+    Not a single dot: its centre of mass lies between two pixels, and which one is taken is chance.
+    """
+    random = np.random.default_rng(seed)
+    height, width = random.integers(40, 300, 2)
+    image = Image.new("L", (int(width), int(height)))
+    pen = ImageDraw.Draw(image)
+    for _ in range(random.integers(1, 4)):
+        points = np.cumsum(random.normal(0, 0.15, (random.integers(3, 8), 2)), axis=0) + random.uniform(
+            0.2, 0.8, 2
+        )
+        places = [(float(x * width), float(y * height)) for x, y in points.clip(0.02, 0.98)]
+        thickness = int(random.integers(1, 40))
+        pen.line(places, fill=int(random.integers(60, 256)), width=thickness, joint="curve")
+        x, y = places[0]
+        pen.ellipse((x - thickness / 2, y - thickness / 2, x + thickness / 2, y + thickness / 2), fill=255)
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(float(random.uniform(0, 2)))))
+
+
+def test_drawings_become_the_same_images_as_in_python(browser: Browser, tmp_path: Path) -> None:
+    network, description = load_trained(save(tmp_path, "cnnnet"))
+    noise = np.zeros((1, 1, 32, 32), np.uint8)
+    html.write([html.page_network(network, description, "", noise)], tmp_path / "page.html")
+    browser.open((tmp_path / "page.html").as_uri())
+    for seed in range(DRAWINGS):
+        ink = random_ink(seed)
+        expected = digits.to_mnist_form(ink.astype(np.float32) / 255)
+        actual = browser.run(
+            """
+            const [height, width, text] = arguments;
+            const ink = newImage(height, width);
+            ink.data = Float32Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
+            return Array.from(toMnistForm(ink));
+            """,
+            *ink.shape,
+            base64.b64encode(ink.tobytes()).decode(),
+        )
+        difference = np.abs(np.reshape(actual, (28, 28)) - expected.astype(int))
+        assert difference.max() <= GREY_LEVELS, (seed, int(difference.max()))
+
+
+def test_a_drawing_without_ink_is_none(browser: Browser, tmp_path: Path) -> None:
+    network, description = load_trained(save(tmp_path, "cnnnet"))
+    noise = np.zeros((1, 1, 32, 32), np.uint8)
+    html.write([html.page_network(network, description, "", noise)], tmp_path / "page.html")
+    browser.open((tmp_path / "page.html").as_uri())
+    assert browser.run("return toMnistForm(newImage(10, 20))") is None

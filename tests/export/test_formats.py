@@ -1,0 +1,155 @@
+"""ONNX, torch.export and safetensors: the same logits as PyTorch, and a description that comes back."""
+
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mnist_cnn.data import MNIST
+from mnist_cnn.errors import UserError
+from mnist_cnn.export import check, formats, onnx, safetensors, torch_export
+from mnist_cnn.export.loaded import load_network
+from mnist_cnn.export.network import load_trained
+from mnist_cnn.training import checkpoints
+from tests.export.checkpoint import save
+
+MODULES = {".onnx": onnx, ".safetensors": safetensors, ".pt2": torch_export}
+CASES = [
+    (model, extension)
+    for model in ("simple", "cnnnet", "resnet18")
+    for extension in MODULES
+    if (model, extension) != ("resnet18", ".pt2")  # traced as for .onnx
+]
+
+
+def noise(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("model", "extension"), CASES)
+def test_exported_network_computes_the_logits_of_the_checkpoint(
+    model: str, extension: str, tmp_path: Path
+) -> None:
+    ckpt = save(tmp_path, model)
+    network, description = load_trained(ckpt)
+    path = tmp_path / f"network{extension}"
+    module = MODULES[extension]
+    module.write(network, description, path)  # type: ignore[attr-defined]
+    loaded = module.load(path)  # type: ignore[attr-defined]
+    assert loaded.description == description
+
+    classifier = checkpoints.load_classifier(ckpt)
+    data = classifier.config["data"]
+    mean, std = (torch.tensor(data[name]).view(-1, 1, 1) for name in ("mean", "std"))
+    size = 32 if model == "cnnnet" else 28
+    for batch_size in (1, 2, 7):
+        images = noise((batch_size, data["in_channels"], size, size))
+        with torch.inference_mode():
+            expected = classifier((torch.from_numpy(images) / 255 - mean) / std)
+        logits = loaded(images)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
+
+
+def test_description_says_what_the_network_takes_and_how_it_was_trained(tmp_path: Path) -> None:
+    ckpt = save(tmp_path, "cnnnet")
+    metrics = {"best_epoch": 2, "val/acc": 0.75, "test/acc": 0.5, "seconds": 3.0}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    description = load_trained(ckpt)[1]
+    assert description.network_name == "CnnNet"
+    assert description.model["layers"] == "torch"  # the handmade layers have the same parameters
+    assert description.classes == ["class 0", "class 1", "class 2"]
+    assert (description.in_channels, description.image_size) == (1, 32)
+    assert (description.mean, description.std) == (0.25, 0.5)
+    assert description.gives_probabilities
+    assert (description.data, description.loss) == ("MNIST", "CrossEntropyLoss")
+    assert (description.seed, description.epochs) == (3, 2)
+    assert description.metrics == {"val/acc": 0.75, "test/acc": 0.5}
+    assert description.mnist_cnn_version == version("mnist-cnn")
+
+
+def test_metrics_of_another_epoch_are_not_described(tmp_path: Path) -> None:
+    ckpt = save(tmp_path, "cnnnet")
+    (tmp_path / "metrics.json").write_text(json.dumps({"best_epoch": 1, "test/acc": 0.5}))
+    assert load_trained(ckpt)[1].metrics == {}
+
+
+@pytest.mark.parametrize("extension", [".onnx", ".pt2"])
+def test_file_holds_no_path_of_the_machine(extension: str, tmp_path: Path) -> None:
+    path = tmp_path / f"network{extension}"
+    MODULES[extension].write(*load_trained(save(tmp_path, "cnnnet")), path)  # type: ignore[attr-defined]
+    content = path.read_bytes()
+    assert b".py" not in content
+    assert str(tmp_path).encode() not in content
+
+
+def test_onnx_is_loaded_without_torch(tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    onnx.write(*load_trained(save(tmp_path, "simple")), path)
+    code = (
+        "import sys; from pathlib import Path; import numpy\n"
+        "from mnist_cnn.export.loaded import load_network\n"
+        "network = load_network(Path(sys.argv[1]))\n"
+        "assert network(numpy.zeros((3, 1, 28, 28), numpy.uint8)).shape == (3, 10)\n"
+        "assert not {'torch', 'lightning'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=True)
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.safetensors"])
+def test_other_files_are_refused(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(b"something else entirely")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_network(path)
+
+
+def test_file_of_torch_export_is_not_loaded_as_it_could_run_code(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="format=onnx"):
+        load_network(tmp_path / "network.pt2")
+
+
+def test_onnx_of_another_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "network.onnx"
+    network, description = load_trained(save(tmp_path, "cnnnet"))
+    program = torch.onnx.export(torch_export.trace(network, description), verbose=False)
+    assert program is not None
+    program.save(path)
+    with pytest.raises(UserError, match=r"Export the checkpoint again.*format=onnx"):
+        load_network(path)
+
+
+def test_safetensors_builds_trusted_classes_only(tmp_path: Path) -> None:
+    network, description = load_trained(save(tmp_path, "cnnnet"))
+    path = tmp_path / "network.safetensors"
+    safetensors.write(network, description.model_copy(update={"model": {"_target_": "os.system"}}), path)
+    with pytest.raises(UserError, match=r"os\.system"):
+        load_network(path)
+
+
+def test_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(UserError, match=r"pip install -e '\.\[onnx\]'"):
+        onnx.write(*load_trained(save(tmp_path, "cnnnet")), tmp_path / "network.onnx")
+
+
+def test_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ckpt = save(tmp_path, "cnnnet")
+    write = safetensors.write
+
+    def wrong(network: torch.nn.Module, *rest: object) -> None:
+        with torch.no_grad():
+            next(network.parameters()).add_(0.5)
+        write(network, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(safetensors, "write", wrong)
+    monkeypatch.setattr(MNIST, "fetch", lambda *_: (_ for _ in ()).throw(UserError("no network")))
+    monkeypatch.setattr(formats, "runner", lambda network: lambda images: np.zeros((1000, 3), np.float32))
+    with pytest.raises(check.DifferentLogits, match="largest difference"):
+        formats.export([ckpt], "safetensors", None, None)
+    assert [path.name for path in ckpt.parent.iterdir()] == ["best.ckpt"]
