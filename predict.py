@@ -1,4 +1,4 @@
-"""Read digits in the user's own images with the network of a checkpoint."""
+"""Read digits in the user's own images with the network of a checkpoint or of an exported file."""
 
 from typing import TYPE_CHECKING
 
@@ -22,10 +22,8 @@ def main(config: "DictConfig") -> None:
     with exit_on_interrupt():
         from mnist_cnn.inference.predictor import Predictor
         from mnist_cnn.reporting import readings
-        from mnist_cnn.training.quiet import quiet_libraries
 
-    quiet_libraries()
-    predictor = Predictor.load(ckpt)
+        predictor = Predictor.load(ckpt)  # imports torch and Lightning, but not for a file of ONNX
     results = predictor.read(files, options["split"])
     # Raises UserError where a file could not be read, after everything is written.
     readings.report(commands.output_dir(), predictor, results, options["min_confidence"])

@@ -392,8 +392,6 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for the images that are misread, with the input")
     options = parser.parse_args()
 
-    import torch
-
     from mnist_cnn.data import MNIST
     from mnist_cnn.data.split import stratified_split
     from mnist_cnn.inference.finding import NothingFound, prepare_file
@@ -403,7 +401,7 @@ def main() -> None:
     if options.split == "validation":  # the images that data.val_size=5000 keeps from the training
         rows = stratified_split(targets, 5000, seed=0, setting="data.val_size")[1]
         images, targets = images[rows], targets[rows]
-    digits, labels = images[: options.images, 0].numpy(), targets[: options.images]
+    digits, labels = images[: options.images, 0].numpy(), targets[: options.images].numpy()
     predictors = [Predictor.load(path) for path in options.ckpt]
     total = np.zeros((len(predictors), 2), int)
     for name in options.only or CONDITIONS:
@@ -416,11 +414,11 @@ def main() -> None:
             lost = int((prepared.max((1, 2, 3)) == 0).sum())
             rates = []
             for row, predictor in enumerate(predictors):
-                right = predictor.scores(torch.from_numpy(prepared)).argmax(1) == labels
+                right = predictor.scores(prepared).argmax(1) == labels
                 total[row] += (int(right.sum()), len(right))
-                rates.append(f"{right.float().mean():7.2%}")
+                rates.append(f"{right.mean():7.2%}")
             if options.keep:
-                for index in (~right).nonzero().flatten().tolist():
+                for index in np.flatnonzero(~right).tolist():
                     _keep(
                         files[index],
                         prepared[index, 0],

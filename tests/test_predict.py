@@ -1,13 +1,19 @@
 """predict.py as a user types it."""
 
 import csv
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.conftest import Command
+from mnist_cnn.export import onnx
+from mnist_cnn.export.network import load_trained
+from tests.conftest import REPOSITORY, TIMEOUT, Command, environment
+from tests.export.checkpoint import save
 from tests.inference.checkpoint import write_checkpoint
 from tests.inference.drawing import FIVE, ONE, draw
 from tests.runs import only_run
@@ -15,8 +21,9 @@ from tests.runs import only_run
 
 @pytest.fixture
 def scans(tmp_path: Path) -> Path:
-    """Return a folder with a drawn 5 and a drawn 1; a checkpoint lies beside it."""
+    """Return a folder with a drawn 5 and a drawn 1; a checkpoint and another file lie beside it."""
     write_checkpoint(tmp_path / "a.ckpt")
+    (tmp_path / "network.pt2").touch()
     folder = tmp_path / "my scans, new"
     folder.mkdir()
     for name, strokes in (("1.png", ONE), ("5.jpg", FIVE)):
@@ -66,12 +73,37 @@ def test_several_digits_are_split(scans: Path, command: Command) -> None:
     assert len([line for line in done.stdout.splitlines() if "151.png" in line]) == 3
 
 
+def test_exported_file_is_read_without_torch(scans: Path, command: Command, tmp_path: Path) -> None:
+    ckpt = save(tmp_path / "run", "simple")
+    onnx.write(*load_trained(ckpt), tmp_path / "network.onnx")
+    script = (
+        "import json, runpy, sys\n"
+        f"sys.argv[0] = {str(REPOSITORY / 'predict.py')!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+        "print(json.dumps(sorted({'torch', 'lightning', 'torchvision', 'onnxruntime'} & set(sys.modules))))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "ckpt=network.onnx", f"images={scans.name}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    *table, _, imported = done.stdout.splitlines()
+    assert json.loads(imported) == ["onnxruntime"]
+    of_checkpoint = command("predict.py", f"ckpt={ckpt}", f"images={scans.name}")
+    assert of_checkpoint.stdout.splitlines()[:-1] == table
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
         (["ckpt=a.ckpt"], "images=PATH is missing"),
         (["images=x.png"], "ckpt=PATH is missing"),
         (["ckpt=a.ckpt", "images=x.png"], "images=x.png: there is no such file"),
+        (["ckpt=network.pt2", "images=my scans, new"], "network.pt2 is not a network to load"),
         (["ckpt=a.ckpt", "images=x.png", "min_confidence=2"], "min_confidence=2"),
         (["ckpt=a.ckpt", "image=x.png"], "Did you mean images?"),
     ],

@@ -8,10 +8,13 @@ import torch
 from PIL import Image
 
 from mnist_cnn.data.images import convert
+from mnist_cnn.export.formats import MODULES
+from mnist_cnn.export.network import load_trained
 from mnist_cnn.inference.digits import to_mnist_form
 from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.training.checkpoints import load_classifier
 from tests.conftest import make_data
+from tests.export.checkpoint import save
 from tests.inference.checkpoint import write_checkpoint
 from tests.inference.drawing import FIVE, ONE, draw
 
@@ -25,18 +28,38 @@ def test_scores_are_those_of_the_network_on_normalized_images(
 ) -> None:
     path = write_checkpoint(tmp_path / "a.ckpt", model, channels)
     images = torch.randint(256, (7, 1, 28, 28), dtype=torch.uint8)
-    scores = Predictor.load(path).scores(images)
+    scores = Predictor.load(path).scores(images.numpy())
     classifier = load_classifier(path)
     normalized = make_data(image_size=size).normalize(convert(images, *given))
     with torch.no_grad():
         expected = classifier(normalized).softmax(1)
-    torch.testing.assert_close(scores, expected)
+    np.testing.assert_allclose(scores, expected.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("model", ["simple", "cnnnet", "resnet18"])
+@pytest.mark.parametrize("format_", ["onnx", "safetensors"])
+def test_exported_file_gives_the_scores_of_its_checkpoint(model: str, format_: str, tmp_path: Path) -> None:
+    ckpt = save(tmp_path, model)
+    path = tmp_path / f"network.{format_}"
+    MODULES[format_].write(*load_trained(ckpt), path)
+    images = np.random.default_rng(0).integers(256, size=(3, 1, 28, 28), dtype=np.uint8)
+    exported, original = Predictor.load(path), Predictor.load(ckpt)
+    assert exported.classes == original.classes
+    np.testing.assert_allclose(exported.scores(images), original.scores(images), rtol=1e-3, atol=1e-5)
+
+
+def test_many_images_are_scored_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predictor = Predictor.load(write_checkpoint(tmp_path / "a.ckpt"))
+    images = np.random.default_rng(0).integers(256, size=(5, 1, 28, 28), dtype=np.uint8)
+    together = predictor.scores(images)
+    monkeypatch.setattr("mnist_cnn.inference.predictor.BATCH", 2)
+    np.testing.assert_allclose(predictor.scores(images), together, rtol=1e-4, atol=1e-6)
 
 
 def test_outputs_of_a_regression_are_not_made_probabilities(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "a.ckpt", loss="mnist_cnn.training.losses.OneHotMSELoss")
-    scores = Predictor.load(path).scores(torch.zeros(2, 1, 28, 28, dtype=torch.uint8))
-    assert not torch.allclose(scores.sum(1), torch.ones(2))
+    scores = Predictor.load(path).scores(np.zeros((2, 1, 28, 28), np.uint8))
+    assert not np.allclose(scores.sum(1), 1)
 
 
 def test_files_are_read_in_order_and_errors_belong_to_their_file(tmp_path: Path) -> None:
@@ -47,7 +70,7 @@ def test_files_are_read_in_order_and_errors_belong_to_their_file(tmp_path: Path)
     predictor = Predictor.load(write_checkpoint(tmp_path / "a.ckpt"))
     five, none, one = predictor.read(files)
     np.testing.assert_allclose(five.digits[0, 0], to_mnist_form(draw(FIVE)), atol=1)  # the file has 8 bits
-    torch.testing.assert_close(one.scores, predictor.scores(torch.from_numpy(one.digits)))
+    np.testing.assert_allclose(one.scores, predictor.scores(one.digits), rtol=1e-4)
     assert none.error is not None and "not an image" in none.error
     assert len(none.digits) == len(none.scores) == 0
     assert five.error is None

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from mnist_cnn.errors import UserError
@@ -18,9 +17,7 @@ from tests.inference.checkpoint import write_checkpoint
 
 def reading(name: str, *scores: list[float]) -> Reading:
     original = np.full((40, 60, 3), 200, np.uint8)
-    return Reading(
-        Path(name), original, np.zeros((len(scores), 1, 28, 28), np.uint8), torch.tensor(list(scores))
-    )
+    return Reading(Path(name), original, np.zeros((len(scores), 1, 28, 28), np.uint8), np.array(scores))
 
 
 SURE = [0.01, 0.02, 0.9, 0.07]

@@ -6,20 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
-from mnist_cnn.data.images import convert
+from mnist_cnn.export.loaded import Run, load_network
 from mnist_cnn.inference.finding import NothingFound, prepare
 from mnist_cnn.inference.loading import UnreadableImage, load_picture
-from mnist_cnn.training import checkpoints
-from mnist_cnn.training.classifier import Classifier
 
 BATCH = 500  # images at a time
-
-
 THUMBNAIL = 256  # pixels of the longer side of an original that is kept for the picture
 
 
@@ -30,51 +24,81 @@ class Reading:
     file: Path
     original: NDArray[Any] = field(default_factory=lambda: np.zeros((1, 1, 3), np.uint8))  # uint8 (H, W, 3)
     digits: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 1, 28, 28), np.uint8))
-    scores: Tensor = field(default_factory=lambda: torch.zeros(0, 1))  # (N, K)
+    scores: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 1), np.float32))  # (N, K)
     error: str | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Predictor:
-    """A classifier and the form in which it takes images."""
+    """A network, its classes, and the form in which it takes images.
 
-    classifier: Classifier
+    `run` maps images uint8 (N, channels, size, size) to logits float32 (N, K), K being the number of classes.
+    """
+
+    run: Run
     classes: Sequence[str]
     channels: int
     size: int
-    mean: Tensor
-    std: Tensor
+    gives_probabilities: bool  # whether the softmax of the logits is what was trained
 
     @classmethod
     def load(cls, path: Path) -> "Predictor":
-        """Build the network of a checkpoint, on the CPU; raises `UserError` where it cannot be read."""
+        """Return the network of a checkpoint (.ckpt), or of an ONNX or safetensors file of export.py.
+
+        It runs on the CPU. For ONNX, neither torch nor Lightning is imported. Raises `UserError` where the
+        file cannot be read.
+        """
+        if path.suffix == ".ckpt":
+            return cls._of_checkpoint(path)
+        network = load_network(path)
+        about = network.description
+        return cls(network.run, about.classes, about.in_channels, about.image_size, about.gives_probabilities)
+
+    @classmethod
+    def _of_checkpoint(cls, path: Path) -> "Predictor":
+        from mnist_cnn.export.network import ByteNetwork, runner
+        from mnist_cnn.training import checkpoints
+
         classifier = checkpoints.load_classifier(path)
         data = classifier.config["data"]
-        size = int(getattr(classifier.network, "image_size", data["image_size"]))
-        mean, std = (torch.tensor(data[name], dtype=torch.float32).view(-1, 1, 1) for name in ("mean", "std"))
-        classes = data["classes"] or [str(label) for label in range(data["num_classes"])]
-        return cls(classifier, [str(name) for name in classes], data["in_channels"], size, mean, std)
+        classes = data["classes"] or range(data["num_classes"])
+        return cls(
+            runner(ByteNetwork(classifier, data["mean"], data["std"]).eval()),
+            [str(name) for name in classes],
+            data["in_channels"],
+            int(getattr(classifier.network, "image_size", data["image_size"])),
+            classifier.gives_probabilities,
+        )
 
-    @torch.inference_mode()
-    def scores(self, images: Tensor) -> Tensor:
-        """Return the scores of each class (N, K) for uint8 images (N, C, H, W).
+    def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the scores of each class (N, K) for images (N, C, H, W), N being at least 1.
 
         They are probabilities where the network was trained with cross-entropy, otherwise its outputs.
         """
-        converted = convert(images, self.channels, self.size)
-        parts = []
-        for batch in converted.split(BATCH):
-            normalized = (batch.float() / 255 - self.mean) / self.std
-            parts.append(self.classifier(normalized.contiguous(memory_format=torch.channels_last)))
-        return self.classifier.scores(torch.cat(parts))
+        images = self._converted(images)
+        logits = np.concatenate([self.run(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
+        if not self.gives_probabilities:
+            return logits
+        powers = np.exp(logits - logits.max(1, keepdims=True))
+        return np.asarray(powers / powers.sum(1, keepdims=True))
+
+    def _converted(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if images.shape[1:] == (self.channels, self.size, self.size):
+            return images
+        import torch
+
+        from mnist_cnn.data.images import convert
+
+        return np.asarray(convert(torch.from_numpy(images), self.channels, self.size).numpy())
 
     def read(self, files: Sequence[Path], split: bool = False) -> list[Reading]:
         """Return what is read in each file, one digit or with `split` any number of them."""
         readings = list(_prepared(files, split))
         read = [reading for reading in readings if len(reading.digits)]
         if read:
-            scores = self.scores(torch.from_numpy(np.concatenate([reading.digits for reading in read])))
-            for reading, part in zip(read, scores.split([len(r.digits) for r in read]), strict=True):
+            scores = self.scores(np.concatenate([reading.digits for reading in read]))
+            ends = np.cumsum([len(reading.digits) for reading in read])
+            for reading, part in zip(read, np.split(scores, ends[:-1]), strict=True):
                 reading.scores = part
         return readings
 

@@ -37,7 +37,7 @@ def report(folder: Path, predictor: Predictor, readings: Sequence[Reading], min_
     Raises `UserError` at the end where nothing was read in one of the files.
     """
     rows = table(readings, predictor.classes, min_confidence)
-    probability = "probability" if predictor.classifier.gives_probabilities else "output"
+    probability = "probability" if predictor.gives_probabilities else "output"
     for line in _lines(rows, probability):
         log.info("%s", line)
     _write_csv(folder / "predictions.csv", rows, probability)
@@ -131,7 +131,7 @@ def _panels(rows: Sequence[Row], readings: Sequence[Reading]) -> list[Panel]:
         if row.number is None:
             panels.append(Panel(row.file.name, reading.original, None, None, False, row.error))
         else:
-            digit, scores = reading.digits[row.number - 1, 0], reading.scores[row.number - 1].numpy()
+            digit, scores = reading.digits[row.number - 1, 0], reading.scores[row.number - 1]
             name = row.file.name if len(reading.digits) == 1 else f"{row.file.name}, {row.number}"
             panels.append(Panel(name, reading.original, digit, scores, row.uncertain, ""))
     return panels
