@@ -15,15 +15,12 @@ from tests.export.checkpoint import save
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-DRAWINGS = 60
+DRAWINGS, DOTS = 60, 40
 GREY_LEVELS = 3  # of 255: Python computes in float32, JavaScript in float64
 
 
 def random_ink(seed: int) -> np.ndarray:
-    """Return a drawing of one to three strokes, uint8 (H, W), of random size, width and blur.
-
-    Not a single dot: its centre of mass lies between two pixels, and which one is taken is chance.
-    """
+    """Return a drawing of one to three strokes, uint8 (H, W), of random size, width and blur."""
     random = np.random.default_rng(seed)
     height, width = random.integers(40, 300, 2)
     image = Image.new("L", (int(width), int(height)))
@@ -40,13 +37,23 @@ def random_ink(seed: int) -> np.ndarray:
     return np.asarray(image.filter(ImageFilter.GaussianBlur(float(random.uniform(0, 2)))))
 
 
+def dot(seed: int) -> np.ndarray:
+    """Return a dot, uint8 (H, W), of random place, size and blur: its centre is between two pixels."""
+    random = np.random.default_rng(seed)
+    diameter = int(random.integers(1, 60))
+    left, top = random.integers(10, 100, 2).tolist()
+    image = Image.new("L", (200, 180))
+    ImageDraw.Draw(image).ellipse((left, top, left + diameter, top + diameter), fill=255)
+    return np.asarray(image.filter(ImageFilter.GaussianBlur(float(random.uniform(0, 2)))))
+
+
 def test_drawings_become_the_same_images_as_in_python(browser: Browser, tmp_path: Path) -> None:
     network, description = load_trained(save(tmp_path, "cnnnet"))
     noise = np.zeros((1, 1, 32, 32), np.uint8)
     html.write([html.page_network(network, description, "", noise)], tmp_path / "page.html")
     browser.open((tmp_path / "page.html").as_uri())
-    for seed in range(DRAWINGS):
-        ink = random_ink(seed)
+    drawings = [*map(random_ink, range(DRAWINGS)), *map(dot, range(DOTS))]
+    for number, ink in enumerate(drawings):
         expected = digits.to_mnist_form(ink.astype(np.float32) / 255)
         actual = browser.run(
             """
@@ -59,7 +66,7 @@ def test_drawings_become_the_same_images_as_in_python(browser: Browser, tmp_path
             base64.b64encode(ink.tobytes()).decode(),
         )
         difference = np.abs(np.reshape(actual, (28, 28)) - expected.astype(int))
-        assert difference.max() <= GREY_LEVELS, (seed, int(difference.max()))
+        assert difference.max() <= GREY_LEVELS, (number, int(difference.max()))
 
 
 def test_a_drawing_without_ink_is_none(browser: Browser, tmp_path: Path) -> None:

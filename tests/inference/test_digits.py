@@ -64,6 +64,15 @@ def test_line_without_width_or_height_and_single_pixel_are_kept() -> None:
         assert to_mnist_form(np.ones(shape, np.float32)).max() == 255
 
 
+@pytest.mark.parametrize("size", [1, 3, 20, 37, 113])
+def test_rounding_errors_do_not_move_a_symmetric_digit(size: int) -> None:
+    random = np.random.default_rng(0)
+    for _ in range(10):
+        ink = (1 - random.uniform(0, 1e-6, (size, size))).astype(np.float32)
+        rows, columns = np.nonzero(to_mnist_form(ink))
+        assert (rows.min(), columns.min()) == (4, 4)
+
+
 def test_image_without_ink_is_refused() -> None:
     for shape in ((20, 20), (0, 0)):
         with pytest.raises(ValueError, match="no ink"):

@@ -9,6 +9,7 @@ Ink = NDArray[np.float32]  # (H, W) in [0, 1]: 0 is the background, 1 is full in
 SIZE = 28  # pixels of a side of an MNIST image
 BOX = 20  # the longer side of a digit in it
 CENTRE = 14.5  # of mass, in pixels from the upper left corner of the image: the mean over MNIST
+TIE = 1e-3  # pixels: with the centre of mass as near to two places, rounding errors must not choose
 
 WORK = 80  # the longer side of a digit while its strokes are measured and changed
 SCALE = WORK / BOX
@@ -40,8 +41,9 @@ def to_mnist_form(ink: Ink) -> NDArray[np.uint8]:
        make up for step 5, which scales a digit that became larger down again.
     5. Crop again to the values of at least 0.1, and resize so that the longer side is 20 pixels.
     6. Put this at whole pixels into 28x28 pixels of 0, so that the centre of mass is as near to
-       (14.5, 14.5) as possible and nothing lies outside; the centre of the first pixel is (0.5, 0.5).
-       Multiply by 255 and round.
+       (14.5, 14.5) as possible and nothing lies outside; the centre of the first pixel is (0.5, 0.5). Of
+       two places that are equally near to 0.001 pixels, take the upper, or left, one. Multiply by 255
+       and round.
     """
     largest = ink.max(initial=0)
     if not largest > 0:
@@ -129,7 +131,7 @@ def _centred(box: Ink) -> NDArray[np.uint8]:
     for axis, length in enumerate(box.shape):
         mass = box.sum(1 - axis)
         centre = float(mass @ (np.arange(length) + 0.5) / mass.sum())
-        start.append(min(max(int(CENTRE - centre + 0.5), 0), SIZE - length))
+        start.append(min(max(int(CENTRE - centre + 0.5 - TIE), 0), SIZE - length))
     image = np.zeros((SIZE, SIZE), np.float32)
     image[start[0] : start[0] + box.shape[0], start[1] : start[1] + box.shape[1]] = box
     return (image * 255 + 0.5).astype(np.uint8)

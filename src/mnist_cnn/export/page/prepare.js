@@ -5,6 +5,7 @@
 const SIZE = 28;
 const BOX = 20;
 const CENTRE = 14.5;
+const TIE = 1e-3;
 const WORK = 80;
 const SCALE = WORK / BOX;
 const SUPPORT = 0.1;
@@ -227,7 +228,7 @@ function centred(box) {
     }
   }
   const start = (moment, length) =>
-    Math.min(Math.max(Math.trunc(CENTRE - moment / mass + 0.5), 0), SIZE - length);
+    Math.min(Math.max(Math.trunc(CENTRE - moment / mass + 0.5 - TIE), 0), SIZE - length);
   const top = start(massOfRows, box.height);
   const left = start(massOfColumns, box.width);
   const bytes = new Uint8Array(SIZE * SIZE);
