@@ -52,6 +52,7 @@ def test_run_prints_what_it_does_and_writes_everything_into_its_folder(
         ".hydra/hydra.yaml",
         ".hydra/overrides.yaml",
         ".hydra/resolved.yaml",
+        "checkpoints/README.md",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
         "history.json",
@@ -223,7 +224,7 @@ def test_run_without_validation_and_logger_saves_the_last_epoch(train: Command, 
     assert "60,000 train, 10,000 test" in done.stdout
     run_dir = only_run(tmp_path)
     assert not list(run_dir.glob("events*"))
-    assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["last.ckpt"]
+    assert {path.name for path in (run_dir / "checkpoints").iterdir()} == {"last.ckpt", "README.md"}
     metrics: dict[str, Any] = json.loads((run_dir / "metrics.json").read_text())
     assert "val/acc" not in metrics
     assert metrics["best_epoch"] == 1

@@ -287,7 +287,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def warn_on_error(what: str) -> Iterator[None]:
-    """Turn an exception in the block into a warning: a figure is not worth losing a run for."""
+    """Turn an exception in the block into a warning: a figure or card is not worth losing a run for."""
     try:
         yield
     except Exception as error:

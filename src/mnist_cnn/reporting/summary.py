@@ -17,7 +17,7 @@ from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch, rank_indices
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import write_json
-from mnist_cnn.reporting import figures, loggers
+from mnist_cnn.reporting import figures, loggers, model_card
 from mnist_cnn.reporting.progress import Progress
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.trainer import describe_device
@@ -100,10 +100,11 @@ def report(
     metrics: Mapping[str, Any],
     run_loggers: Sequence[Logger],
 ) -> None:
-    """Write `metrics.json` and the figures of a run that has ended, print its results, close its loggers.
+    """Write `metrics.json`, the figures and, unless it was pruned, the model card of a run that has ended.
 
-    `logits` (N, K) are those of the first N test images, empty where nothing was tested. The figures also go
-    to the loggers that take figures; one that fails is a warning.
+    Also print its results, and close its loggers. `logits` (N, K) are those of the first N test images, empty
+    where nothing was tested. The figures also go to the loggers that take figures. A figure or card that
+    fails is a warning.
     """
     write_json(run_dir / METRICS, metrics)
     if "val/acc" in metrics:
@@ -123,6 +124,9 @@ def report(
             loggers.log_figure(run_loggers, tag, figure, classifier.current_epoch)
     with figures.warn_on_error("the figure loss_curve.png"):
         figures.save(figures.loss_curve(classifier.history), run_dir / "loss_curve.png")
+    if metrics["status"] == "finished":
+        with figures.warn_on_error("checkpoints/README.md"):
+            model_card.write(run_dir, classifier, data, logits, metrics)
     loggers.close(run_loggers)
 
     log.info(f"run folder: {shown_path(run_dir)}")
