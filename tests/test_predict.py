@@ -71,6 +71,9 @@ def test_several_digits_are_split(scans: Path, command: Command) -> None:
     done = command("predict.py", "ckpt=a.ckpt", f"images={scans.name}/151.png", "split=true")
     assert done.returncode == 0, done.stderr
     assert len([line for line in done.stdout.splitlines() if "151.png" in line]) == 3
+    done = command("predict.py", "ckpt=a.ckpt", f"images={scans.name}/151.png")
+    (line,) = [line for line in done.stdout.splitlines() if "151.png" in line]
+    assert line.endswith("perhaps 2 more digits; split=true reads them")
 
 
 def test_exported_file_is_read_without_torch(scans: Path, command: Command, tmp_path: Path) -> None:

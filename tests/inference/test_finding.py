@@ -33,7 +33,7 @@ def on_paper(ink: NDArray[Any], noise: float = 0.015, darkness: float = 0.6) -> 
 
 
 def prepared(grey: NDArray[Any]) -> NDArray[Any]:
-    images = prepare(grey.astype(np.float32))
+    images, _ = prepare(grey.astype(np.float32))
     assert images.shape == (1, 1, 28, 28)
     assert images.dtype == np.uint8
     result: NDArray[Any] = images[0, 0]
@@ -89,6 +89,12 @@ def test_ruled_lines_are_removed(squared: bool) -> None:
     assert difference(image, to_mnist_form(draw(FIVE, 160, 0.08))) < ALIKE
 
 
+def test_single_digit_is_the_only_one() -> None:
+    ink = np.pad(draw(FIVE_WITH_DETACHED_BAR, 100, 0.08), 60)
+    for _, others in (prepare(on_paper(ink)), prepare(to_mnist_form(ink) / np.float32(255))):
+        assert others == 0
+
+
 def test_thin_faint_scan_off_centre() -> None:
     ink = np.zeros((28, 28), np.float32)
     ink[8:27, 1:20] = draw(FIVE, 19, 0.06)
@@ -116,8 +122,10 @@ def test_digits_are_split_left_to_right_and_line_by_line() -> None:
     lines = [[FIVE_WITH_DETACHED_BAR, ONE, ZERO], [SEVEN, FIVE, ONE]]
     ink = np.vstack([np.hstack([draw(strokes, 90, 0.08) for strokes in line]) for line in lines])
     ink = np.pad(ink, 30)
-    images = prepare(on_paper(ink), split=True)
-    assert images.shape == (6, 1, 28, 28)
+    images, others = prepare(on_paper(ink), split=True)
+    assert (images.shape, others) == ((6, 1, 28, 28), 0)
+    images_of_one, others = prepare(on_paper(ink))
+    assert (images_of_one.shape, others) == ((1, 1, 28, 28), 5)
     for image, strokes in zip(images[:, 0], [s for line in lines for s in line], strict=True):
         assert difference(image, to_mnist_form(draw(strokes, 90, 0.08))) < ALIKE
 
@@ -134,8 +142,9 @@ def test_empty_page_holds_nothing(shape: tuple[int, int], noise: float) -> None:
 def test_any_image_gives_digits_or_nothing(seed: int, height: int, width: int, split: bool) -> None:
     grey = np.random.default_rng(seed).choice([0, 0.2, 0.9, 1], size=(height, width)).astype(np.float32)
     try:
-        images = prepare(grey, split)
+        images, others = prepare(grey, split)
     except NothingFound:
         return
     assert images.shape[1:] == (1, 28, 28)
+    assert others >= 0
     assert images.max((1, 2, 3)).min() > 0

@@ -92,7 +92,6 @@ def test_python_and_commands_of_the_card_name_the_checkpoint(
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert small_data.test is not None
     images = small_data.test.images.numpy()
-    monkeypatch.chdir(tmp_path / folder / "checkpoints")
     names: dict[str, Any] = {"images": images}
     exec(code, names)
     assert isinstance(names["predictor"], Predictor)

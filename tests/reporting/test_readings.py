@@ -60,6 +60,16 @@ def test_report_writes_all_rows_and_pictures_and_then_fails(
     assert lines[3].endswith("no digit found")
 
 
+def test_digits_that_were_not_read_are_mentioned(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    predictor = Predictor.load(write_checkpoint(tmp_path / "a.ckpt"))
+    found = [reading(name, scores + [0.0] * 6) for name, scores in (("a.png", SURE), ("b.png", UNSURE))]
+    found[0].others, found[1].others = 1, 2
+    with caplog.at_level(logging.INFO):
+        readings.report(tmp_path, predictor, found, min_confidence=0.8)
+    assert caplog.messages[1].endswith("7.00%   perhaps 1 more digit; split=true reads them")
+    assert caplog.messages[2].endswith("40.00%  uncertain, perhaps 2 more digits; split=true reads them")
+
+
 def test_picture_shows_original_input_and_scores_of_each_digit(tmp_path: Path) -> None:
     original = np.full((40, 60, 3), 200, np.uint8)
     panels = [

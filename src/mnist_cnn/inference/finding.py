@@ -44,19 +44,22 @@ def prepare_file(path: Path, split: bool = False) -> NDArray[np.uint8]:
     N is 1, or with `split` the number of digits, left to right and line by line.
     Raises `loading.UnreadableImage`, and `NothingFound` where there is no digit.
     """
-    return prepare(load_picture(path).grey, split)
+    return prepare(load_picture(path).grey, split)[0]
 
 
-def prepare(grey: NDArray[np.float32], split: bool = False) -> NDArray[np.uint8]:
-    """Return the digits in a grey image (H, W) in [0, 1] as `prepare_file` does."""
+def prepare(grey: NDArray[np.float32], split: bool = False) -> tuple[NDArray[np.uint8], int]:
+    """Return the digits in a grey image (H, W) in [0, 1], and how many more `split` would give.
+
+    The digits are uint8 (N, 1, 28, 28), as of `prepare_file`. Raises `NothingFound` where there is no digit.
+    """
     ready = _in_mnist_form(grey)
     if ready is not None:
-        return ready[None, None]
+        return ready[None, None], 0
     ink = extract_ink(grey)
-    digits = [] if ink is None else find_digits(ink, split)
+    digits, others = ([], 0) if ink is None else find_digits(ink, split)
     if not digits:
         raise NothingFound("no digit found")
-    return np.stack([to_mnist_form(digit) for digit in digits])[:, None]
+    return np.stack([to_mnist_form(digit) for digit in digits])[:, None], others
 
 
 def _in_mnist_form(grey: NDArray[np.float32]) -> NDArray[np.uint8] | None:
@@ -76,19 +79,21 @@ def _in_mnist_form(grey: NDArray[np.float32]) -> NDArray[np.uint8] | None:
     return None
 
 
-def find_digits(image: InkImage, split: bool) -> list[Ink]:
-    """Return the ink of each digit, cut out."""
+def find_digits(image: InkImage, split: bool) -> tuple[list[Ink], int]:
+    """Return the ink of each digit, cut out, and how many more `split` would give."""
     labels, count = ndimage.label(image.mask, np.ones((3, 3)))
     if count == 0:
-        return []
+        return [], 0
     masses = ndimage.sum_labels(image.ink, labels, np.arange(1, count + 1))
     boxes = ndimage.find_objects(labels)
     parts = [Part(i + 1, box, float(mass)) for i, (box, mass) in enumerate(zip(boxes, masses, strict=True))]
     parts = _without_edges(parts, labels)
     if not parts:
-        return []
-    groups = _split(parts) if split else [_one_digit(parts)]
-    return [_cut_out(image.ink, labels, group) for group in groups]
+        return [], 0
+    groups = _split(parts)
+    others = 0 if split else len(groups) - 1
+    chosen = groups if split else [_one_digit(parts)]
+    return [_cut_out(image.ink, labels, group) for group in chosen], others
 
 
 def _without_edges(parts: list[Part], labels: NDArray[np.int32]) -> list[Part]:

@@ -25,6 +25,7 @@ class Reading:
     original: NDArray[Any] = field(default_factory=lambda: np.zeros((1, 1, 3), np.uint8))  # uint8 (H, W, 3)
     digits: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 1, 28, 28), np.uint8))
     scores: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 1), np.float32))  # (N, K)
+    others: int = 0  # how many more digits `split` would read
     error: str | None = None
 
 
@@ -111,7 +112,7 @@ def _prepared(files: Sequence[Path], split: bool) -> Iterator[Reading]:
             small = Image.fromarray(picture.rgb)
             small.thumbnail((THUMBNAIL, THUMBNAIL))
             reading.original = np.asarray(small)
-            reading.digits = prepare(picture.grey, split)
+            reading.digits, reading.others = prepare(picture.grey, split)
         except (UnreadableImage, NothingFound) as error:
             reading.error = str(error)
         yield reading

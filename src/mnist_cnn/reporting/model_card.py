@@ -77,7 +77,8 @@ def _by_class(data: ImageData, logits: Tensor) -> list[str]:
 
 
 def _use(ckpt: Path, classifier: Classifier, data: ImageData) -> str:
-    argument = shlex.quote(f"ckpt={os.path.relpath(ckpt)}")
+    path = os.path.relpath(ckpt)
+    argument = shlex.quote(f"ckpt={path}")
     scores = "probabilities" if classifier.gives_probabilities else "outputs"
     return f"""```bash
 python evaluate.py {argument}
@@ -91,9 +92,9 @@ from pathlib import Path
 from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.training.checkpoints import load_classifier
 
-predictor = Predictor.load(Path("{ckpt.name}"))
+predictor = Predictor.load(Path({path!r}))
 scores = predictor.scores(images)  # uint8 (N, C, H, W) -> {scores} (N, {data.num_classes})
-classifier = load_classifier(Path("{ckpt.name}"))  # the LightningModule: normalized images -> logits
+classifier = load_classifier(Path({path!r}))  # the LightningModule: normalized images -> logits
 ```"""
 
 

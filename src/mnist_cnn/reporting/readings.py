@@ -28,6 +28,7 @@ class Row:
     runner_up: str = ""
     runner_up_score: float | None = None
     uncertain: bool = False
+    others: int = 0  # how many more digits `split` would read
     error: str = ""
 
 
@@ -69,6 +70,7 @@ def table(readings: Sequence[Reading], classes: Sequence[str], min_confidence: f
                     classes[second],
                     scores[second],
                     uncertain=scores[first] < min_confidence,
+                    others=reading.others,
                 )
             )
     return rows
@@ -82,9 +84,12 @@ def _lines(rows: Sequence[Row], probability: str) -> list[str]:
         if row.error:
             cells.append([*name, "–", "", "", row.error])
             continue
-        mark = "uncertain" if row.uncertain else ""
+        marks = ["uncertain"] if row.uncertain else []
+        if row.others:
+            # A broken stroke can look like two digits.
+            marks.append(f"perhaps {row.others} more digit{'s' * (row.others > 1)}; split=true reads them")
         second = f"{row.runner_up}  {_shown(row.runner_up_score, probability)}"
-        cells.append([*name, row.digit, _shown(row.score, probability), second, mark])
+        cells.append([*name, row.digit, _shown(row.score, probability), second, ", ".join(marks)])
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
     return [
         "  ".join([*(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=False)), line[-1]]).rstrip()
