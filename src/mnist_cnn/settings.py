@@ -87,6 +87,7 @@ class TrainSettings(_Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     objective: _Objective
+    trust: list[str] = []
     sweep: _Sweep
     data: _Data
     model: dict[str, Any]
