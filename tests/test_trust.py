@@ -127,7 +127,8 @@ def test_every_choice_of_this_repository_can_be_resumed(choice: str, tmp_path: P
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         config = compose("train", overrides=[choice], return_hydra_config=True)
     if "mlflow" in config.logger:
-        config.logger.mlflow.tracking_uri = "sqlite:///runs.db"  # otherwise from the folder of a running job
+        # otherwise from the folder of a running job
+        config.logger.mlflow.update({"tracking_uri": "sqlite:///runs.db", "artifact_location": None})
     del config.hydra, config.hparams
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)

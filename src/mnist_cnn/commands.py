@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from filelock import FileLock, Timeout
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -27,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps import interface
 from hydra_sweeps.interface import FAILED, RESOLVED, SweepError, quote
-from mnist_cnn.entry import INTERRUPTED, Function
+from mnist_cnn.entry import Function, interrupt_code
 from mnist_cnn.errors import UserError, log_traceback
 from mnist_cnn.files import atomic_write, write_json
 from mnist_cnn.ranks import is_first_rank
@@ -83,7 +84,7 @@ def run(function: Function, config_name: str) -> None:
     main = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)
     try:
         sys.argv[1:] = _arguments(sys.argv[1:])
-        main(_job(function))()
+        main(_locked(_job(function)))()
     except Exception as error:
         message = _message(error)
         if message is None or full_error:
@@ -99,6 +100,33 @@ def register_resolvers() -> None:
 def _folder_name(overrides: str) -> str:
     """Return the overrides of a job as a name that every file system accepts."""
     return overrides.replace("/", "-")[:200]
+
+
+def _locked(job: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:
+    """Refuse a job of train.py in a folder in which another process runs one; nothing in it is changed.
+
+    The system releases the lock when the process ends, also when it is killed.
+    """
+
+    @functools.wraps(job)
+    def locked(config: DictConfig) -> object:
+        if "resume" not in config or not is_first_rank():
+            return job(config)
+        folder = output_dir()
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            message = f"{folder} is the folder of a run that is still running; stop it first."
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise UserError(message) from None  # the sweep reports the error
+            sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+        try:
+            return job(config)
+        finally:
+            lock.release()
+
+    return locked
 
 
 def _job(function: Function) -> Callable[[DictConfig], object]:
@@ -125,7 +153,7 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
                 if config.get("trust"):
                     resume += " " + shlex.quote(f"trust=[{','.join(config.trust)}]")
                 log.info(f"interrupted; resume with: python train.py {resume}")
-            raise SystemExit(INTERRUPTED) from stop
+            raise SystemExit(interrupt_code()) from stop
         except Exception as error:
             message = _message(error)
             if is_first_rank():

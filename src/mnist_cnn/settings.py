@@ -186,6 +186,32 @@ class ExportSettings(_Section):
         return self
 
 
+class _CheckpointData(_Data):
+    dir: str = ""
+    batch_size: Count = 64
+    val_size: Limit = 0
+    source: dict[str, Any]
+    mean: float | list[float]
+    in_channels: Literal[1, 3]
+    image_size: Annotated[int, Field(ge=1, le=10_000)]
+    num_classes: Annotated[int, Field(ge=1, le=1_000_000)]
+    classes: list[str] | None
+
+
+class _CheckpointTrainer(_Section):
+    precision: str | int = "auto"
+
+
+class CheckpointSettings(_Section):
+    """The settings in a checkpoint that its network is built from and its images are read by."""
+
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    metrics: dict[str, dict[str, Any]] = {}
+    data: _CheckpointData
+    trainer: _CheckpointTrainer = _CheckpointTrainer()
+
+
 def has_validation(settings: Mapping[str, Any]) -> bool:
     """Return whether a run with these settings measures its metrics on validation images."""
     return bool(settings["data"]["val_size"] > 0) and settings["trainer"]["limit_val_batches"] != 0
