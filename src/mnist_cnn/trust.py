@@ -1,5 +1,6 @@
 """The settings in the folder of a run, read as data: the folder may come from a stranger."""
 
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,8 +44,8 @@ def read_settings(file: Path, trusted: Sequence[str], hydra: Mapping[str, Any]) 
             )
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise UserError(f"{file} has a YAML alias (*), which settings of a run do not have.")
-        settings = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    except (ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        settings = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{file} cannot be read as settings: {str(error).splitlines()[0]}") from None
     if not isinstance(settings, dict) or "defaults" in settings:
         raise UserError(f"{file} is not the settings of a run.")
