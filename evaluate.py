@@ -46,6 +46,7 @@ def main(config: "DictConfig") -> float:
         source = instantiate(config.data.source)
     else:
         source = checkpoints.build(trained["source"], Source)  # type: ignore[type-abstract]
+        given["dir"] = checkpoints.data_dir(trained, given.get("dir"))
     form = {name: trained[name] for name in checkpoints.IMAGE_FORM}
     data = checkpoints.build(trained | given | form, ImageData, source=source)
     data.image_size = image_size
@@ -53,9 +54,8 @@ def main(config: "DictConfig") -> float:
 
     # trainer
     trainer_options = options["trainer"] | {"devices": 1}
-    trainer_options["precision"] = (
-        options["trainer"]["precision"] or classifier.config["trainer"]["precision"]
-    )
+    trained_in = classifier.config.get("trainer", {}).get("precision", "auto")
+    trainer_options["precision"] = options["trainer"]["precision"] or trained_in
 
     # test
     outputs = summary.LogitCollector()

@@ -51,7 +51,7 @@ def train(new_process: Command, images: Path) -> Command:
 @pytest.mark.gpu
 @gpu
 def test_run_on_a_gpu_is_reproducible_and_evaluated_to_the_same_metrics(
-    train: Command, new_process: Command, tmp_path: Path
+    train: Command, new_process: Command, mnist: Path, tmp_path: Path
 ) -> None:
     for name in ("one", "two"):
         done = train("trainer=gpu", "metrics=f1", f"hydra.run.dir={name}")
@@ -60,7 +60,7 @@ def test_run_on_a_gpu_is_reproducible_and_evaluated_to_the_same_metrics(
     trained = json.loads((tmp_path / "one" / "metrics.json").read_text())
     native = torch.cuda.get_device_capability() >= (8, 0)
     assert trained["precision"] == ("bf16-mixed" if native else "32-true")
-    new_process("evaluate.py", "ckpt=one/checkpoints/best.ckpt")
+    new_process("evaluate.py", "ckpt=one/checkpoints/best.ckpt", f"data.dir={mnist}")
     evaluated = json.loads((only_run(tmp_path, "evaluations") / "evaluation.json").read_text())
     assert evaluated["test/acc"] == trained["test/acc"]
     assert evaluated["test/f1"] == pytest.approx(trained["test/f1"])

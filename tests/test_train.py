@@ -52,6 +52,7 @@ def test_run_prints_what_it_does_and_writes_everything_into_its_folder(
         ".hydra/hydra.yaml",
         ".hydra/overrides.yaml",
         ".hydra/resolved.yaml",
+        ".lock",
         "checkpoints/README.md",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",
@@ -86,7 +87,7 @@ def test_evaluate_reproduces_the_test_metrics_of_the_run_exactly(
         *SHORT, ALL_TEST_IMAGES, "trainer.max_epochs=1", "loss=mse", "optim=adam", "metrics=[f1,calibration]"
     )
     run_dir = only_run(tmp_path)
-    done = command("evaluate.py", f"ckpt={run_dir}/checkpoints/best.ckpt", CPU)
+    done = command("evaluate.py", f"ckpt={run_dir}/checkpoints/best.ckpt", f"data.dir={mnist}", CPU)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     trained = json.loads((run_dir / "metrics.json").read_text())
@@ -138,13 +139,38 @@ def test_killed_run_is_resumed_to_the_same_result(
     assert same[0] == same[1]
 
 
-def test_interrupted_run_prints_how_to_resume_it(start: Start, mnist: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_interrupted_run_prints_how_to_resume_it(
+    number: signal.Signals, code: int, start: Start, mnist: Path, tmp_path: Path
+) -> None:
     started = start("train.py", *SHORT, "trainer.max_epochs=9999", f"data.dir={mnist}")
     started.wait_for("epoch    2/9999")
-    started.send_signal(signal.SIGINT)
-    assert started.wait() == 130
+    started.send_signal(number)
+    assert started.wait() == code
     assert f"python train.py resume={only_run(tmp_path).relative_to(tmp_path)}" in started.output
     assert started.errors == ""
+
+
+def test_run_that_still_runs_is_not_resumed(
+    start: Start, command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    started = start("train.py", *SHORT, "trainer.max_epochs=9999", f"data.dir={mnist}")
+    started.wait_for("epoch    1/9999")
+    run = only_run(tmp_path)
+    for arguments in ([f"resume={run}"], [*SHORT, f"data.dir={mnist}", f"hydra.run.dir={run}"]):
+        refused = command("train.py", *arguments)
+        assert refused.returncode == 1
+        assert (
+            refused.stderr
+            == f"train.py: {run} is the folder of a run that is still running; stop it first.\n"
+        )
+    assert not (run / "failed.json").exists()
+    started.send_signal(signal.SIGKILL)
+    started.wait()
+    done = command("train.py", f"resume={run}", "optim.lr=1", "trainer.max_epochs=9999")
+    assert "optim.lr cannot be changed" in done.stderr
 
 
 def test_runs_started_together_have_their_own_folders(start: Start, mnist: Path, tmp_path: Path) -> None:
@@ -181,7 +207,7 @@ def test_terminal_shows_a_progress_bar(mnist: Path, tmp_path: Path) -> None:
 
 
 def test_two_ranks_train_one_network_and_leave_nothing_behind(
-    train: Command, command: Command, tmp_path: Path
+    train: Command, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
     two = ("trainer=ddp", "trainer.devices=2", "data.val_size=5001", "metrics=f1")
     done = train(*SHORT, ALL_TEST_IMAGES, "trainer.max_epochs=2", *two)
@@ -196,7 +222,7 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
     assert processes_of(tmp_path) == []
 
     # Every test image was counted once.
-    command("evaluate.py", f"ckpt={run_dir}/checkpoints/best.ckpt", CPU)
+    command("evaluate.py", f"ckpt={run_dir}/checkpoints/best.ckpt", f"data.dir={mnist}", CPU)
     evaluated = json.loads((only_run(tmp_path, "evaluations") / "evaluation.json").read_text())
     assert evaluated["test/acc"] == trained["test/acc"]
     assert evaluated["test/f1"] == pytest.approx(trained["test/f1"], rel=1e-6)
@@ -232,14 +258,16 @@ def test_run_without_validation_and_logger_saves_the_last_epoch(train: Command, 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "16-true", "64-true"])
 def test_every_precision_trains_and_evaluates(
-    precision: str, train: Command, command: Command, tmp_path: Path
+    precision: str, train: Command, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
     train(*SMOKE, "logger=none", f"trainer.precision={precision}")
     run_dir = only_run(tmp_path)
     trained = json.loads((run_dir / "metrics.json").read_text())
     assert trained["precision"] == precision
     done = command(
-        "evaluate.py", f"ckpt={run_dir}/checkpoints/best.ckpt", CPU, "trainer.limit_test_batches=2"
+        "evaluate.py",
+        *(f"ckpt={run_dir}/checkpoints/best.ckpt", f"data.dir={mnist}", CPU),
+        "trainer.limit_test_batches=2",
     )
     assert done.returncode == 0, done.stderr
     evaluated = json.loads((only_run(tmp_path, "evaluations") / "evaluation.json").read_text())

@@ -1,8 +1,11 @@
 """Runs as their folders describe them: what differs between them, and which are best."""
 
+import io
 import json
+import logging
 import math
 import os
+import stat
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -10,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import yaml  # type: ignore[import-untyped]
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from hydra_sweeps.definition import FILE as DEFINITION
 from hydra_sweeps.definition import flatten, is_ignored, key_of
@@ -25,6 +28,10 @@ Status: TypeAlias = Literal["finished", "pruned", "failed", "unfinished"]
 Objectives: TypeAlias = Mapping[str, str]
 
 MODES = {"max": "maximize", "min": "minimize"}
+
+MAX_BYTES = 10_000_000  # of a file that is read
+
+log = logging.getLogger(__name__)
 
 # Not settings of what a run learns, in every app.
 _IGNORED = ("hparams", "hydra", "resume", "sweep", "objective")
@@ -310,15 +317,34 @@ def _is_dict(value: Any) -> bool:
 
 
 def _yaml(path: Path) -> Any:
-    """Return what is in a YAML file, with interpolations as they are; None if it cannot be read."""
+    """Return what is in a YAML file, with interpolations as they are; None if it cannot be read.
+
+    Aliases, of which a small file can make a large structure, are refused.
+    """
     try:
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OSError, ValueError, YAMLError, OmegaConfBaseException, RecursionError):
+        text = _text(path)
+        if text is None:
+            return None
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            log.warning(f"{path} is left out: it has YAML aliases.")
+            return None
+        return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError):
         return None
 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        text = _text(path)
+        return None if text is None else json.loads(text)
     except (OSError, ValueError, RecursionError):
         return None
+
+
+def _text(path: Path) -> str | None:
+    """Return the content of a file; None, with a warning, where it is not one that a run writes."""
+    status = path.stat()
+    if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
+        return path.read_text()
+    log.warning(f"{path} is left out: it is no regular file of at most {MAX_BYTES:,} bytes.")
+    return None

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from filelock import FileLock, Timeout
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -27,10 +28,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps import interface
 from hydra_sweeps.interface import FAILED, RESOLVED, SweepError, quote
-from mnist_cnn.entry import INTERRUPTED, Function
+from mnist_cnn.entry import Function, interrupt_code
 from mnist_cnn.errors import UserError, log_traceback
 from mnist_cnn.files import atomic_write, write_json
 from mnist_cnn.ranks import is_first_rank
+from mnist_cnn.trust import read_settings
 
 ROOT = Path(__file__).parents[2]  # the folder of train.py and conf/
 
@@ -40,8 +42,10 @@ _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
 # Settings that a resumed run may change: where and how long it runs, not what it learns.
 _CHANGEABLE = (
     *("resume", "data.dir", "hydra.", "trainer.max_epochs", "trainer.accelerator", "trainer.devices"),
-    *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.max_time"),
+    *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.max_time", "trust"),
 )
+
+_LOGGING = ("job_logging", "hydra_logging")  # the groups of conf/hydra that a run keeps
 
 # Settings that are paths, relative to the folder in which the command was typed.
 _PATHS = ("data.dir", "ckpt", "init_from", "images", "out")
@@ -80,7 +84,7 @@ def run(function: Function, config_name: str) -> None:
     main = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)
     try:
         sys.argv[1:] = _arguments(sys.argv[1:])
-        main(_job(function))()
+        main(_locked(_job(function)))()
     except Exception as error:
         message = _message(error)
         if message is None or full_error:
@@ -96,6 +100,33 @@ def register_resolvers() -> None:
 def _folder_name(overrides: str) -> str:
     """Return the overrides of a job as a name that every file system accepts."""
     return overrides.replace("/", "-")[:200]
+
+
+def _locked(job: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:
+    """Refuse a job of train.py in a folder in which another process runs one; nothing in it is changed.
+
+    The system releases the lock when the process ends, also when it is killed.
+    """
+
+    @functools.wraps(job)
+    def locked(config: DictConfig) -> object:
+        if "resume" not in config or not is_first_rank():
+            return job(config)
+        folder = output_dir()
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            message = f"{folder} is the folder of a run that is still running; stop it first."
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise UserError(message) from None  # the sweep reports the error
+            sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+        try:
+            return job(config)
+        finally:
+            lock.release()
+
+    return locked
 
 
 def _job(function: Function) -> Callable[[DictConfig], object]:
@@ -119,8 +150,10 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
                 raise
             if is_first_rank() and (folder / RESOLVED).is_file():
                 resume = shlex.quote(f"resume={os.path.relpath(folder)}")
+                if config.get("trust"):
+                    resume += " " + shlex.quote(f"trust=[{','.join(config.trust)}]")
                 log.info(f"interrupted; resume with: python train.py {resume}")
-            raise SystemExit(INTERRUPTED) from stop
+            raise SystemExit(interrupt_code()) from stop
         except Exception as error:
             message = _message(error)
             if is_first_rank():
@@ -172,7 +205,13 @@ def add_overrides_to_hparams(config: DictConfig) -> None:
         return  # they were added when the run was started
     hparams = OmegaConf.to_container(config.hparams, resolve=False)
     assert isinstance(hparams, dict)
-    known = {str(value).strip("${}") for value in hparams.values()} | {*hparams, "data.dir", "seed", "resume"}
+    known = {str(value).strip("${}") for value in hparams.values()} | {
+        *hparams,
+        "data.dir",
+        "seed",
+        "resume",
+        "trust",
+    }
     for override in HydraConfig.get().overrides.task:
         key, _, text = override.partition("=")
         key = key.lstrip("+~")
@@ -208,17 +247,23 @@ def prepare_run_folder(config: DictConfig) -> Path:
         )
     hydra_config = HydraConfig.get()
     resolved = OmegaConf.create(to_dict(config))
-    resolved["hydra"] = {
-        "output_subdir": None,
-        "job": {"name": hydra_config.job.name, "chdir": False},
-        "job_logging": OmegaConf.to_container(hydra_config.job_logging),
-        "hydra_logging": OmegaConf.to_container(hydra_config.hydra_logging),
-    }
+    resolved["hydra"] = _hydra_section(
+        hydra_config.job.name, hydra_config.job_logging, hydra_config.hydra_logging
+    )
     path = run_dir / RESOLVED
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as aside:
         OmegaConf.save(resolved, aside)
     return run_dir
+
+
+def _hydra_section(name: str, job_logging: Any, hydra_logging: Any) -> dict[str, Any]:
+    return {
+        "output_subdir": None,
+        "job": {"name": name, "chdir": False},
+        "job_logging": OmegaConf.to_container(job_logging),
+        "hydra_logging": OmegaConf.to_container(hydra_logging),
+    }
 
 
 def train_command(run_dir: Path) -> list[str]:
@@ -274,8 +319,25 @@ def _arguments(arguments: list[str]) -> list[str]:
         raise UserError(
             f"resume={run_dir} is not the folder of a run. {latest or 'There is none under logs/ yet.'}"
         )
-    overrides += _changes(OmegaConf.load(resolved), overrides)
+    trusted = _trusted(overrides)
+    logging_of = (OmegaConf.load(ROOT / "conf/hydra" / name / "mnist_cnn.yaml") for name in _LOGGING)
+    settings = read_settings(resolved, trusted, _hydra_section("train", *logging_of))
+    overrides += _changes(settings, overrides)
+    # those of the command line alone: the folder does not say whom to trust
+    overrides = [one for one in overrides if not one.startswith("trust=")]
+    overrides.append(f"++trust=[{','.join(map(quote, trusted))}]")
     return [*_options_of(run_dir), *options, _run_dir_override(run_dir), *overrides]
+
+
+def _trusted(overrides: list[str]) -> list[str]:
+    """Return the modules in trust=[…]; raises `UserError` for names that are none."""
+    given = [override.partition("=")[2] for override in overrides if override.startswith("trust=")]
+    names = [name.strip(" '\"") for value in given[-1:] for name in value.strip(" []").split(",")]
+    names = [name for name in names if name]
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise UserError(f"trust={given[-1]}: {name!r} is no name of a module. Write trust=[my_package].")
+    return names
 
 
 def _quoted_paths(value: str) -> str | None:
@@ -298,7 +360,7 @@ def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
     return options, overrides
 
 
-def _changes(saved: Any, overrides: list[str]) -> list[str]:
+def _changes(saved: Mapping[str, Any], overrides: list[str]) -> list[str]:
     """Check which settings of a run are changed when it is resumed; return the overrides that follow."""
     if "objective" not in saved:
         raise UserError(
@@ -314,9 +376,10 @@ def _changes(saved: Any, overrides: list[str]) -> list[str]:
         )
     if "trainer.max_epochs" not in changed:
         return []
-    if "T_max" in saved.scheduler or "total_steps" in saved.scheduler:
+    scheduler = saved.get("scheduler") or {}
+    if "T_max" in scheduler or "total_steps" in scheduler:
         raise UserError(
-            f"The learning rate schedule of this run ({saved.scheduler.scheduler}) spans the whole run: "
+            f"The learning rate schedule of this run ({scheduler['scheduler']}) spans the whole run: "
             "trainer.max_epochs cannot be changed."
         )
     return [f"hparams.max_epochs={changed['trainer.max_epochs']}"]

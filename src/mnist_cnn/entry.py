@@ -1,4 +1,7 @@
-"""The start of a command. It imports only the standard library, so that Ctrl-C always ends it cleanly."""
+"""The start of a command. It imports only the standard library, so that Ctrl-C always ends it cleanly.
+
+SIGTERM and SIGHUP end it like Ctrl-C. The exit code is that of shells: 128 and the number of the signal.
+"""
 
 import functools
 import os
@@ -6,11 +9,23 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
-INTERRUPTED = 130  # exit code after Ctrl-C, as in shells: 128 + SIGINT
-
 Function = Callable[[Any], object]
+
+_received = signal.SIGINT  # the signal that has interrupted the command
+
+
+def interrupt_code() -> int:
+    """Return the exit code of a command that was interrupted."""
+    return 128 + _received
+
+
+def _interrupt(number: int, _: FrameType | None) -> None:
+    global _received
+    _received = signal.Signals(number)
+    raise KeyboardInterrupt
 
 
 def command(config_name: str) -> Callable[[Function], Callable[[], None]]:
@@ -24,12 +39,15 @@ def command(config_name: str) -> Callable[[Function], Callable[[], None]]:
     def decorate(function: Function) -> Callable[[], None]:
         @functools.wraps(function)
         def start() -> None:
+            for name in ("SIGTERM", "SIGHUP"):  # the second is unknown to Windows, and ignored under nohup
+                if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
+                    signal.signal(getattr(signal, name), _interrupt)
             try:
                 from mnist_cnn import commands
 
                 commands.run(function, config_name)
             except KeyboardInterrupt:
-                sys.exit(INTERRUPTED)
+                sys.exit(interrupt_code())
 
         return start
 
@@ -42,12 +60,13 @@ def exit_on_interrupt() -> Iterator[None]:
 
     A KeyboardInterrupt in the middle of importing a C++ extension would abort the process.
     """
-    previous = signal.getsignal(signal.SIGINT)
-    if previous is not signal.default_int_handler:  # ignored, or handled by somebody else
-        yield
-        return
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    # but not of signals that are ignored, or handled by somebody else
+    ours = (signal.default_int_handler, _interrupt)
+    before = {n: handler for n in signal.valid_signals() if (handler := signal.getsignal(n)) in ours}
+    for number in before:
+        signal.signal(number, lambda number, _: os._exit(128 + number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)

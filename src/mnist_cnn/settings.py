@@ -87,6 +87,7 @@ class TrainSettings(_Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     objective: _Objective
+    trust: list[str] = []
     sweep: _Sweep
     data: _Data
     model: dict[str, Any]
@@ -183,6 +184,32 @@ class ExportSettings(_Section):
                 "several.",
             )
         return self
+
+
+class _CheckpointData(_Data):
+    dir: str = ""
+    batch_size: Count = 64
+    val_size: Limit = 0
+    source: dict[str, Any]
+    mean: float | list[float]
+    in_channels: Literal[1, 3]
+    image_size: Annotated[int, Field(ge=1, le=10_000)]
+    num_classes: Annotated[int, Field(ge=1, le=1_000_000)]
+    classes: list[str] | None
+
+
+class _CheckpointTrainer(_Section):
+    precision: str | int = "auto"
+
+
+class CheckpointSettings(_Section):
+    """The settings in a checkpoint that its network is built from and its images are read by."""
+
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    metrics: dict[str, dict[str, Any]] = {}
+    data: _CheckpointData
+    trainer: _CheckpointTrainer = _CheckpointTrainer()
 
 
 def has_validation(settings: Mapping[str, Any]) -> bool:

@@ -200,6 +200,8 @@ BAD = {
     "raw data for gzip": (".gz", IMAGES, "a corrupt gzip file"),
     "empty gzip": (".gz", b"", "wrong size: 0 bytes"),
     "wrong checksum in gzip": (".gz", pack(FLIPPED), "wrong checksum"),
+    # a gzip file may have several members
+    "gzip that unpacks to more than any file": (".gz", pack(bytes(1_000_001)) * 50, "more than 50,000,000"),
     "html": ("", HTML, "an HTML page"),
     "wrong size": ("", IMAGES[:-100], f"wrong size: {len(IMAGES) - 100} bytes"),
     "too long": ("", IMAGES + b"\0", f"instead of {len(IMAGES)} by its header"),
@@ -242,6 +244,18 @@ def test_fetch_names_and_replaces_a_bad_file(
     caplog.clear()
     assert "verified" in MNIST().fetch(tmp_path)
     assert not caplog.records
+
+
+def test_huge_file_is_not_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place(tmp_path)
+    bad = raw(tmp_path) / "train-images-idx3-ubyte"
+    os.truncate(bad, 1 << 40)  # sparse
+    Path(f"{bad}.gz").write_bytes(PACKED)
+    with pytest.raises(DataUnavailable, match="by its header"):
+        MNIST().read(tmp_path, train=True)
+    assert "verified" in MNIST().fetch(tmp_path)
+    assert "1,099,511,627,776 bytes; at most 50,000,000 are read" in caplog.text
+    assert is_complete(raw(tmp_path))
 
 
 def test_fetch_replaces_a_bad_file_from_its_gz(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,6 +1,7 @@
 """Runs read from their folders, what differs between them, and which are best."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,34 @@ def test_an_unreadable_result_is_ignored(tmp_path: Path, content: str) -> None:
     (add_run(tmp_path / "0_a") / "metrics.json").write_text(content)
     [run] = find_runs([tmp_path])
     assert (run.status, run.metrics) == ("unfinished", {})
+
+
+@pytest.mark.parametrize("kind", ["device", "fifo", "folder", "large"])
+def test_result_that_is_no_file_of_a_run_is_left_out_with_a_warning(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = add_run(tmp_path / "a") / "metrics.json"
+    if kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.touch()
+        os.truncate(path, 1 << 40)  # sparse
+    (run,) = find_runs([tmp_path])
+    assert run.status == "unfinished"
+    assert f"{path} is left out" in caplog.text
+
+
+def test_yaml_aliases_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = add_run(tmp_path / "a", overrides=["lr=0.3"])
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
+    (folder / ".hydra" / "resolved.yaml").write_text(bomb + "hparams: {lr: 1}\n")
+    (run,) = find_runs([tmp_path])
+    assert run.hparams == {"lr": 0.3}
+    assert "resolved.yaml is left out: it has YAML aliases" in caplog.text
 
 
 def test_an_unreadable_failure_is_a_failure(tmp_path: Path) -> None:

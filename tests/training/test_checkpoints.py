@@ -1,5 +1,7 @@
 """The content of a checkpoint, and what is built from one."""
 
+import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,15 @@ from mnist_cnn.training.classifier import Classifier
 CONFIG: dict[str, Any] = {
     "model": {"_target_": "mnist_cnn.models.CnnNet", "in_channels": 1, "num_classes": 10},
     "loss": {"_target_": "torch.nn.CrossEntropyLoss", "label_smoothing": 0.0},
-    "data": {"num_classes": 10},
+    "data": {
+        "source": {"_target_": "mnist_cnn.data.MNIST"},
+        "mean": 0.5,
+        "std": 0.5,
+        "in_channels": 1,
+        "image_size": 28,
+        "num_classes": 10,
+        "classes": [str(digit) for digit in range(10)],
+    },
 }
 
 
@@ -95,6 +105,136 @@ def test_weights_without_settings_are_refused(tmp_path: Path) -> None:
 
 def test_run_interrupted_in_its_first_epoch_has_no_resume_point(tmp_path: Path) -> None:
     assert checkpoints.find_resume_point(tmp_path) is None
+
+
+def resumable(folder: Path, name: str, step: int) -> Path:
+    path = folder / "checkpoints" / name
+    path.parent.mkdir(exist_ok=True)
+    content = {"state_dict": {}, "config": {}, "epoch": step // 10, "global_step": step}
+    checkpoints.AtomicCheckpointIO().save_checkpoint(content, path)
+    return path
+
+
+@pytest.mark.parametrize(("last", "best", "chosen"), [(30, 20, "last"), (20, 30, "best"), (20, 20, "last")])
+def test_run_continues_from_the_checkpoint_of_the_latest_step(
+    last: int, best: int, chosen: str, tmp_path: Path
+) -> None:
+    resumable(tmp_path, "last.ckpt", last)
+    resumable(tmp_path, "best.ckpt", best)
+    point = checkpoints.find_resume_point(tmp_path)
+    assert point == checkpoints.ResumePoint(
+        tmp_path / "checkpoints" / f"{chosen}.ckpt", max(last, best) // 10 + 1
+    )
+
+
+def test_run_of_which_no_checkpoint_can_be_read_does_not_start_again(tmp_path: Path) -> None:
+    for name in ("last.ckpt", "best.ckpt"):
+        resumable(tmp_path, name, 10).write_bytes(b"")
+    with pytest.raises(UserError, match=r"best\.ckpt and .*last\.ckpt cannot be read.*remove them"):
+        checkpoints.find_resume_point(tmp_path)
+
+
+def test_flipped_bit_is_found(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.ckpt")
+    content = path.read_bytes()
+    expected = torch.load(path, weights_only=True)["state_dict"]
+    found = 0
+    for position in range(0, len(content), len(content) // 199):
+        changed = bytearray(content)
+        changed[position] ^= 1 << position % 8
+        path.write_bytes(changed)
+        try:
+            state = checkpoints.load(path)["state_dict"]
+        except UserError:
+            found += 1
+        else:  # a bit between the members, or of a date
+            assert all(torch.equal(value, expected[name]) for name, value in state.items())
+    assert found > 190
+
+
+def test_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.ckpt")
+    with (
+        zipfile.ZipFile(path) as archive,
+        zipfile.ZipFile(tmp_path / "b.ckpt", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for member in archive.infolist():
+            packed.writestr(member.filename, archive.read(member))
+    with pytest.raises(UserError, match=r"b\.ckpt cannot be read"):
+        checkpoints.load(tmp_path / "b.ckpt")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file sizes")
+def test_checkpoint_that_cannot_be_written_leaves_the_former_one(tmp_path: Path) -> None:
+    import resource
+
+    path = resumable(tmp_path, "last.ckpt", 10)
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            checkpoints.AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(100_000)}, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": None}, "no complete settings: model=None"),
+        ({"data": {}}, r"no complete settings: data\.num_classes=\?{3}: it Field required"),
+        ({"data": CONFIG["data"] | {"classes": [1]}}, "no complete settings: data.classes"),
+        ({"data": [1]}, "no complete settings"),
+        ({"data": CONFIG["data"] | {"name": "x"}}, "no complete settings: KeyError 'x'"),
+        ({"trainer": "x"}, "no complete settings: trainer=x"),
+        ({"model": {"_target_": "mnist_cnn.models.Missing"}}, "wrong settings of a Module.*Missing"),
+        ({"model": CONFIG["model"] | {"colour": 1}}, "wrong settings of a Module.*colour"),
+        ({"model": CONFIG["model"] | {"in_channels": 3}}, "do not fit its network.*size mismatch"),
+        ({"model": {"_target_": "mnist_cnn.models.SimpleCNN"}}, "do not fit its network.*Unexpected key"),
+    ],
+)
+def test_checkpoint_with_other_settings_is_refused_in_a_line(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        checkpoints.load_classifier(saved(tmp_path / "a.ckpt", **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_checkpoint_without_settings_of_the_network_is_refused(tmp_path: Path) -> None:
+    config = {key: value for key, value in CONFIG.items() if key != "model"}
+    torch.save({"state_dict": CnnNet().state_dict(), "config": config}, tmp_path / "a.ckpt")
+    with pytest.raises(UserError, match="no complete settings: model"):
+        checkpoints.load_classifier(tmp_path / "a.ckpt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    network = CnnNet()
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[3] = value
+    with pytest.raises(UserError, match=r"not finite numbers, in network\."):
+        checkpoints.load_classifier(saved(tmp_path / "a.ckpt", network))
+
+
+def test_class_names_cannot_control_the_terminal(tmp_path: Path) -> None:
+    names = ["\x1b[2Jcat", "dog\n", "Straße", "猫", "a\u202eb", *"56789"]
+    path = saved(tmp_path / "a.ckpt", data=CONFIG["data"] | {"classes": names})
+    classes = checkpoints.load_classifier(path).config["data"]["classes"]
+    assert classes == ["?[2Jcat", "dog?", "Straße", "猫", "a?b", *"56789"]
+
+
+def test_folder_in_a_checkpoint_is_not_used() -> None:
+    trained = {"source": {"_target_": "mnist_cnn.data.MNIST"}, "dir": "/somewhere"}
+    assert checkpoints.data_dir(trained, None) == "data"
+    assert checkpoints.data_dir(trained, "mine") == "mine"
+    trained["source"] = {"_target_": "mnist_cnn.data.ImageFolder"}
+    assert checkpoints.data_dir(trained, "mine") == "mine"
+    with pytest.raises(UserError, match=r"data\.dir=PATH"):
+        checkpoints.data_dir(trained, None)
 
 
 def test_init_from_copies_all_weights_of_the_same_network(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ def test_schedule_builds_the_scheduler_it_names() -> None:
     ("arguments", "message"),
     [
         ({"scheduler": "torch.optim.lr_scheduler.Missing"}, "cannot be imported"),
+        ({"scheduler": "subprocess.Popen"}, "not a learning rate scheduler"),
+        ({"scheduler": "torch.optim.SGD"}, "not a learning rate scheduler"),
         ({"scheduler": STEP, "interval": "batch"}, "choose epoch or step"),
         ({"scheduler": STEP, "step_sise": 3}, "step_sise"),
         ({"scheduler": STEP}, "step_size"),

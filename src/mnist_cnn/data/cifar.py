@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_cnn.data.download import Unusable, download, load_arrays, md5_of
+from mnist_cnn.data.download import MAX_DOWNLOAD_BYTES, Unusable, download, load_arrays, md5_of, read_bytes
 from mnist_cnn.data.source import DataUnavailable, Offer, PublishedSource
 
 MAX_MEMBER_BYTES = 40_000_000  # the largest file of the archive has 31 MB
@@ -39,7 +39,8 @@ class CIFAR10(PublishedSource):
         """Yield an archive that is already there, and torchvision's address of it."""
         archive = directory / self.archive
         if archive.is_file():
-            yield Offer(str(archive), f"unpacked from {archive}", partial(self._unpack, archive.read_bytes))
+            get = partial(read_bytes, archive, MAX_DOWNLOAD_BYTES)
+            yield Offer(str(archive), f"unpacked from {archive}", partial(self._unpack, get))
 
         import torchvision.datasets  # here, because it takes seconds and is seldom needed
 

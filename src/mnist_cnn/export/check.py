@@ -36,8 +36,11 @@ def check_images(path: Path, description: Description, data_dir: str | None) -> 
     They are test images of the checkpoint's data set; noise where these cannot be had.
     """
     settings = checkpoints.load(path)["config"]["data"]
-    settings |= {"image_size": description.image_size} | ({"dir": data_dir} if data_dir else {})
     try:
+        settings |= {
+            "image_size": description.image_size,
+            "dir": checkpoints.data_dir(settings, data_dir),
+        }
         source = checkpoints.build(settings["source"], Source)  # type: ignore[type-abstract]
         data = checkpoints.build(settings, ImageData, source=source)
         data.prepare_data()

@@ -1,7 +1,8 @@
 """Checkpoints of tensors and plain values only, and networks rebuilt from them."""
 
-import contextlib
-import pickle
+import io
+import logging
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,12 +12,15 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mnist_cnn.data import upgrade_settings
 from mnist_cnn.errors import UserError
+from mnist_cnn.files import atomic_write
 from mnist_cnn.models.ensemble import Ensemble
+from mnist_cnn.settings import CheckpointSettings, check
 from mnist_cnn.training.classifier import Classifier
 
 # A checkpoint may come from a stranger; of what it names, only classes of these packages are built.
@@ -25,6 +29,23 @@ IMAGE_FORM = ("mean", "std", "in_channels", "image_size")  # settings of the dat
 NETWORKS = "torchvision.models"  # whose networks are built by functions
 
 Kind = TypeVar("Kind")
+
+log = logging.getLogger(__name__)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it: Lightning's own is copied from a temporary folder.
+
+    Where it cannot be written, the former one stays, and nothing beside it.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()  # torch reports a full disk as an internal error
+        torch.save(checkpoint, buffer)
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as aside:
+            aside.write_bytes(buffer.getbuffer())
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -75,13 +96,33 @@ class ResumePoint:
 
 
 def find_resume_point(run_dir: Path) -> ResumePoint | None:
-    """Return where the run in `run_dir` continues; None if it was interrupted in its first epoch."""
-    for name in ("last.ckpt", "best.ckpt"):  # the second where a crash left half of the first
-        path = run_dir / "checkpoints" / name
-        if path.is_file():
-            with contextlib.suppress(UserError):
-                return ResumePoint(path, load(path)["epoch"] + 1)
-    return None
+    """Return where the run in `run_dir` continues; None if it was interrupted in its first epoch.
+
+    This is the checkpoint of the latest step that can be read. Raises `UserError` if there are checkpoints
+    and none can be read.
+    """
+    points: dict[int, ResumePoint] = {}
+    unreadable: list[Path] = []
+    for path in (run_dir / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")):
+        if not path.exists():
+            continue
+        try:
+            checkpoint = load(path)
+            points[int(checkpoint["global_step"])] = ResumePoint(path, int(checkpoint["epoch"]) + 1)
+        except (UserError, OSError, KeyError, TypeError, ValueError):
+            unreadable.append(path)
+    names = " and ".join(map(str, unreadable))
+    if not points and unreadable:
+        raise UserError(
+            f"The run cannot be continued: {names} cannot be read. Restore one of them from a copy, or "
+            "remove them to start the run again at epoch 1."
+        )
+    if not points:
+        return None
+    point = points[max(points)]
+    if unreadable:
+        log.warning(f"{names} cannot be read; the run continues from {point.path}, epoch {point.epochs}.")
+    return point
 
 
 def load_best_weights(classifier: Classifier, checkpoint: ModelCheckpoint) -> int:
@@ -97,23 +138,56 @@ def load_best_weights(classifier: Classifier, checkpoint: ModelCheckpoint) -> in
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint of train.py with `weights_only=True`; raises `UserError` for any other file."""
+    """Read a checkpoint of train.py with `weights_only=True`; raises `UserError` for any other file.
+
+    A file that was changed after it was written is found by its checksums.
+    """
     try:
+        _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        if isinstance(checkpoint, dict) and {"state_dict", "config"} <= checkpoint.keys():
-            return checkpoint
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # torch's unpickler raises whatever the broken bytes lead to
         # torch's own message advises to load it unsafely.
         raise UserError(f"{path} cannot be read as a checkpoint of tensors and plain values.") from error
+    if isinstance(checkpoint, dict):
+        state, config = checkpoint.get("state_dict"), checkpoint.get("config")
+        if isinstance(state, dict) and isinstance(config, dict):
+            return checkpoint
     raise UserError(f"{path} is not a checkpoint of train.py: it holds no network and settings.")
+
+
+def _check_archive(path: Path) -> None:
+    """Raise `BadZipFile` unless `path` is what torch.save writes, with the CRC-32 of each member right.
+
+    torch.load does not compare them. Members are not compressed, so that they need no more memory than the
+    file has.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise zipfile.BadZipFile("compressed")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise zipfile.BadZipFile("members overlap")
+        if archive.testzip() is not None:
+            raise zipfile.BadZipFile("wrong checksum")
 
 
 def build(settings: Mapping[str, Any], kind: type[Kind], **more: Any) -> Kind:
     """Build the object that `settings` names in `_target_`, with its other items and `more` as arguments.
 
     Raises `UserError` unless `_target_` is a class of kind `kind` in a trusted package, or a network of
-    torchvision.
+    torchvision, that takes these arguments.
     """
+    try:
+        return _build(settings, kind, **more)
+    except (ImportError, LookupError, AttributeError, TypeError, ValueError, AssertionError) as error:
+        raise UserError(
+            f"The checkpoint has wrong settings of a {kind.__name__}: {_one_line(error)}"
+        ) from error
+
+
+def _build(settings: Mapping[str, Any], kind: type[Kind], **more: Any) -> Kind:
     arguments = dict(settings) | more
     target = str(arguments.pop("_target_", ""))
     module, _, name = target.rpartition(".")
@@ -137,18 +211,57 @@ def build(settings: Mapping[str, Any], kind: type[Kind], **more: Any) -> Kind:
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Build the classifier of a checkpoint from the file alone, on the CPU and in evaluation mode."""
+    """Build the classifier of a checkpoint from the file alone, on the CPU and in evaluation mode.
+
+    Raises `UserError` where the file has no complete settings, where its weights do not fit the network, and
+    where they are not finite. Characters of class names that do not print are replaced.
+    """
     checkpoint = load(path)
-    config = checkpoint["config"]
-    config["data"] = upgrade_settings(config["data"])
+    config, state = checkpoint["config"], checkpoint["state_dict"]
+    try:
+        config["data"] = upgrade_settings(config["data"])
+        check(config, CheckpointSettings)
+    except (LookupError, TypeError, UserError) as error:
+        raise UserError(f"{path} has no complete settings: {_one_line(error)}") from error
+    if config["data"]["classes"] is not None:
+        config["data"]["classes"] = [_printable(name) for name in config["data"]["classes"]]
     network, loss = build(config["model"], nn.Module), build(config["loss"], nn.Module)
     metrics = {
         name: build(metric, Metric)  # type: ignore[type-abstract]
         for name, metric in config.get("metrics", {}).items()
     }
     classifier = Classifier(network, loss, config["data"]["num_classes"], metrics=metrics, config=config)
-    classifier.load_state_dict(checkpoint["state_dict"])
+    try:
+        classifier.load_state_dict(state)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise UserError(f"The weights in {path} do not fit its network: {_one_line(error)}") from error
+    for name, value in classifier.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{path} holds weights that are not finite numbers, in {name}.")
     return classifier.eval()
+
+
+def _one_line(error: Exception) -> str:
+    text = f"{type(error).__name__} {error}" if isinstance(error, LookupError) else str(error)
+    return _printable(" ".join(text.split())[:300])
+
+
+def _printable(text: str) -> str:
+    """Return `text` without what would control the terminal that shows it."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def data_dir(trained: Mapping[str, Any], given: str | None) -> str:
+    """Return the folder of the images of a checkpoint with the data settings `trained`: `given`, or data.
+
+    The folder in the checkpoint may be that of another machine, or of a stranger who chooses what is written
+    where. Raises `UserError` if none is given for a folder of images, which are not downloaded.
+    """
+    if given is None and str(trained["source"].get("_target_")).endswith(".ImageFolder"):
+        raise UserError(
+            "The checkpoint was trained with data=folder: give the folder of the images, data.dir=PATH."
+        )
+    return given or "data"
 
 
 def load_ensemble(paths: Sequence[Path], shifts: bool) -> Classifier:

@@ -36,6 +36,8 @@ class Schedule:
             self.scheduler: Any = resolve_name(scheduler)
         except (ImportError, AttributeError, ValueError) as error:
             raise UserError(f"scheduler.scheduler={scheduler} cannot be imported: {error}") from error
+        if not (isinstance(self.scheduler, type) and issubclass(self.scheduler, LRScheduler)):
+            raise UserError(f"scheduler.scheduler={scheduler} is not a learning rate scheduler of torch.")
         try:
             inspect.signature(self.scheduler).bind_partial(None, **arguments)  # unknown names first
             inspect.signature(self.scheduler).bind(None, **arguments)

@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.training.checkpoints import AtomicCheckpointIO
 from mnist_cnn.training.distributed import JobDDPStrategy
 from mnist_cnn.training.memory import keep_freed_memory
 from mnist_cnn.training.overhead import NoProfiler, reduce_overhead
@@ -46,7 +47,7 @@ def build_trainer(
     }
     if os.environ.get("SLURM_NTASKS") == "1":
         # Slurm started one process, as submitit requests it: the other ranks are started here.
-        hardware["plugins"] = given["plugins"] = LightningEnvironment()
+        hardware["plugins"] = [LightningEnvironment()]
     try:
         found = L.Trainer(**hardware, logger=False, enable_checkpointing=False)
         if given.get("precision") == "auto":
@@ -61,6 +62,7 @@ def build_trainer(
             raise UserError(f"trainer.strategy={given['strategy']}: several devices are trained by ddp.")
         given["strategy"] = JobDDPStrategy(rank_command)
     given["profiler"] = _profiler(given["profiler"], run_dir) if "profiler" in given else NoProfiler()
+    given["plugins"] = [*hardware.get("plugins", ()), AtomicCheckpointIO()]
     try:
         trainer = L.Trainer(
             **given,
