@@ -51,6 +51,7 @@ def tutorial(seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4], help="default: 0 1 2 3 4")
+    parser.add_argument("--loops", type=int, default=3, help="runs of the tutorial's loop (default: 3)")
     parser.add_argument("--tutorial", type=int, metavar="SEED", help="internal")
     options = parser.parse_args()
     if options.tutorial is not None:
@@ -62,7 +63,7 @@ def main() -> None:
         "measured_by": "python -m benchmarks.sprint"
     }
     loops = []
-    for seed in options.seeds[:3]:
+    for seed in range(options.loops):
         start = time.perf_counter()
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.sprint", "--tutorial", str(seed)],

@@ -158,7 +158,9 @@ def command(start: Start) -> Command:
 def _run_script(
     script: str, arguments: Sequence[str], folder: Path, variables: dict[str, str], out: Path, err: Path
 ) -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored by inheritance
+    # They may be ignored by inheritance, as under nohup.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(variables)
