@@ -81,13 +81,19 @@ def recipes(results: Path = RESULTS) -> str:
     return _table(["recipe", "network", "epochs", "n", "test accuracy", "time a run", "machine"], rows)
 
 
+def accuracy(result: Mapping[str, Any]) -> str:
+    """Return mean ± standard deviation of several seeds in percent, and the value of a single one."""
+    spread = f" ± {100 * result['std']:.2f}" if result["n"] > 1 else ""
+    return f"{result['mean']:.2%}{spread}"
+
+
 def _recipe_row(result: Mapping[str, Any]) -> list[str]:
     return [
         f"`{result['command']}`",
         result["network"],
         str(result["epochs"]),
         str(result["n"]),
-        f"{result['mean']:.2%} ± {100 * result['std']:.2f}",
+        accuracy(result),
         _duration(result["seconds"]),
         result["machine"]["cpu"],
     ]
@@ -113,9 +119,7 @@ def corruptions(results: Path = RESULTS) -> str:
 def ablation(results: Path = RESULTS) -> str:
     """Return what each ingredient of best_simple gives."""
     result = json.loads((results / "ablation.json").read_text())
-    rows = [
-        [row["label"], str(row["n"]), f"{row['mean']:.2%} ± {100 * row['std']:.2f}"] for row in result["rows"]
-    ]
+    rows = [[row["label"], str(row["n"]), accuracy(row)] for row in result["rows"]]
     return _table(["", "n", "validation accuracy"], rows)
 
 

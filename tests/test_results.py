@@ -38,5 +38,5 @@ def test_recipe_has_its_evidence(name: str) -> None:
     comments = re.match(r"(#.*\n)+", recipe.read_text())
     assert comments is not None
     assert f"python train.py experiment={name}" in comments[0]
-    assert f"{result['mean']:.2%} ± {100 * result['std']:.2f}" in comments[0]
+    assert tables.accuracy(result) in comments[0]
     assert isinstance(yaml.safe_load(recipe.read_text()), dict)
