@@ -18,8 +18,7 @@ def main(config: "DictConfig") -> float:
 
     options = commands.to_dict(config)
     settings.check(options, settings.EvaluateSettings)
-    paths = options["ckpt"] if isinstance(options["ckpt"], list) else [options["ckpt"]]
-    ckpts = [commands.find_checkpoint(path) for path in paths]
+    ckpts = commands.find_checkpoints(options["ckpt"])
 
     with exit_on_interrupt():
         from hydra.utils import instantiate
@@ -34,10 +33,7 @@ def main(config: "DictConfig") -> float:
     run_dir = commands.output_dir()
 
     # classifier, from the files
-    classifier = checkpoints.load_classifier(ckpts[0])
-    image_size = getattr(classifier.network, "image_size", classifier.config["data"]["image_size"])
-    if len(ckpts) > 1 or options["shifts"]:
-        classifier = checkpoints.load_ensemble(ckpts, options["shifts"])
+    classifier = checkpoints.load_ensemble(ckpts, options["shifts"])
     trained = classifier.config["data"]
 
     # data: that of the training, or data=NAME, in the form that the network was trained on
@@ -49,7 +45,7 @@ def main(config: "DictConfig") -> float:
         given["dir"] = checkpoints.data_dir(trained, given.get("dir"))
     form = {name: trained[name] for name in checkpoints.IMAGE_FORM}
     data = checkpoints.build(trained | given | form, ImageData, source=source)
-    data.image_size = image_size
+    data.image_size = getattr(classifier.network, "image_size", data.image_size)
     checkpoints.check_classes(classifier, data.classes)
 
     # trainer

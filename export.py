@@ -15,8 +15,7 @@ def main(config: "DictConfig") -> None:
 
     options = commands.to_dict(config)
     settings.check(options, settings.ExportSettings)
-    ckpt = options["ckpt"]
-    paths = [commands.find_checkpoint(path) for path in (ckpt if isinstance(ckpt, list) else [ckpt])]
+    paths = commands.find_checkpoints(options["ckpt"])
 
     with exit_on_interrupt():
         from mnist_cnn.export import formats

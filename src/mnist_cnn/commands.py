@@ -289,6 +289,11 @@ def find_checkpoint(path: str | None, setting: str = "ckpt") -> Path:
     raise UserError(f"{problem}. {latest or 'There is no checkpoint under logs/ yet: run train.py.'}")
 
 
+def find_checkpoints(paths: str | list[str] | None) -> list[Path]:
+    """Return the paths of one checkpoint or several; raises `UserError` as `find_checkpoint` does."""
+    return [find_checkpoint(path) for path in (paths if isinstance(paths, list) else [paths])]
+
+
 def _arguments(arguments: list[str]) -> list[str]:
     """Return the command line in the form that Hydra accepts.
 

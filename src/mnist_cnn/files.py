@@ -1,4 +1,4 @@
-"""Files that are written completely or not at all."""
+"""Files that are written completely or not at all, and their paths in messages."""
 
 import json
 import os
@@ -26,3 +26,9 @@ def write_json(path: Path, values: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write `values` as JSON, atomically."""
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def shown_path(path: Path) -> Path:
+    """Return `path` relative to the current folder if it lies below it."""
+    inside = path.is_relative_to(Path.cwd()) and path != Path.cwd()  # which hydra.job.chdir makes it
+    return path.relative_to(Path.cwd()) if inside else path

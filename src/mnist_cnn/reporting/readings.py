@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.files import atomic_write
+from mnist_cnn.files import atomic_write, shown_path
 from mnist_cnn.inference.predictor import Predictor, Reading
 from mnist_cnn.reporting import figures
 from mnist_cnn.reporting.reading_figures import Panel, page
@@ -47,7 +47,7 @@ def report(folder: Path, predictor: Predictor, readings: Sequence[Reading], min_
         number = start // PANELS + 1
         name = "predictions.png" if number == 1 else f"predictions_{number}.png"
         figures.save(page(panels[start : start + PANELS], predictor.classes, probability), folder / name)
-    log.info("folder: %s", _relative(folder))
+    log.info("folder: %s", shown_path(folder))
     failed = [reading for reading in readings if reading.error]
     if failed:
         raise UserError(f"nothing was read in {len(failed)} of {len(readings)} files; see the table.")
@@ -140,7 +140,3 @@ def _panels(rows: Sequence[Row], readings: Sequence[Reading]) -> list[Panel]:
             name = row.file.name if len(reading.digits) == 1 else f"{row.file.name}, {row.number}"
             panels.append(Panel(name, reading.original, digit, scores, row.uncertain, ""))
     return panels
-
-
-def _relative(folder: Path) -> Path:
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -16,7 +16,7 @@ from hydra_sweeps.interface import METRICS
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch, rank_indices
 from mnist_cnn.errors import UserError
-from mnist_cnn.files import write_json
+from mnist_cnn.files import shown_path, write_json
 from mnist_cnn.reporting import figures, loggers, model_card
 from mnist_cnn.reporting.progress import Progress
 from mnist_cnn.training.classifier import Classifier
@@ -199,9 +199,3 @@ def _accuracy_by_part(data: ImageData, logits: Tensor) -> dict[str, float]:
 def _log_test(metrics: Mapping[str, Any]) -> None:
     log.info(f"test loss: {metrics['test/loss']:.4f}")
     log.info(f"Test accuracy: {metrics['test/acc']:.2%}")
-
-
-def shown_path(path: Path) -> Path:
-    """Return `path` relative to the current folder if it lies below it."""
-    inside = path.is_relative_to(Path.cwd()) and path != Path.cwd()  # which hydra.job.chdir makes it
-    return path.relative_to(Path.cwd()) if inside else path

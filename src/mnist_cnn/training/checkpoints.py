@@ -265,9 +265,10 @@ def data_dir(trained: Mapping[str, Any], given: str | None) -> str:
 
 
 def load_ensemble(paths: Sequence[Path], shifts: bool) -> Classifier:
-    """Build a classifier that averages the predictions of checkpoints, on images shifted by a pixel too.
+    """Build the classifier of a checkpoint, or one that averages the predictions of several.
 
-    Its settings are those of the first. Raises `UserError` unless all were trained on images of the same
+    With `shifts` predictions on images shifted by a pixel to each side are averaged, too. The settings
+    are those of the first. Raises `UserError` unless all were trained on images of the same
     form and on the same classes.
     """
     classifiers = [load_classifier(path) for path in paths]
@@ -280,9 +281,11 @@ def load_ensemble(paths: Sequence[Path], shifts: bool) -> Classifier:
                     f"{path} cannot be averaged with {paths[0]}: it was trained with other data.{key}. "
                     "The checkpoints of an ensemble take the same images and know the same classes."
                 )
-    first.network = Ensemble(
-        [classifier.network for classifier in classifiers], first.gives_probabilities, shifts
-    )
+    if len(classifiers) > 1 or shifts:
+        networks = [classifier.network for classifier in classifiers]
+        ensemble = Ensemble(networks, first.gives_probabilities, shifts)
+        ensemble.image_size = getattr(first.network, "image_size", first.config["data"]["image_size"])
+        first.network = ensemble
     return first.eval()
 
 
