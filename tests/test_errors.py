@@ -25,6 +25,7 @@ TRAIN = [
     (["objective.metric=val/f1"], ["objective.metric=val/f1", "loss, acc"]),
     (["optimizer=sgd"], ["optimizer", "optim"]),
     (["modle=simple"], ["modle", "Did you mean model?"]),
+    (["optm.lr=0.1"], ["optm.lr", "Did you mean optim.lr?"]),
     (["optim=adam", "optim.momentum=0.5"], ["optim.momentum", "betas", "lr"]),
     (["data.batch-size=3"], ["data.batch-size"]),
     (["resume=logs/runs/nowhere"], ["resume=logs/runs/nowhere is not the folder of a run"]),

@@ -437,17 +437,16 @@ def _unknown_setting(key: str) -> str | None:
     chosen = [a for a in sys.argv[1:] if a.split("=")[0] in groups and "," not in a]
     with initialize_config_dir(str(conf), version_base="1.3"):
         config = compose(Path(sys.argv[0]).stem, overrides=chosen)
-    *parents, last = key.split(".")
-    node = config
-    for parent in parents:
-        if not isinstance(node, DictConfig) or parent not in node:
-            return None
-        node = node[parent]
-    if not isinstance(node, DictConfig) or last in node:
+    node: Any = config
+    parents: list[str] = []
+    rest = key.split(".")
+    while rest and isinstance(node, DictConfig) and rest[0] in node:
+        parents.append(rest.pop(0))
+        node = node[parents[-1]]
+    if not rest or not isinstance(node, DictConfig):
         return None
     known = sorted(str(name) for name in node if not str(name).startswith("_"))
-    near = difflib.get_close_matches(last, known, n=1)
-    path = ".".join([*parents, ""])
-    hint = f" Did you mean {path}{near[0]}?" if near else ""
+    near = difflib.get_close_matches(rest[0], known, n=1)
+    hint = f" Did you mean {'.'.join([*parents, near[0], *rest[1:]])}?" if near else ""
     where = f"settings of {'.'.join(parents)}" if parents else "settings"
     return f"there is no setting {key}.{hint}\n{where}: {', '.join(known)}"
