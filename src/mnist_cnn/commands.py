@@ -43,6 +43,7 @@ _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
 _CHANGEABLE = (
     *("resume", "data.dir", "hydra.", "trainer.max_epochs", "trainer.accelerator", "trainer.devices"),
     *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.max_time", "trust"),
+    "checkpoint.",
 )
 
 _LOGGING = ("job_logging", "hydra_logging")  # the groups of conf/hydra that a run keeps
