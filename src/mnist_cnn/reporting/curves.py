@@ -38,8 +38,10 @@ class Curves(L.Callback):
         # of a run that continues within an epoch; a new epoch starts a new window
         self._start, self._losses = state_dict.get("window", (0, []))
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         restore_step_metrics(trainer.loggers, self.points)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._losses = [loss.to(pl_module.device) for loss in self._losses]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -131,7 +131,9 @@ class Classifier(L.LightningModule):
     def _log_epoch(self, split: str, metrics: EpochMetrics, epoch: int) -> None:
         values = {f"{split}/{name}": value for name, value in metrics.compute().items()}
         # The values are already reduced over all ranks; without sync_dist Lightning would warn.
-        self.log_dict(values | {"step": float(epoch)}, sync_dist=True)
+        # Those of the test are written with the results of the run, so that a run that is killed before and
+        # resumed writes them once.
+        self.log_dict(values | {"step": float(epoch)}, sync_dist=True, logger=split != "test")
         if not self.history or self.history[-1]["epoch"] != epoch:
             self.history.append({"epoch": epoch})
         # float32 has seven significant digits.
