@@ -1,6 +1,7 @@
 """Faults for a run to meet at a certain epoch: callbacks that a test names in callbacks.fault."""
 
 import contextlib
+import json
 import os
 import resource
 import signal
@@ -8,11 +9,13 @@ import time
 from pathlib import Path
 
 import lightning as L
+import psutil
 
 
 def fault(kind: str, **options: object) -> str:
     """Return the setting that lets a run meet the fault `kind`, a class of this module."""
-    return f"+callbacks.fault={{_target_: tests.faults.{kind}, {', '.join(f'{k}: {v}' for k, v in options.items())}}}"
+    node = {"_target_": f"tests.faults.{kind}", **options}
+    return f"+callbacks.fault={{{', '.join(f'{key}: {value}' for key, value in node.items())}}}"
 
 
 class _Fault(L.Callback):
@@ -79,3 +82,20 @@ class ClockBack(_Fault):
     def happen(self) -> None:
         now = time.time
         time.time = lambda: now() - 86_400
+
+
+class Usage(L.Callback):
+    """Appends what the process uses at the end of its job to `file`, a line of JSON for each job."""
+
+    def __init__(self, file: str) -> None:
+        self.file = Path(file)
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        process = psutil.Process()
+        used = {
+            "megabytes": process.memory_full_info().uss / 2**20,
+            "files": process.num_fds(),
+            "threads": process.num_threads(),
+        }
+        with self.file.open("a") as file:
+            file.write(json.dumps(used) + "\n")

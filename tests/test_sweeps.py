@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from tests.conftest import Command, Start
+from tests.faults import fault
 from tests.hydra_sweeps.test_remote import install_slurm
 from tests.runs import SHORT, jobs_of, only_run, processes_of, weights
 
@@ -179,3 +180,14 @@ def test_settings_that_cannot_be_combined_fail_alone(command: Command, mnist: Pa
     assert done.returncode == 1
     assert "1 ok, 1 failed" in done.stdout
     assert "Key 'momentum' is not in struct" in done.stdout
+
+
+def test_jobs_of_a_sweep_leave_no_memory_files_or_threads_behind(train: Command, tmp_path: Path) -> None:
+    jobs = 20
+    one_step = ("trainer.limit_train_batches=1", "trainer.limit_test_batches=1", "trainer.max_epochs=1")
+    train("-m", *SHORT, *one_step, f"seed=range({jobs})", fault("Usage", file="usage"))
+    used = [json.loads(line) for line in (tmp_path / "usage").read_text().splitlines()]
+    assert len(used) == jobs
+    for what in ("files", "threads"):
+        assert len({job[what] for job in used[5:]}) == 1, used  # the first jobs load libraries
+    assert used[-1]["megabytes"] - used[5]["megabytes"] < 15, used

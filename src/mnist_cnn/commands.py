@@ -72,8 +72,9 @@ _USER_OS_ERRORS = {
     errno.ENAMETOOLONG,
 }
 
-# Messages of torch, on a GPU and on the CPU, of the loader of shared libraries, and of C++.
+# Messages of torch, on a GPU and on the CPU, and of C++; and of the loader of shared libraries.
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
+_NO_ROOM_FOR_LIBRARY = ("failed to map segment", "allocate memory")
 
 
 def run(function: Function, config_name: str) -> None:
@@ -430,8 +431,10 @@ def _message(error: BaseException) -> str | None:
     if isinstance(error, UserError | SweepError):
         return str(error)
     for cause in (error, error.__cause__):  # Hydra wraps errors of the objects that it instantiates
+        if isinstance(cause, ImportError) and any(text in str(cause) for text in _NO_ROOM_FOR_LIBRARY):
+            return f"out of memory: {_one_line(cause)}. Raise the limit of this process (ulimit -v)."
         if cause is not None and _is_out_of_memory(cause):
-            return " ".join(["out of memory.", _one_line(cause), "Try a smaller data.batch_size."])
+            return f"out of memory: {_one_line(cause) or 'none is left'}. Try a smaller data.batch_size."
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _hydra_message(error)
     if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
@@ -442,9 +445,7 @@ def _message(error: BaseException) -> str | None:
 def _is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
-    # ImportError: a shared library could not be mapped
-    kinds = RuntimeError | ImportError
-    return isinstance(error, kinds) and any(text in str(error) for text in _OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
 def _files_of_the_run() -> str:
