@@ -18,6 +18,9 @@ from tests.runs import SHORT, jobs_of, only_run, processes_of, weights
 
 UNLOGGED = (*SHORT, "logger=none")  # which saves the figures of TensorBoard
 SEARCH = (*UNLOGGED, "trainer.max_epochs=3", "hydra/sweeper=optuna", "optim.lr=tag(log, interval(1e-5, 0.5))")
+ONE_STEP = (
+    *(*SHORT, "trainer.limit_train_batches=1", "trainer.limit_test_batches=1", "trainer.max_epochs=1"),
+)
 DDP = (*UNLOGGED, "trainer=ddp", "trainer.devices=2")
 
 
@@ -183,11 +186,26 @@ def test_settings_that_cannot_be_combined_fail_alone(command: Command, mnist: Pa
 
 
 def test_jobs_of_a_sweep_leave_no_memory_files_or_threads_behind(train: Command, tmp_path: Path) -> None:
-    jobs = 20
-    one_step = ("trainer.limit_train_batches=1", "trainer.limit_test_batches=1", "trainer.max_epochs=1")
-    train("-m", *SHORT, *one_step, f"seed=range({jobs})", fault("Usage", file="usage"))
-    used = [json.loads(line) for line in (tmp_path / "usage").read_text().splitlines()]
-    assert len(used) == jobs
-    for what in ("files", "threads"):
-        assert len({job[what] for job in used[5:]}) == 1, used  # the first jobs load libraries
-    assert used[-1]["megabytes"] - used[5]["megabytes"] < 15, used
+    train("-m", *ONE_STEP, "seed=range(12)", fault("Usage", file="usage"))
+    used = usage(tmp_path / "usage")
+    assert len(used) == 12
+    assert len({(job["files"], job["threads"]) for job in used[4:]}) == 1, used  # the first load libraries
+    assert used[-1]["megabytes"] - used[4]["megabytes"] < 20, used
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_200_jobs_of_a_sweep_leave_nothing_behind(start: Start, mnist: Path, tmp_path: Path) -> None:
+    arguments = (*ONE_STEP, f"data.dir={mnist}", "seed=range(200)", fault("Usage", file="usage"))
+    assert start("train.py", "-m", *arguments).wait(timeout=7200) == 0
+    used = usage(tmp_path / "usage")
+    assert len(used) == 200
+    print(*(f"job {n}: {used[n]}" for n in (0, 10, 50, 100, 150, 199)), sep="\n")  # noqa: T201
+    assert len({(job["files"], job["threads"]) for job in used[10:]}) == 1
+    first, last = (sum(job["megabytes"] for job in part) / 20 for part in (used[10:30], used[-20:]))
+    assert last - first < 20
+
+
+def usage(file: Path) -> list[dict[str, float]]:
+    """Return what the process used after each job, as `tests.faults.Usage` has written it."""
+    return [json.loads(line) for line in file.read_text().splitlines()]

@@ -33,8 +33,8 @@ RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORL
 # Seconds in which a rank that has finished must exit.
 EXIT_TIMEOUT = 60.0
 
-# Seconds that a rank waits for the others, by default, and at the start, when they import libraries. While the
-# others wait, the first alone writes files; for the download of the data Lightning sets no limit.
+# Seconds that a rank waits for the others, by default, and at the start, when they import libraries. While
+# they wait, the first alone writes files; for the download of the data Lightning sets no limit.
 RANK_TIMEOUT = 600.0
 
 _GLOO_ERRORS = ("gloo/transport", "pair closure")  # which have no class of their own
