@@ -90,7 +90,7 @@ class Usage(L.Callback):
     def __init__(self, file: str) -> None:
         self.file = Path(file)
 
-    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         process = psutil.Process()
         used = {
             "megabytes": process.memory_full_info().uss / 2**20,

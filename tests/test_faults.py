@@ -120,6 +120,19 @@ def test_disk_without_inodes_is_reported_in_a_line(command: Command, mount: Moun
     assert last_line(done).endswith("No space left on device.")
 
 
+def test_full_disk_stops_a_sweep(command: Command, mount: Mount, mnist: Path) -> None:
+    disk = small_disk(mount)
+    sweep, full = disk / "sweep", fault("FullDisk", file=disk / "ballast", epoch=1)
+    done = command(
+        "train.py", "-m", *UNLOGGED, f"data.dir={mnist}", "seed=1,2", f"hydra.sweep.dir={sweep}", full
+    )
+    assert last_line(done).startswith(f"train.py: cannot write {sweep}/0_seed=1/")
+    assert (
+        "The sweep has stopped. When this is fixed, resume with: python train.py sweep.resume=" in done.stdout
+    )
+    assert "job 1" not in done.stdout
+
+
 def test_full_disk_stops_the_writer_of_events(
     mount: Mount, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,7 @@ from tests.runs import SHORT, jobs_of, only_run, processes_of, weights
 UNLOGGED = (*SHORT, "logger=none")  # which saves the figures of TensorBoard
 SEARCH = (*UNLOGGED, "trainer.max_epochs=3", "hydra/sweeper=optuna", "optim.lr=tag(log, interval(1e-5, 0.5))")
 ONE_STEP = (
-    *(*SHORT, "trainer.limit_train_batches=1", "trainer.limit_test_batches=1", "trainer.max_epochs=1"),
+    *(*SHORT, "trainer.limit_train_batches=1", "trainer.limit_test_batches=0", "trainer.max_epochs=1"),
 )
 DDP = (*UNLOGGED, "trainer=ddp", "trainer.devices=2")
 
@@ -190,7 +190,8 @@ def test_jobs_of_a_sweep_leave_no_memory_files_or_threads_behind(train: Command,
     used = usage(tmp_path / "usage")
     assert len(used) == 12
     assert len({(job["files"], job["threads"]) for job in used[4:]}) == 1, used  # the first load libraries
-    assert used[-1]["megabytes"] - used[4]["megabytes"] < 20, used
+    # the images of a job, 55 MB, may be freed later
+    assert least(used[-4:]) - least(used[4:8]) < 20, used
 
 
 @pytest.mark.long
@@ -202,8 +203,11 @@ def test_200_jobs_of_a_sweep_leave_nothing_behind(start: Start, mnist: Path, tmp
     assert len(used) == 200
     print(*(f"job {n}: {used[n]}" for n in (0, 10, 50, 100, 150, 199)), sep="\n")  # noqa: T201
     assert len({(job["files"], job["threads"]) for job in used[10:]}) == 1
-    first, last = (sum(job["megabytes"] for job in part) / 20 for part in (used[10:30], used[-20:]))
-    assert last - first < 20
+    assert least(used[-20:]) - least(used[10:30]) < 20
+
+
+def least(used: list[dict[str, float]]) -> float:
+    return min(job["megabytes"] for job in used)
 
 
 def usage(file: Path) -> list[dict[str, float]]:
