@@ -43,10 +43,8 @@ _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
 _CHANGEABLE = (
     *("resume", "data.dir", "hydra.", "trainer.max_epochs", "trainer.accelerator", "trainer.devices"),
     *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.max_time", "trainer.rank_timeout"),
-    "trust",
+    *("trust", "checkpoint."),
 )
-
-_LOGGING = ("job_logging", "hydra_logging")  # the groups of conf/hydra that a run keeps
 
 # Settings that are paths, relative to the folder in which the command was typed.
 _PATHS = ("data.dir", "ckpt", "init_from", "images", "out")
@@ -248,33 +246,30 @@ def prepare_run_folder(config: DictConfig) -> Path:
             f"{run_dir} already holds a run. Resume it with resume={run_dir}, or choose another folder "
             "with hydra.run.dir."
         )
-    _write_resolved(config, run_dir / RESOLVED)
+    _write_resolved(config, run_dir / RESOLVED, "train")
     return run_dir
 
 
-def _write_resolved(config: DictConfig, path: Path) -> None:
+def _write_resolved(config: DictConfig, path: Path, name: str) -> None:
     """Write the settings of the job to `path`, with which `_command` starts the same job again.
 
-    Hydra's own .hydra/config.yaml keeps interpolations, of which ${now:} and ${hydra:job.num} differ in
-    another process.
+    `name` is that of the command. Hydra's own .hydra/config.yaml keeps interpolations, of which ${now:} and
+    ${hydra:job.num} differ in another process.
     """
-    hydra_config = HydraConfig.get()
     resolved = OmegaConf.create(to_dict(config))
-    resolved["hydra"] = _hydra_section(
-        hydra_config.job.name, hydra_config.job_logging, hydra_config.hydra_logging
-    )
+    resolved["hydra"] = _hydra_section(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as aside:
         OmegaConf.save(resolved, aside)
 
 
-def _hydra_section(name: str, job_logging: Any, hydra_logging: Any) -> dict[str, Any]:
-    return {
-        "output_subdir": None,
-        "job": {"name": name, "chdir": False},
-        "job_logging": OmegaConf.to_container(job_logging),
-        "hydra_logging": OmegaConf.to_container(hydra_logging),
-    }
+def _hydra_section(name: str) -> dict[str, Any]:
+    """Return the settings of Hydra with which a job is started again: those of this repository."""
+    section: dict[str, Any] = {"output_subdir": None, "job": {"name": name, "chdir": False}}
+    for group in ("job_logging", "hydra_logging"):
+        settings = OmegaConf.load(ROOT / "conf/hydra" / group / "mnist_cnn.yaml")
+        section[group] = OmegaConf.to_container(settings)
+    return section
 
 
 def train_command(run_dir: Path) -> list[str]:
@@ -287,7 +282,7 @@ def evaluate_command(config: DictConfig) -> list[str]:
     folder = output_dir()
     settings = RESOLVED.with_stem("evaluate")  # not that of a run, which could be resumed
     if is_first_rank():
-        _write_resolved(config, folder / settings)
+        _write_resolved(config, folder / settings, "evaluate")
     return _command("evaluate.py", folder, settings)
 
 
@@ -350,8 +345,7 @@ def _arguments(arguments: list[str]) -> list[str]:
             f"resume={run_dir} is not the folder of a run. {latest or 'There is none under logs/ yet.'}"
         )
     trusted = _trusted(overrides)
-    logging_of = (OmegaConf.load(ROOT / "conf/hydra" / name / "mnist_cnn.yaml") for name in _LOGGING)
-    settings = read_settings(resolved, trusted, _hydra_section("train", *logging_of))
+    settings = read_settings(resolved, trusted, _hydra_section("train"))
     overrides += _changes(settings, overrides)
     # those of the command line alone: the folder does not say whom to trust
     overrides = [one for one in overrides if not one.startswith("trust=")]
