@@ -168,14 +168,17 @@ def _lost_rank(processes: Sequence["subprocess.Popen[Any]"]) -> str | None:
     for rank, code in codes.items():
         if code < 0:  # before those that have failed for that reason
             return f"Rank {rank} was killed by {signal.Signals(-code).name}."
-    return next((f"Rank {rank} has failed (exit code {code})." for rank, code in codes.items()), None)
+    return next((f"Rank {rank} has ended with exit code {code}." for rank, code in codes.items()), None)
 
 
 def _no_answer(trainer: L.Trainer, error: BaseException) -> str:
     assert isinstance(trainer.strategy, JobDDPStrategy)
+    rank = trainer.global_rank
+    if not torch.distributed.is_initialized():
+        return f"Rank {rank} has waited {RANK_TIMEOUT:g} s for all ranks to start."
     if "timed out" in str(error).lower() or "timeout" in str(error):
         return (
-            f"Rank {trainer.global_rank} has waited {trainer.strategy.seconds:g} s for another rank. If that "
-            "was not enough, set trainer.rank_timeout to more seconds."
+            f"Rank {rank} has waited {trainer.strategy.seconds:g} s for another rank. If that was not enough, "
+            "set trainer.rank_timeout to more seconds."
         )
-    return f"Rank {trainer.global_rank} has lost its connection to another rank."
+    return f"Rank {rank} has lost its connection to another rank."
