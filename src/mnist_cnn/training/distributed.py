@@ -178,7 +178,7 @@ def _no_answer(trainer: L.Trainer, error: BaseException) -> str:
         return f"Rank {rank} has waited {RANK_TIMEOUT:g} s for all ranks to start."
     if "timed out" in str(error).lower() or "timeout" in str(error):
         return (
-            f"Rank {rank} has waited {trainer.strategy.seconds:g} s for another rank. If that was not enough, "
-            "set trainer.rank_timeout to more seconds."
+            f"Rank {rank} has waited {trainer.strategy.seconds:g} s for another rank. If that was not "
+            "enough, set trainer.rank_timeout to more seconds."
         )
     return f"Rank {rank} has lost its connection to another rank."
