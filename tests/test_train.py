@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import torch
 
+from mnist_cnn.reporting.csv import CSVLogger
 from mnist_cnn.training.checkpoints import load, load_classifier
 from mnist_cnn.training.trainer import build_trainer
 from tests.conftest import REPOSITORY, Command, Start, make_data
@@ -236,8 +237,9 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
     assert sum(row["images"] for row in evaluated[3]["classes"]) == 10_000
     assert processes_of(tmp_path) == []
 
-    data, classifier = make_data(mnist, val_size=5001, batch_size=64), load_classifier(checkpoint)
-    trainer = build_trainer({"accelerator": "cpu", "precision": trained["precision"]}, tmp_path, [], [], [])
+    data, classifier = make_data(mnist, val_size=5001, image_size=32), load_classifier(checkpoint)
+    options = {"accelerator": "cpu", "precision": trained["precision"]}
+    trainer = build_trainer(options, tmp_path, [], [CSVLogger(tmp_path)], [])
     (validated,) = trainer.validate(classifier, data, verbose=False)
     assert validated["val/acc"] == pytest.approx(trained["val/acc"], rel=1e-6)
     assert validated["val/loss"] == pytest.approx(trained["val/loss"], rel=1e-6)
