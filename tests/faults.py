@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import resource
 import signal
 import time
 from pathlib import Path
@@ -71,6 +70,8 @@ class NoMemory(_Fault):
         self.megabytes = megabytes
 
     def happen(self) -> None:
+        import resource  # not on Windows
+
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + self.megabytes * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
