@@ -206,6 +206,7 @@ def test_terminal_shows_a_progress_bar(mnist: Path, tmp_path: Path) -> None:
     assert b"Test accuracy" in shown
 
 
+@pytest.mark.timeout(600)  # three ranks are started that import everything
 def test_two_ranks_train_one_network_and_leave_nothing_behind(
     train: Command, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
