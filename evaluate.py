@@ -26,6 +26,7 @@ def main(config: "DictConfig") -> float:
         from mnist_cnn.data import ImageData, Source
         from mnist_cnn.reporting import summary
         from mnist_cnn.training import checkpoints
+        from mnist_cnn.training.distributed import shut_down_ranks
         from mnist_cnn.training.quiet import quiet_libraries
         from mnist_cnn.training.trainer import build_trainer
 
@@ -49,17 +50,19 @@ def main(config: "DictConfig") -> float:
     checkpoints.check_classes(classifier, data.classes)
 
     # trainer
-    trainer_options = options["trainer"] | {"devices": 1}
     trained_in = classifier.config.get("trainer", {}).get("precision", "auto")
-    trainer_options["precision"] = options["trainer"]["precision"] or trained_in
-
-    # test
+    trainer_options = options["trainer"] | {"precision": options["trainer"]["precision"] or trained_in}
     outputs = summary.LogitCollector()
-    trainer = build_trainer(trainer_options, run_dir, [outputs], [], [])
-    trainer.test(classifier, data, verbose=False)
-    metrics = classifier.history[-1]
+    trainer = build_trainer(trainer_options, run_dir, [outputs], [], commands.evaluate_command(config))
 
-    summary.report_evaluation(run_dir, data, outputs.logits, metrics)
+    with shut_down_ranks(trainer):
+        # test
+        trainer.test(classifier, data, verbose=False)
+        metrics = classifier.history[-1]
+
+        # report
+        if trainer.is_global_zero:
+            summary.report_evaluation(run_dir, data, outputs.logits, metrics)
     return metrics["test/acc"]
 
 

@@ -12,11 +12,15 @@ import torch
 import yaml
 
 from tests.conftest import Command, Start
+from tests.faults import fault
 from tests.hydra_sweeps.test_remote import install_slurm
 from tests.runs import SHORT, jobs_of, only_run, processes_of, weights
 
 UNLOGGED = (*SHORT, "logger=none")  # which saves the figures of TensorBoard
 SEARCH = (*UNLOGGED, "trainer.max_epochs=3", "hydra/sweeper=optuna", "optim.lr=tag(log, interval(1e-5, 0.5))")
+ONE_STEP = (
+    *(*SHORT, "trainer.limit_train_batches=1", "trainer.limit_test_batches=0", "trainer.max_epochs=1"),
+)
 DDP = (*UNLOGGED, "trainer=ddp", "trainer.devices=2")
 
 
@@ -179,3 +183,33 @@ def test_settings_that_cannot_be_combined_fail_alone(command: Command, mnist: Pa
     assert done.returncode == 1
     assert "1 ok, 1 failed" in done.stdout
     assert "Key 'momentum' is not in struct" in done.stdout
+
+
+def test_jobs_of_a_sweep_leave_no_memory_files_or_threads_behind(train: Command, tmp_path: Path) -> None:
+    train("-m", *ONE_STEP, "seed=range(12)", fault("Usage", file="usage"))
+    used = usage(tmp_path / "usage")
+    assert len(used) == 12
+    assert len({(job["files"], job["threads"]) for job in used[4:]}) == 1, used  # the first load libraries
+    # the images of a job, 55 MB, may be freed later
+    assert least(used[-4:]) - least(used[4:8]) < 20, used
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_200_jobs_of_a_sweep_leave_nothing_behind(start: Start, mnist: Path, tmp_path: Path) -> None:
+    arguments = (*ONE_STEP, f"data.dir={mnist}", "seed=range(200)", fault("Usage", file="usage"))
+    assert start("train.py", "-m", *arguments).wait(timeout=7200) == 0
+    used = usage(tmp_path / "usage")
+    assert len(used) == 200
+    print(*(f"job {n}: {used[n]}" for n in (0, 10, 50, 100, 150, 199)), sep="\n")  # noqa: T201
+    assert len({(job["files"], job["threads"]) for job in used[10:]}) == 1
+    assert least(used[-20:]) - least(used[10:30]) < 20
+
+
+def least(used: list[dict[str, float]]) -> float:
+    return min(job["megabytes"] for job in used)
+
+
+def usage(file: Path) -> list[dict[str, float]]:
+    """Return what the process used after each job, as `tests.faults.Usage` has written it."""
+    return [json.loads(line) for line in file.read_text().splitlines()]

@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 import torch
 
-from mnist_cnn.training.checkpoints import load
-from tests.conftest import REPOSITORY, Command, Start
+from mnist_cnn.reporting.csv import CSVLogger
+from mnist_cnn.training.checkpoints import load, load_classifier
+from mnist_cnn.training.trainer import build_trainer
+from tests.conftest import REPOSITORY, Command, Start, make_data
 from tests.runs import ALL_TEST_IMAGES, CPU, SHORT, SMOKE, only_run, processes_of, scalars, weights
 
 
@@ -167,6 +169,18 @@ def test_runs_started_together_have_their_own_folders(start: Start, mnist: Path,
     assert all((folder / "metrics.json").exists() for folder in folders)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_50_runs_started_together_without_data_download_it_once(start: Start, tmp_path: Path) -> None:
+    runs = [start("train.py", *SMOKE, "logger=none", "data.dir=scratch") for _ in range(50)]
+    assert [run.wait(timeout=3600) for run in runs] == [0] * 50, [run.errors for run in runs]
+    places = [line for run in runs for line in run.output.splitlines() if line.startswith("Getting 4 files")]
+    assert len(places) == len(set(places)) > 0  # each place was tried once
+    results = [folder / "metrics.json" for folder in (tmp_path / "logs" / "runs").iterdir()]
+    assert len(results) == 50
+    assert len({json.loads(file.read_text())["test/loss"] for file in results}) == 1
+
+
 def test_terminal_shows_a_progress_bar(mnist: Path, tmp_path: Path) -> None:
     main, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
@@ -192,11 +206,12 @@ def test_terminal_shows_a_progress_bar(mnist: Path, tmp_path: Path) -> None:
     assert b"Test accuracy" in shown
 
 
+@pytest.mark.timeout(600)  # three ranks are started that import everything
 def test_two_ranks_train_one_network_and_leave_nothing_behind(
     train: Command, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
     two = ("trainer=ddp", "trainer.devices=2", "data.val_size=5001", "metrics=f1")
-    done = train(*SHORT, ALL_TEST_IMAGES, "trainer.max_epochs=2", *two)
+    done = train(*SHORT, ALL_TEST_IMAGES, "trainer.limit_val_batches=null", "trainer.max_epochs=2", *two)
     run_dir = only_run(tmp_path)
     # Rank 0 alone prints and writes.
     assert done.stdout.count("Test accuracy") == 1
@@ -207,12 +222,28 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
     assert len(list(run_dir.glob("events.out.tfevents*"))) == 1
     assert processes_of(tmp_path) == []
 
-    # Every test image was counted once.
-    command("evaluate.py", f"ckpt={run_dir}/checkpoints/best.ckpt", f"data.dir={mnist}", CPU)
-    evaluated = json.loads((only_run(tmp_path, "evaluations") / "evaluation.json").read_text())
-    assert evaluated["test/acc"] == trained["test/acc"]
-    assert evaluated["test/f1"] == pytest.approx(trained["test/f1"], rel=1e-6)
-    assert evaluated["test/loss"] == pytest.approx(trained["test/loss"], rel=1e-4)
+    # Every image was counted once, also on three ranks, by which 10,000 cannot be divided.
+    checkpoint = run_dir / "checkpoints" / "best.ckpt"
+    evaluated = {}
+    for devices in (1, 3):
+        arguments = (f"ckpt={checkpoint}", f"trainer.devices={devices}", f"hydra.run.dir={devices}")
+        done = command("evaluate.py", *arguments, f"data.dir={mnist}", CPU)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Test accuracy") == 1
+        evaluated[devices] = json.loads((tmp_path / str(devices) / "evaluation.json").read_text())
+        assert evaluated[devices]["test/acc"] == trained["test/acc"]
+        assert evaluated[devices]["test/f1"] == pytest.approx(trained["test/f1"], rel=1e-6)
+        assert evaluated[devices]["test/loss"] == pytest.approx(trained["test/loss"], rel=1e-6)
+    assert evaluated[1]["classes"] == evaluated[3]["classes"]
+    assert sum(row["images"] for row in evaluated[3]["classes"]) == 10_000
+    assert processes_of(tmp_path) == []
+
+    data, classifier = make_data(mnist, val_size=5001, image_size=32), load_classifier(checkpoint)
+    options = {"accelerator": "cpu", "precision": trained["precision"]}
+    trainer = build_trainer(options, tmp_path, [], [CSVLogger(tmp_path)], [])
+    (validated,) = trainer.validate(classifier, data, verbose=False)
+    assert validated["val/acc"] == pytest.approx(trained["val/acc"], rel=1e-6)
+    assert validated["val/loss"] == pytest.approx(trained["val/loss"], rel=1e-6)
 
 
 def test_failing_rank_fails_its_job_and_leaves_no_process(

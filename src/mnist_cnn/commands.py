@@ -42,8 +42,8 @@ _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
 # Settings that a resumed run may change: where and how long it runs, not what it learns.
 _CHANGEABLE = (
     *("resume", "data.dir", "hydra.", "trainer.max_epochs", "trainer.accelerator", "trainer.devices"),
-    *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.max_time", "trust"),
-    "checkpoint.",
+    *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.max_time", "trainer.rank_timeout"),
+    *("trust", "checkpoint."),
 )
 
 # Settings that are paths, relative to the folder in which the command was typed.
@@ -64,13 +64,15 @@ _USER_OS_ERRORS = {
     errno.EROFS,
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EIO,
     errno.ENOTDIR,
     errno.EEXIST,
     errno.ENAMETOOLONG,
 }
 
-# Messages of torch, on a GPU and on the CPU.
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory")
+# Messages of torch, on a GPU and on the CPU, and of C++; and of the loader of shared libraries.
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
+_NO_ROOM_FOR_LIBRARY = ("failed to map segment", "allocate memory")
 
 
 def run(function: Function, config_name: str) -> None:
@@ -79,6 +81,8 @@ def run(function: Function, config_name: str) -> None:
     # With this set Hydra raises errors instead of printing them in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ[_SHOW_ALL] = "1" if full_error else ""
+    # Where the log cannot be written, as on a full disk, logging would print a traceback for each line.
+    logging.raiseExceptions = False
     register_resolvers()
     main = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)
     try:
@@ -232,8 +236,6 @@ def lr_source(settings: Mapping[str, Any]) -> str | None:
 def prepare_run_folder(config: DictConfig) -> Path:
     """Write `.hydra/resolved.yaml` into the folder of the run that is starting, and return the folder.
 
-    With this file `train_command` starts the same run again. Hydra's own .hydra/config.yaml keeps
-    interpolations, of which ${now:} and ${hydra:job.num} differ in another process.
     Raises `UserError` where the folder holds another run.
     """
     run_dir = output_dir()
@@ -244,30 +246,53 @@ def prepare_run_folder(config: DictConfig) -> Path:
             f"{run_dir} already holds a run. Resume it with resume={run_dir}, or choose another folder "
             "with hydra.run.dir."
         )
-    resolved = OmegaConf.create(to_dict(config))
-    resolved["hydra"] = _hydra_section()
-    path = run_dir / RESOLVED
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as aside:
-        OmegaConf.save(resolved, aside)
+    _write_resolved(config, run_dir / RESOLVED, "train")
     return run_dir
 
 
-def _hydra_section() -> dict[str, Any]:
-    """Return the settings of Hydra with which a run is started again: those of this repository."""
-    section: dict[str, Any] = {"output_subdir": None, "job": {"name": "train", "chdir": False}}
-    for name in ("job_logging", "hydra_logging"):
-        section[name] = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/hydra" / name / "mnist_cnn.yaml"))
+def _write_resolved(config: DictConfig, path: Path, name: str) -> None:
+    """Write the settings of the job to `path`, with which `_command` starts the same job again.
+
+    `name` is that of the command. Hydra's own .hydra/config.yaml keeps interpolations, of which ${now:} and
+    ${hydra:job.num} differ in another process.
+    """
+    resolved = OmegaConf.create(to_dict(config))
+    resolved["hydra"] = _hydra_section(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as aside:
+        OmegaConf.save(resolved, aside)
+
+
+def _hydra_section(name: str) -> dict[str, Any]:
+    """Return the settings of Hydra with which a job is started again: those of this repository."""
+    section: dict[str, Any] = {"output_subdir": None, "job": {"name": name, "chdir": False}}
+    for group in ("job_logging", "hydra_logging"):
+        settings = OmegaConf.load(ROOT / "conf/hydra" / group / "mnist_cnn.yaml")
+        section[group] = OmegaConf.to_container(settings)
     return section
 
 
 def train_command(run_dir: Path) -> list[str]:
     """Return the command that runs train.py with the settings, and in the folder, of a run."""
-    return [sys.executable, str(ROOT / "train.py"), *_options_of(run_dir), _run_dir_override(run_dir)]
+    return _command("train.py", run_dir, RESOLVED)
 
 
-def _options_of(run_dir: Path) -> list[str]:
-    file = run_dir.absolute() / RESOLVED
+def evaluate_command(config: DictConfig) -> list[str]:
+    """Write the settings of an evaluation into its folder; return the command that runs it there again."""
+    folder = output_dir()
+    settings = RESOLVED.with_stem("evaluate")  # not that of a run, which could be resumed
+    if is_first_rank():
+        _write_resolved(config, folder / settings, "evaluate")
+    return _command("evaluate.py", folder, settings)
+
+
+def _command(script: str, folder: Path, settings: Path) -> list[str]:
+    options = [*_options_of(folder, settings), _run_dir_override(folder)]
+    return [sys.executable, str(ROOT / script), *options]
+
+
+def _options_of(folder: Path, settings: Path = RESOLVED) -> list[str]:
+    file = folder.absolute() / settings
     return ["--config-path", str(file.parent), "--config-name", file.stem]
 
 
@@ -320,7 +345,7 @@ def _arguments(arguments: list[str]) -> list[str]:
             f"resume={run_dir} is not the folder of a run. {latest or 'There is none under logs/ yet.'}"
         )
     trusted = _trusted(overrides)
-    settings = read_settings(resolved, trusted, _hydra_section())
+    settings = read_settings(resolved, trusted, _hydra_section("train"))
     overrides += _changes(settings, overrides)
     # those of the command line alone: the folder does not say whom to trust
     overrides = [one for one in overrides if not one.startswith("trust=")]
@@ -400,13 +425,26 @@ def _message(error: BaseException) -> str | None:
     if isinstance(error, UserError | SweepError):
         return str(error)
     for cause in (error, error.__cause__):  # Hydra wraps errors of the objects that it instantiates
-        if isinstance(cause, MemoryError | RuntimeError) and any(s in str(cause) for s in _OUT_OF_MEMORY):
-            return f"out of memory: {_one_line(cause)} Try a smaller data.batch_size."
+        if isinstance(cause, ImportError) and any(text in str(cause) for text in _NO_ROOM_FOR_LIBRARY):
+            return f"out of memory: {_one_line(cause)}. Raise the limit of this process (ulimit -v)."
+        if cause is not None and _is_out_of_memory(cause):
+            return f"out of memory: {_one_line(cause) or 'none is left'}. Try a smaller data.batch_size."
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _hydra_message(error)
     if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
-        return f"cannot write {error.filename or 'the files of the run'}: {error.strerror}."
+        return f"cannot write {error.filename or _files_of_the_run()}: {error.strerror}."
     return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def _files_of_the_run() -> str:
+    folder = f" in {output_dir()}" if HydraConfig.initialized() else ""
+    return f"the files of the run{folder}"
 
 
 def _one_line(text: object) -> str:

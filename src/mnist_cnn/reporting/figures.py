@@ -287,9 +287,14 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def warn_on_error(what: str) -> Iterator[None]:
-    """Turn an exception in the block into a warning: a figure or card is not worth losing a run for."""
+    """Turn an exception in the block into a warning: a figure or card is not worth losing a run for.
+
+    Not so an `OSError`, as of a full disk, which the next file would meet, too.
+    """
     try:
         yield
+    except OSError:
+        raise
     except Exception as error:
         log.warning(f"{what} could not be made: {type(error).__name__}: {error}")
         log_traceback(log, error)

@@ -10,9 +10,11 @@ This module is the only one that uses the private API of Lightning's launcher, c
 """
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any
 
 import lightning as L
@@ -21,12 +23,21 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from torch.distributed import distributed_c10d as c10d
+
+from mnist_cnn.errors import UserError
 
 # Lightning sets these for the ranks and leaves them set; a later job would take itself for a rank.
 RANK_VARIABLES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 # Seconds in which a rank that has finished must exit.
 EXIT_TIMEOUT = 60.0
+
+# Seconds that a rank waits for the others, by default, and at the start, when they import libraries. While
+# they wait, the first alone writes files; for the download of the data Lightning sets no limit.
+RANK_TIMEOUT = 600.0
+
+_GLOO_ERRORS = ("gloo/transport", "pair closure")  # which have no class of their own
 
 
 class JobLauncher(_SubprocessScriptLauncher):
@@ -77,11 +88,21 @@ class JobLauncher(_SubprocessScriptLauncher):
 
 
 class JobDDPStrategy(DDPStrategy):
-    """DDP that starts its ranks with `command` instead of repeating `sys.argv`."""
+    """DDP that starts its ranks with `command` instead of repeating `sys.argv`.
 
-    def __init__(self, command: Sequence[str]) -> None:
-        super().__init__()
+    Once all ranks have started, one that has waited `seconds` for another fails.
+    """
+
+    def __init__(self, command: Sequence[str], seconds: float = RANK_TIMEOUT) -> None:
+        super().__init__(timeout=timedelta(seconds=RANK_TIMEOUT))
         self.command = list(command)
+        self.seconds = seconds
+
+    def setup_distributed(self) -> None:
+        super().setup_distributed()
+        # the private name before torch 2.14
+        set_timeout = getattr(torch.distributed, "set_timeout", None) or c10d._set_pg_timeout
+        set_timeout(timedelta(seconds=self.seconds))
 
     def _configure_launcher(self) -> None:
         assert self.cluster_environment is not None
@@ -95,17 +116,22 @@ def shut_down_ranks(trainer: L.Trainer) -> Iterator[None]:
     """End the ranks of the job when the block ends, in the process that started them.
 
     After a success it waits for them to exit, after a failure it kills them. A rank that fails after the
-    others have finished fails the job.
+    others have finished fails the job. Raises `UserError` where a rank was killed or does not answer.
     """
-    launcher = trainer.strategy.launcher
-    if not isinstance(launcher, JobLauncher):
+    strategy, launcher = trainer.strategy, trainer.strategy.launcher
+    if not isinstance(strategy, JobDDPStrategy) or not isinstance(launcher, JobLauncher):
         yield
         return
     try:
         yield
-    except BaseException:
+    except BaseException as error:
+        reason = None
+        if _is_of_connection(error):
+            reason = _lost_rank(launcher.procs) or _no_answer(trainer, error)
         for process in launcher.procs:
             process.kill()
+        if reason is not None:
+            raise UserError(reason) from error
         raise
     else:
         codes = [process.wait(EXIT_TIMEOUT) for process in launcher.procs]
@@ -124,3 +150,35 @@ def shut_down_ranks(trainer: L.Trainer) -> Iterator[None]:
             for name in RANK_VARIABLES:
                 os.environ.pop(name, None)
             rank_zero_only.rank = 0  # type: ignore[attr-defined]
+
+
+def _is_of_connection(error: BaseException) -> bool:
+    """Return whether `error` is of the connection to other ranks."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _GLOO_ERRORS)
+
+
+def _lost_rank(processes: Sequence["subprocess.Popen[Any]"]) -> str | None:
+    """Return how the first of the ranks 1, 2, … that has ended did so; None if all of them run."""
+    codes: dict[int, int] = {}
+    for rank, process in enumerate(processes, start=1):
+        with suppress(subprocess.TimeoutExpired):
+            codes[rank] = process.wait(1.0)  # its connections close before it can be waited for
+    for rank, code in codes.items():
+        if code < 0:  # before those that have failed for that reason
+            return f"Rank {rank} was killed by {signal.Signals(-code).name}."
+    return next((f"Rank {rank} has ended with exit code {code}." for rank, code in codes.items()), None)
+
+
+def _no_answer(trainer: L.Trainer, error: BaseException) -> str:
+    assert isinstance(trainer.strategy, JobDDPStrategy)
+    rank = trainer.global_rank
+    if not torch.distributed.is_initialized():
+        return f"Rank {rank} has waited {RANK_TIMEOUT:g} s for all ranks to start."
+    if "timed out" in str(error).lower() or "timeout" in str(error):
+        return (
+            f"Rank {rank} has waited {trainer.strategy.seconds:g} s for another rank. If that was not "
+            "enough, set trainer.rank_timeout to more seconds."
+        )
+    return f"Rank {rank} has lost its connection to another rank."

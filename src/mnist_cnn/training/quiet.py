@@ -1,6 +1,7 @@
 """Silences messages that libraries print about themselves, so that the output of a run is about the run."""
 
 import logging
+import threading
 import warnings
 
 import torch
@@ -32,6 +33,14 @@ def quiet_libraries() -> None:
     # Lightning recommends srun wherever Slurm is installed; sweeps submit their jobs themselves.
     warnings.filterwarnings("ignore", message=r"The `srun` command is available")
 
+    threading.excepthook = _report_in_thread
+
     # Lightning's deterministic=True makes torch fill every new tensor with NaN, as a help for debugging
     # that costs 9 to 15 % of a training step on a CPU. It has no influence on results.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def _report_in_thread(error: threading.ExceptHookArgs) -> None:
+    # TensorBoard raises an error of its writer again in the thread that writes or flushes next.
+    if type(error.thread).__name__ != "_AsyncWriterThread":
+        threading.__excepthook__(error)

@@ -14,7 +14,7 @@ from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfi
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.training.checkpoints import AtomicCheckpointIO
-from mnist_cnn.training.distributed import JobDDPStrategy
+from mnist_cnn.training.distributed import RANK_TIMEOUT, JobDDPStrategy
 from mnist_cnn.training.memory import keep_freed_memory
 from mnist_cnn.training.overhead import NoProfiler, reduce_overhead
 from mnist_cnn.training.precision import cpu_name, native_precision
@@ -38,10 +38,12 @@ def build_trainer(
 
     `options` are arguments of Trainer; those that are None are left to Lightning. `precision="auto"` is
     replaced by the precision that the device computes in natively. Several devices are trained by DDP,
-    each further rank started with `rank_command`. A profiler writes its report into `run_dir`.
+    each further rank started with `rank_command`; a rank that has waited `rank_timeout` seconds for another
+    fails. A profiler writes its report into `run_dir`.
     Raises `UserError` for devices that do not exist and for values that Lightning refuses.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    rank_timeout = given.pop("rank_timeout", RANK_TIMEOUT)
     hardware: dict[str, Any] = {
         name: given[name] for name in ("accelerator", "devices", "num_nodes") if name in given
     }
@@ -60,7 +62,7 @@ def build_trainer(
     if found.world_size > 1:
         if given.get("strategy", "ddp") not in ("ddp", "auto"):
             raise UserError(f"trainer.strategy={given['strategy']}: several devices are trained by ddp.")
-        given["strategy"] = JobDDPStrategy(rank_command)
+        given["strategy"] = JobDDPStrategy(rank_command, rank_timeout)
     given["profiler"] = _profiler(given["profiler"], run_dir) if "profiler" in given else NoProfiler()
     given["plugins"] = [*hardware.get("plugins", ()), AtomicCheckpointIO()]
     try:
