@@ -146,9 +146,9 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
             return function(config)
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning ends the process with SystemExit(1) when it is interrupted.
-            if interface.in_sweep():
-                raise
-            if is_first_rank() and (folder / RESOLVED).is_file():
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise  # the sweep ends
+            if not interface.in_sweep() and is_first_rank() and (folder / RESOLVED).is_file():
                 resume = shlex.quote(f"resume={os.path.relpath(folder)}")
                 if config.get("trust"):
                     resume += " " + shlex.quote(f"trust=[{','.join(config.trust)}]")
