@@ -23,6 +23,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
     # Lightning warns about a run without validation images, which data.val_size=0 asks for.
     warnings.filterwarnings("ignore", message=r"Total length of `list` across ranks is zero")
+    # Lightning warns where Slurm is installed and the command was not started by srun.
+    warnings.filterwarnings("ignore", message=r"The `srun` command is available")
     # Lightning warns that a resumed run writes to the folder that it is resumed from.
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     # Lightning asks for the Timer of trainer.max_time where a run is resumed without that limit.
