@@ -24,6 +24,9 @@ from hydra_sweeps.slurm import ENDED, cancel_jobs, read_queue
 # Of the 90 seconds between submitit's warning and the time limit, those in which a job may save its state.
 SECONDS_TO_SAVE = 60.0
 
+# So often Ray runs a job again whose node or worker process is lost; a job that fails is not run again.
+RETRIES = 3
+
 
 class SubmittedCommand:
     """A command, called in a process of the cluster that sees the same files; returns why it has failed."""
@@ -193,7 +196,8 @@ class RayLauncher(CommandLauncher):
             ray.init(**self.init)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise SweepError(f"hydra.launcher.init: Ray cannot be reached: {error}") from error
-        run = ray.remote(max_retries=0, num_cpus=self.num_cpus, num_gpus=self.num_gpus)(_call)
+        # A job whose node is lost runs again on another, where it resumes its run.
+        run = ray.remote(max_retries=RETRIES, num_cpus=self.num_cpus, num_gpus=self.num_gpus)(_call)
         waiting, running = iter(commands), dict[Any, int]()
         try:
             while True:

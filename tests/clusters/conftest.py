@@ -76,7 +76,15 @@ class Slurm:
         self._until(lambda: "idle" in self.query("sinfo", "--noheader", "--format=%t"))
 
     def start_controller(self) -> None:
+        """Start the process that has the queue."""
         self.controller = self._run("slurmctld", "-D")
+
+    def restart_controller(self) -> None:
+        """Kill and start the process that has the queue."""
+        self.controller.kill()
+        self.controller.wait()
+        self._processes.remove(self.controller)
+        self.start_controller()
 
     def stop(self) -> None:
         """End all jobs, and then the cluster."""
@@ -116,7 +124,7 @@ class Slurm:
             raise TimeoutError(output) from None
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 280) -> None:
     """Wait until `condition` is true."""
     deadline = time.monotonic() + seconds
     while not condition():

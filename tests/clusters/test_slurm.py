@@ -1,13 +1,16 @@
 """Sweeps of real trainings on a Slurm cluster of this machine, as a user types them."""
 
 import json
+import shlex
 import signal
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.clusters.conftest import Slurm, wait_until
-from tests.conftest import Command, Start
+from tests.conftest import REPOSITORY, Command, Start
 from tests.runs import SHORT, jobs_of, processes_of
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, in one process
@@ -21,11 +24,10 @@ SLURM = (
     ),
     "hydra.launcher.parameters.gpus_per_node=null",
 )
-# A run that a test stops: its epochs are long enough to be seen, and short enough to be repeated.
-STOPPED = ("trainer.limit_train_batches=30", "trainer.max_epochs=400")
+ENDLESS = ("trainer.limit_train_batches=30", "trainer.max_epochs=9999")  # until a test stops it
 
 
-def log_of_only_job(folder: Path) -> str:
+def log_of_first_job(folder: Path) -> str:
     logs = list((folder / "sweep").glob("0*/train.log"))
     return logs[0].read_text() if logs else ""
 
@@ -55,10 +57,10 @@ def test_requeued_job_continues_in_its_folder(
 ) -> None:
     limits = ("trainer.limit_train_batches=30", "trainer.max_epochs=12")
     started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
-    wait_until(lambda: "epoch  3/12" in log_of_only_job(tmp_path))
+    wait_until(lambda: "epoch  3/12" in log_of_first_job(tmp_path))
     slurm.requeue(slurm.jobs()[0].split()[0])
     assert started.wait() == 0, started.output + started.errors
-    log = log_of_only_job(tmp_path)
+    log = log_of_first_job(tmp_path)
     assert "resumed    after epoch" in log
     assert log.count("epoch  1/12") == 1
     (job,) = jobs_of(tmp_path / "sweep")
@@ -66,15 +68,128 @@ def test_requeued_job_continues_in_its_folder(
     assert [epoch["epoch"] for epoch in json.loads((job / "history.json").read_text())] == list(range(1, 13))
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
-def test_stopped_sweep(how: signal.Signals, slurm: Slurm, start: Start, mnist: Path, tmp_path: Path) -> None:
-    started = start(
-        *("train.py", *SLURM, f"data.dir={mnist}", *STOPPED, "hydra.launcher.n_jobs=1", "seed=0,1"),
+def test_interrupted_sweep_leaves_no_job_and_no_process(
+    slurm: Slurm, start: Start, mnist: Path, tmp_path: Path
+) -> None:
+    limits = (*ENDLESS, "hydra.launcher.n_jobs=1", "seed=0,1")  # the second is not submitted yet
+    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
+    wait_until(lambda: "epoch    2/9999" in log_of_first_job(tmp_path))
+    started.send_signal(signal.SIGINT)
+    assert started.wait(60) == 130
+    assert "interrupted; resume with: python train.py sweep.resume=sweep" in started.output
+    wait_until(lambda: not slurm.jobs() and not processes_of(tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_search_is_pruned(slurm: Slurm, command: Command, mnist: Path) -> None:
+    done = command(
+        *("train.py", *SLURM, f"data.dir={mnist}", "trainer.max_epochs=3", "optim.lr=0.05,1e-7"),
+        *("hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.seed=5"),
+        *(
+            "hydra.launcher.n_jobs=1",
+            "hydra/sweeper/pruner=median",
+            "hydra.sweeper.pruner.n_startup_trials=1",
+        ),
+        "hydra.sweeper.pruner.n_warmup_steps=0",
         **slurm.environment,
     )
-    wait_until(lambda: "epoch   2/400" in log_of_only_job(tmp_path))
-    started.send_signal(how)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "1 ok, 1 pruned" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_job_continues_after_its_time_limit(slurm: Slurm, start: Start, mnist: Path, tmp_path: Path) -> None:
+    limits = (*ENDLESS, "hydra.launcher.parameters.timeout_min=1")  # less than the time of the warning
+    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
+    wait_until(lambda: "epoch    1/9999" in log_of_first_job(tmp_path))
+    wait_until(lambda: "PENDING" in "".join(slurm.jobs()))
+    slurm.query("scontrol", "update", f"JobId={slurm.jobs()[0].split()[0]}", "StartTime=now")
+    wait_until(lambda: "resumed    after epoch" in log_of_first_job(tmp_path))
+    epoch = int(log_of_first_job(tmp_path).split("resumed    after epoch ")[1].split()[0])
+    wait_until(lambda: f"epoch {epoch + 1:4}/9999" in log_of_first_job(tmp_path).split("resumed")[1])
+    started.send_signal(signal.SIGINT)
+    assert started.wait(60) == 130
+    wait_until(lambda: not slurm.jobs() and not processes_of(tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_job_that_dies_fails_alone(slurm: Slurm, start: Start, mnist: Path, tmp_path: Path) -> None:
+    started = start(
+        *("train.py", *SLURM, f"data.dir={mnist}", "trainer.limit_train_batches=30"),
+        "trainer.max_epochs=9998,9999,4",
+        **slurm.environment,
+    )
+    logs = tmp_path / "sweep"
+    wait_until(lambda: len([log for log in logs.glob("*/train.log") if "epoch" in log.read_text()]) == 3)
+    job = slurm.jobs()[0].split("_")[0]
+    slurm.query("scancel", f"{job}_0")
+    # The process itself, not the shell of Slurm or submitit that has started it.
+    (killed,) = (
+        process
+        for process in psutil.process_iter(["cmdline", "name"])
+        if "python" in process.info["name"] and any("1_trainer" in part for part in process.info["cmdline"])
+    )
+    killed.kill()
+    assert started.wait() == 1, started.output + started.errors
+    assert "job 0 failed: Slurm has ended the job; its state is CANCELLED." in started.output
+    assert "job 1 failed: the job's process was killed by SIGKILL" in started.output
+    assert "job 2 finished" in started.output
+    assert "1 ok, 2 failed" in started.output
+    assert (slurm.jobs(), processes_of(tmp_path)) == ([], [])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_killed_sweep_is_resumed_and_its_job_too(
+    slurm: Slurm, start: Start, command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    limits = ("trainer.limit_train_batches=30", "trainer.max_epochs=40")
+    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
+    wait_until(lambda: "epoch  2/40" in log_of_first_job(tmp_path))
+    started.send_signal(signal.SIGKILL)
     started.wait(60)
-    if how is signal.SIGINT:
-        assert "interrupted; resume with: python train.py sweep.resume=sweep" in started.output
-        assert (slurm.jobs(), processes_of(tmp_path)) == ([], [])
+    (left,) = slurm.jobs()
+    slurm.restart_controller()
+    done = command("train.py", "sweep.resume=sweep", **slurm.environment)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    states = slurm.query("squeue", "--noheader", "--states=all", "--format=%i %T", "--jobs", left.split()[0])
+    assert "CANCELLED" in states
+    log = log_of_first_job(tmp_path)
+    assert (log.count("epoch  1/40"), log.count("resumed    after epoch")) == (1, 1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_sweep_outlives_a_restart_of_the_controller(
+    slurm: Slurm, start: Start, mnist: Path, tmp_path: Path
+) -> None:
+    limits = ("trainer.limit_train_batches=30", "trainer.max_epochs=20")
+    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
+    wait_until(lambda: "epoch  1/20" in log_of_first_job(tmp_path))
+    slurm.restart_controller()
+    assert started.wait() == 0, started.output + started.errors
+    assert "1 ok" in started.output
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_requeued_step_of_two_ranks_continues_in_its_folder(
+    slurm: Slurm, mnist: Path, tmp_path: Path
+) -> None:
+    training = ("logger=none", f"data.dir={mnist}", "trainer.limit_train_batches=30", "trainer.max_epochs=20")
+    arguments = shlex.join([sys.executable, str(REPOSITORY / "train.py"), *SHORT, *training])
+    script = tmp_path / "job.sh"
+    script.write_text(f"#!/bin/bash\n#SBATCH --ntasks-per-node=2 --output=output\nsrun {arguments}\n")
+    submitted = ("sbatch", "--parsable", f"--chdir={tmp_path}", str(script))
+    job = slurm.query(*submitted).strip()
+    run = tmp_path / "logs" / "runs" / f"slurm-{job}.0_cnnnet-sgd-ce"
+    log = run / "train.log"
+    wait_until(lambda: log.exists() and "epoch  3/20" in log.read_text())
+    slurm.requeue(job)
+    wait_until(lambda: not slurm.jobs())
+    assert "resumed    after epoch" in log.read_text()
+    assert json.loads((run / "metrics.json").read_text())["devices"] == 2
+    assert [path.name for path in run.parent.iterdir()] == [run.name]

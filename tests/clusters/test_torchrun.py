@@ -66,6 +66,7 @@ def test_two_ranks_of_torchrun_train_in_one_folder(mnist: Path, tmp_path: Path) 
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_two_torchruns_train_in_one_folder(mnist: Path, tmp_path: Path) -> None:
     options = ("--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}")
     commands = [[*TORCHRUN, *options, f"--node-rank={node}", *train_on(mnist)] for node in (0, 1)]
@@ -75,6 +76,7 @@ def test_two_torchruns_train_in_one_folder(mnist: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_processes_of_two_nodes_train_in_the_folder_that_is_given(mnist: Path, tmp_path: Path) -> None:
     common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     variables = [{**common, "NODE_RANK": str(node)} for node in (0, 1)]
@@ -90,6 +92,7 @@ def test_processes_of_two_nodes_train_in_the_folder_that_is_given(mnist: Path, t
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_ranks_of_torchrun_start_no_sweep_and_are_not_miscounted(mnist: Path, tmp_path: Path) -> None:
     command = [*TORCHRUN, "--nproc-per-node=2", *train_on(mnist)]
     ((code, output),) = run_together(tmp_path, [[*command, "-m", "optim=sgd,adam"]])
