@@ -28,13 +28,21 @@ class Curves(L.Callback):
         self._lr = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"points": [[step, dict(metrics)] for step, metrics in self.points]}
+        return {
+            "points": [[step, dict(metrics)] for step, metrics in self.points],
+            "window": [self._start, [loss.cpu() for loss in self._losses]],
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.points = [(step, metrics) for step, metrics in state_dict["points"]]
+        # of a run that continues within an epoch; a new epoch starts a new window
+        self._start, self._losses = state_dict.get("window", (0, []))
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        restore_step_metrics(trainer.loggers, self.points)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        restore_step_metrics(trainer.loggers, self.points)
+        self._losses = [loss.to(pl_module.device) for loss in self._losses]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._losses.clear()

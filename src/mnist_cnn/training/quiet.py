@@ -23,14 +23,14 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
     # Lightning warns about a run without validation images, which data.val_size=0 asks for.
     warnings.filterwarnings("ignore", message=r"Total length of `list` across ranks is zero")
-    # Lightning warns where Slurm is installed and the command was not started by srun.
-    warnings.filterwarnings("ignore", message=r"The `srun` command is available")
     # Lightning warns that a resumed run writes to the folder that it is resumed from.
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     # Lightning asks for the Timer of trainer.max_time where a run is resumed without that limit.
     warnings.filterwarnings("ignore", message=r"Be aware that when using `ckpt_path`.*: \['Timer'\]")
     # Under trainer.overfit_batches Lightning announces that it stops shuffling, which that option implies.
     warnings.filterwarnings("ignore", message=r"You requested to overfit but enabled .* shuffling")
+    # Lightning recommends srun wherever Slurm is installed; sweeps submit their jobs themselves.
+    warnings.filterwarnings("ignore", message=r"The `srun` command is available")
 
     # Lightning's deterministic=True makes torch fill every new tensor with NaN, as a help for debugging
     # that costs 9 to 15 % of a training step on a CPU. It has no influence on results.
