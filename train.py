@@ -70,18 +70,22 @@ def main(config: "DictConfig") -> float | None:
     last = best = checkpoints.save_last(run_dir)  # without validation the last epoch is the result
     if settings.has_validation(options) or config.objective.metric.startswith("train/"):
         best = checkpoints.save_best(run_dir, config.objective.metric, config.objective.mode)
-    within_epoch = SaveWithinEpoch(run_dir / "checkpoints" / "last.ckpt", **options.get("checkpoint", {}))
-    progress, outputs = Progress(run_dir, commands.lr_source(options)), summary.LogitCollector()
+    curves, progress = Curves(), Progress(run_dir, commands.lr_source(options))
+    outputs = summary.LogitCollector()
     pruning = Pruning(current_trial())  # stops a job that its search has given up
     callbacks = [
         ReseedEachEpoch(config.seed),
         *(instantiate(callback) for callback in (config.callbacks or {}).values() if callback),
-        Curves(),
+        curves,
         pruning,
         progress,
         outputs,
         *dict.fromkeys([best, last]),
-        within_epoch,
+        SaveWithinEpoch(
+            run_dir / "checkpoints" / "last.ckpt",
+            parts={"metrics": classifier.train_metrics, "curves": curves},
+            **options.get("checkpoint", {}),
+        ),
     ]
     rank_command = commands.train_command(run_dir)
     trainer = build_trainer(options["trainer"], run_dir, callbacks, run_loggers, rank_command)

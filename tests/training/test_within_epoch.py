@@ -102,7 +102,8 @@ def fit(
     point = find_resume_point(run_dir) if resume else None
     curves = Curves()
     saving = [save_best(run_dir, "val/acc", "max"), save_last(run_dir)]
-    within = SaveWithinEpoch(run_dir / "checkpoints" / "last.ckpt", every_n_steps=every)
+    parts = {"metrics": classifier.train_metrics, "curves": curves}
+    within = SaveWithinEpoch(run_dir / "checkpoints" / "last.ckpt", parts, every_n_steps=every)
     trainer = build_trainer(
         {"accelerator": "cpu", "devices": 1, "max_epochs": EPOCHS, "deterministic": True} | options,
         run_dir,
@@ -186,6 +187,24 @@ def test_signal_stops_after_the_batch_or_the_epoch_with_a_checkpoint(
     done = load(tmp_path / "part" / "checkpoints" / "last.ckpt")["global_step"]
     assert done == batch + 1
     assert_same(fit(tmp_path / "part", small_data, resume=True), whole)
+
+
+class TwoSignals(Signal):
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+
+
+def test_second_signal_stops_at_once(tmp_path: Path, small_data: ImageData) -> None:
+    before = signal.signal(signal.SIGINT, entry._interrupt)
+    try:
+        with pytest.raises(SystemExit):
+            fit(tmp_path, small_data, TwoSignals(0, 5))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
 def test_checkpoint_of_two_processes_is_not_continued_by_one(tmp_path: Path, small_data: ImageData) -> None:

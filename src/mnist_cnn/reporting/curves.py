@@ -1,5 +1,6 @@
 """Curves by step: the learning rate and the training loss within an epoch."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -30,19 +31,21 @@ class Curves(L.Callback):
     def state_dict(self) -> dict[str, Any]:
         return {
             "points": [[step, dict(metrics)] for step, metrics in self.points],
-            "window": [self._start, [loss.cpu() for loss in self._losses]],
         }
+
+    def state(self) -> dict[str, Any]:
+        """Return the window that has begun, on this rank."""
+        return {"start": self._start, "losses": [loss.cpu() for loss in self._losses]}
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Continue the window that `state` returned."""
+        self._start, self._losses = state["start"], [loss.to(device) for loss in state["losses"]]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.points = [(step, metrics) for step, metrics in state_dict["points"]]
-        # of a run that continues within an epoch; a new epoch starts a new window
-        self._start, self._losses = state_dict.get("window", (0, []))
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         restore_step_metrics(trainer.loggers, self.points)
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._losses = [loss.to(pl_module.device) for loss in self._losses]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._losses.clear()

@@ -133,7 +133,9 @@ class Classifier(L.LightningModule):
         # The values are already reduced over all ranks; without sync_dist Lightning would warn.
         # Those of the test are written with the results of the run, so that a run that is killed before and
         # resumed writes them once.
-        self.log_dict(values | {"step": float(epoch)}, sync_dist=True, logger=split != "test")
+        self.log_dict(
+            values | {"step": float(epoch)}, sync_dist=True, logger=False if split == "test" else None
+        )
         if not self.history or self.history[-1]["epoch"] != epoch:
             self.history.append({"epoch": epoch})
         # float32 has seven significant digits.

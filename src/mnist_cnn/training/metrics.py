@@ -66,9 +66,8 @@ class EpochMetrics(nn.Module):
             },
         }
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Continue with what `state` returned."""
-        device = self.loss.device
         self.pending = [
             (step, *(tensor.to(device) for tensor in tensors)) for step, *tensors in state["pending"]
         ]

@@ -2,8 +2,9 @@
 
 import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import lightning as L
 import numpy as np
@@ -21,21 +22,34 @@ KEY = "within_epoch"  # of a checkpoint that was not written at the end of an ep
 BATCHES_PER_AGREEMENT = 10
 
 
+class RankState(Protocol):
+    """What has a state within an epoch that differs between the ranks, as tensors on the CPU and values."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None: ...
+
+
 class SaveWithinEpoch(Checkpoint):
     """Saves `path` every `every_n_steps` steps, every `every_n_minutes` minutes, and when the run is stopped.
 
     None switches an interval off. On a signal the batch, or the validation, is finished first. A checkpoint
-    holds for each rank the state of the random number generators and of the metrics of the epoch, so that
-    the resumed run ends with the same weights and curves as an uninterrupted one. There is none after a
+    holds for each rank the states of the random number generators and of `parts`, so that the resumed run
+    ends with the same weights and curves as an uninterrupted one. There is none after a
     batch that completes the epoch or is followed by a validation, and none while gradients accumulate.
 
     It reads private state of Lightning's loops, checked with lightning 2.6.6.
     """
 
     def __init__(
-        self, path: Path, every_n_steps: int | None = None, every_n_minutes: float | None = None
+        self,
+        path: Path,
+        parts: Mapping[str, RankState],
+        every_n_steps: int | None = None,
+        every_n_minutes: float | None = None,
     ) -> None:
         self.path = path
+        self.parts = parts
         self.every_n_steps = every_n_steps
         self.every_n_minutes = every_n_minutes
         self._saved = 0.0  # when the latest checkpoint was written
@@ -57,7 +71,8 @@ class SaveWithinEpoch(Checkpoint):
         self._saved = time.monotonic()
         if self._resumed is not None and trainer.fit_loop.restarted_mid_epoch:
             state = self._resumed["ranks"][trainer.global_rank]
-            pl_module.train_metrics.load_state(state["metrics"])
+            for name, part in self.parts.items():
+                part.load_state(state[name], pl_module.device)
             _set_generators(state["generators"], pl_module.device)
             # Lightning has not, where a schedule has asked for the number of steps before.
             loader = trainer.train_dataloader
@@ -102,10 +117,8 @@ class SaveWithinEpoch(Checkpoint):
         assert isinstance(pl_module, Classifier)
         if not pl_module.within_epoch:
             return
-        state = {
-            "metrics": pl_module.train_metrics.state(),
-            "generators": _get_generators(pl_module.device),
-        }
+        state = {name: part.state() for name, part in self.parts.items()}
+        state["generators"] = _get_generators(pl_module.device)
         states = [state]
         if trainer.world_size > 1:
             states *= trainer.world_size
