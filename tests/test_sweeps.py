@@ -13,7 +13,6 @@ import yaml
 
 from tests.conftest import Command, Start
 from tests.faults import fault
-from tests.hydra_sweeps.test_remote import install_slurm
 from tests.runs import SHORT, jobs_of, only_run, processes_of, weights
 
 UNLOGGED = (*SHORT, "logger=none")  # which saves the figures of TensorBoard
@@ -139,17 +138,10 @@ def test_no_rank_outlives_its_sweep(how: signal.Signals, start: Start, mnist: Pa
         assert len(re.findall(message, started.output)) == 1
 
 
-@pytest.mark.parametrize("launcher", ["submitit_slurm", "ray"])
-def test_jobs_on_cluster_start_their_own_ranks(
-    launcher: str, command: Command, mnist: Path, tmp_path: Path
-) -> None:
-    arguments = [f"hydra/launcher={launcher}"]
-    if launcher == "submitit_slurm":
-        arguments += ["hydra.launcher.poll=0.5", "hydra.launcher.parameters.cpus_per_task=1"]
+def test_jobs_on_ray_start_their_own_ranks(command: Command, mnist: Path, tmp_path: Path) -> None:
     done = command(
         *("train.py", "-m", f"data.dir={mnist}", *DDP, "logger=tensorboard", "trainer.max_epochs=1"),
-        *("optim.lr=0.01,1e30", "hydra.sweep.dir=sweep", *arguments),
-        PATH=install_slurm(tmp_path / "bin"),
+        *("optim.lr=0.01,1e30", "hydra.sweep.dir=sweep", "hydra/launcher=ray"),
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stdout + done.stderr

@@ -21,6 +21,12 @@ from hydra_sweeps.interface import RESOLVED, SweepError
 # An interrupted job may use this time to report how to resume and to end the processes it has started.
 SECONDS_TO_STOP = 10.0
 
+# Slurm sends the warning before a time limit to all processes; it is for submitit alone. The standard input
+# ends with the process that has started the command: then a shell in the background kills the command.
+_SHIELDED = (
+    'trap "" USR1 USR2; exec 3<&0; (trap "" INT TERM; read _ <&3; kill -9 -$$) & exec "$@" 3<&- </dev/null'
+)
+
 
 @dataclass(frozen=True)
 class Command:
@@ -84,26 +90,41 @@ def describe_exit(code: int | None) -> str | None:
     return f"the job's process was killed by {name}{hint}"
 
 
-def run_command(arguments: Sequence[str], environment: Mapping[str, str], cwd: str) -> int:
-    """Run a command in a session of its own, and return its exit code.
+class RunningCommand:
+    """A command that runs in a session of its own, and that does not outlive this process."""
 
-    If an exception ends the wait, the command is interrupted, and then killed with all its processes.
-    """
-    with suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # a job must not inherit SIG_IGN
-    # Slurm sends the warning before a time limit to all processes; it is for submitit alone.
-    shielded = ["sh", "-c", 'trap "" USR1 USR2; exec "$@"', "sh", *arguments]
-    process = subprocess.Popen(shielded, env=os.environ | environment, cwd=cwd, start_new_session=True)
-    try:
-        while process.poll() is None:  # wait() would not notice that Ray cancels the task
-            time.sleep(0.1)
-    except BaseException:
-        process.send_signal(signal.SIGINT)
+    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], cwd: str) -> None:
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a job must not inherit SIG_IGN
+        self._process = subprocess.Popen(
+            ["sh", "-c", _SHIELDED, "sh", *arguments],
+            stdin=subprocess.PIPE,
+            env=os.environ | environment,
+            cwd=cwd,
+            start_new_session=True,
+        )
+
+    def wait(self) -> int:
+        """Return its exit code.
+
+        If an exception ends the wait, the command is interrupted, and then killed with all its processes.
+        """
+        try:
+            while self._process.poll() is None:  # wait() would not notice that Ray cancels the task
+                time.sleep(0.1)
+        except BaseException:
+            self.interrupt(SECONDS_TO_STOP)
+            raise
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+        return self._process.returncode
+
+    def interrupt(self, seconds: float) -> None:
+        """Interrupt the command, and give it some time to end."""
+        self._process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
-            process.wait(SECONDS_TO_STOP)
-        raise
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    return process.returncode
+            self._process.wait(seconds)

@@ -174,7 +174,8 @@ class BaseSweep(Sweeper):
         try:
             self._report()
         except Exception as error:  # must not hide how the sweep ended
-            log.error(f"The report could not be written: {error}")
+            if exception is None or not isinstance(error, SweepError):  # that no job has started
+                log.error(f"The report could not be written: {error}")
         if isinstance(exception, Exception):
             log.error(f"The sweep has stopped. When this is fixed, resume with: {self._resume_command()}")
             raise exception

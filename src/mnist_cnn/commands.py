@@ -12,6 +12,7 @@ import os
 import re
 import shlex
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from hydra_sweeps.interface import FAILED, RESOLVED, SweepError, quote
 from mnist_cnn.entry import Function, interrupt_code
 from mnist_cnn.errors import UserError, log_traceback
 from mnist_cnn.files import atomic_write, write_json
-from mnist_cnn.ranks import is_first_rank
+from mnist_cnn.ranks import is_first_rank, is_restarted, name_of_start, processes_started
 from mnist_cnn.trust import read_settings
 
 ROOT = Path(__file__).parents[2]  # the folder of train.py and conf/
@@ -87,6 +88,8 @@ def run(function: Function, config_name: str) -> None:
     main = hydra.main(version_base="1.3", config_path=str(ROOT / "conf"), config_name=config_name)
     try:
         sys.argv[1:] = _arguments(sys.argv[1:])
+        if config_name == "train":
+            sys.argv += _of_this_rank(sys.argv[1:])
         main(_locked(_job(function)))()
     except Exception as error:
         message = _message(error)
@@ -98,6 +101,7 @@ def run(function: Function, config_name: str) -> None:
 def register_resolvers() -> None:
     """Register what the YAML files use beside Hydra's own resolvers."""
     OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
+    OmegaConf.register_new_resolver("start_of_run", name_of_start, replace=True, use_cache=True)
 
 
 def _folder_name(overrides: str) -> str:
@@ -149,9 +153,9 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
             return function(config)
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning ends the process with SystemExit(1) when it is interrupted.
-            if interface.in_sweep():
-                raise
-            if is_first_rank() and (folder / RESOLVED).is_file():
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                raise  # the sweep ends
+            if not interface.in_sweep() and is_first_rank() and (folder / RESOLVED).is_file():
                 resume = shlex.quote(f"resume={os.path.relpath(folder)}")
                 if config.get("trust"):
                     resume += " " + shlex.quote(f"trust=[{','.join(config.trust)}]")
@@ -236,12 +240,17 @@ def lr_source(settings: Mapping[str, Any]) -> str | None:
 def prepare_run_folder(config: DictConfig) -> Path:
     """Write `.hydra/resolved.yaml` into the folder of the run that is starting, and return the folder.
 
-    Raises `UserError` where the folder holds another run.
+    A job that torchrun or Slurm has started again resumes its run. Raises `UserError` where the folder holds
+    another run, and in the other processes of a job that do not see the file.
     """
     run_dir = output_dir()
+    holds_run = not config.resume and any((run_dir / "checkpoints").glob("*.ckpt"))
+    if holds_run and is_restarted():
+        config.resume = str(run_dir)
     if not is_first_rank():
+        _wait_for(run_dir / RESOLVED)
         return run_dir
-    if not config.resume and any((run_dir / "checkpoints").glob("*.ckpt")):
+    if holds_run and not config.resume:
         raise UserError(
             f"{run_dir} already holds a run. Resume it with resume={run_dir}, or choose another folder "
             "with hydra.run.dir."
@@ -261,6 +270,17 @@ def _write_resolved(config: DictConfig, path: Path, name: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as aside:
         OmegaConf.save(resolved, aside)
+
+
+def _wait_for(file: Path, seconds: float = 120.0) -> None:
+    """Wait until the first rank has written `file`."""
+    end = time.monotonic() + seconds
+    while not file.is_file():
+        if time.monotonic() > end:
+            raise UserError(
+                f"The first process of this run has not written {file}. All must see the same files."
+            )
+        time.sleep(0.05)
 
 
 def _hydra_section(name: str) -> dict[str, Any]:
@@ -351,6 +371,23 @@ def _arguments(arguments: list[str]) -> list[str]:
     overrides = [one for one in overrides if not one.startswith("trust=")]
     overrides.append(f"++trust=[{','.join(map(quote, trusted))}]")
     return [*_options_of(run_dir), *options, _run_dir_override(run_dir), *overrides]
+
+
+def _of_this_rank(arguments: list[str]) -> list[str]:
+    """Return the overrides for a process that torchrun or srun has started."""
+    added = [] if is_first_rank() else ["hydra.output_subdir=null"]  # written by the first
+    started = processes_started()
+    if started is None:
+        return added
+    options, overrides = _split(arguments)
+    if any(option in ("-m", "--multirun") for option in options):
+        raise UserError(
+            "torchrun and srun start the processes of one run; start a sweep with python train.py -m."
+        )
+    for name, count in zip(("trainer.devices", "trainer.num_nodes"), started, strict=True):
+        if not any(override.startswith(f"{name}=") for override in overrides):
+            added.append(f"{name}={count}")
+    return added
 
 
 def _trusted(overrides: list[str]) -> list[str]:
@@ -452,8 +489,11 @@ def _one_line(text: object) -> str:
 
 
 def _hydra_message(error: Exception) -> str:
-    if isinstance(error.__cause__, UserError | SweepError):
-        return str(error.__cause__)
+    cause: BaseException | None = error
+    while cause is not None:  # of an object or an interpolation
+        if isinstance(cause, UserError | SweepError):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
     message = str(error).split("\nConfig search path:")[0]
     if isinstance(error.__cause__, OmegaConfBaseException):
         message += f"\n{error.__cause__}"

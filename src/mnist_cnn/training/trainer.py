@@ -8,11 +8,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.ranks import processes_started
 from mnist_cnn.training.checkpoints import AtomicCheckpointIO
 from mnist_cnn.training.distributed import RANK_TIMEOUT, JobDDPStrategy
 from mnist_cnn.training.memory import keep_freed_memory
@@ -47,9 +49,17 @@ def build_trainer(
     hardware: dict[str, Any] = {
         name: given[name] for name in ("accelerator", "devices", "num_nodes") if name in given
     }
-    if os.environ.get("SLURM_NTASKS") == "1":
-        # Slurm started one process, as submitit requests it: the other ranks are started here.
-        hardware["plugins"] = [LightningEnvironment()]
+    started = processes_started()
+    devices, nodes = given.get("devices", 1), given.get("num_nodes", 1)
+    if started is not None and started != (devices, nodes):
+        raise UserError(
+            f"trainer.devices={devices} trainer.num_nodes={nodes}: torchrun or srun has started "
+            f"{started[0]} processes on each of {started[1]} nodes. Leave both settings out."
+        )
+    if "SLURM_NTASKS" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
+        # Where Slurm has started one process, as submitit requests it, the other ranks are started here.
+        slurm = started and SLURMEnvironment(auto_requeue=False)
+        hardware["plugins"] = [slurm or LightningEnvironment()]
     try:
         found = L.Trainer(**hardware, logger=False, enable_checkpointing=False)
         if given.get("precision") == "auto":

@@ -1,0 +1,198 @@
+"""Sweeps of real trainings on a Slurm cluster of this machine, as a user types them."""
+
+import json
+import re
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.clusters.conftest import Slurm, wait_until
+from tests.conftest import REPOSITORY, Command, Start
+from tests.runs import SHORT, jobs_of, processes_of
+
+pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, in one process
+
+SLURM = (
+    *("-m", *SHORT, "logger=none", "hydra.sweep.dir=sweep"),
+    *(
+        "hydra/launcher=submitit_slurm",
+        "hydra.launcher.poll=0.5",
+        "hydra.launcher.parameters.cpus_per_task=1",
+    ),
+    "hydra.launcher.parameters.gpus_per_node=null",
+)
+ENDLESS = ("trainer.limit_train_batches=30", "trainer.max_epochs=9999")  # until a test stops it
+
+
+def log_of_first_job(folder: Path) -> str:
+    logs = list((folder / "sweep").glob("0*/train.log"))
+    return logs[0].read_text() if logs else ""
+
+
+def test_jobs_of_two_ranks_run_and_fail_alone(
+    slurm: Slurm, command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    ddp = ("trainer=ddp", "trainer.devices=2", "trainer.max_epochs=1", "logger=tensorboard")
+    done = command(
+        *("train.py", *SLURM, f"data.dir={mnist}", *ddp, "optim.lr=0.01,1e30"), **slurm.environment
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stdout + done.stderr
+    assert "job 0 finished: val/acc" in done.stdout
+    assert "job 1 failed: The loss is" in done.stdout
+    jobs = jobs_of(tmp_path / "sweep")
+    assert [job.name for job in jobs] == ["0_optim.lr=0.01", "1_optim.lr=1e+30"]
+    assert json.loads((jobs[0] / "metrics.json").read_text())["devices"] == 2
+    assert len(list(jobs[0].glob("events.out.tfevents*"))) == 1
+    assert "Traceback" in (jobs[1] / "train.log").read_text()
+    script = next((tmp_path / "sweep" / "submitit").glob("*submission.sh")).read_text()
+    wanted = ("array=0-1%2", "cpus-per-task=1", "mem=16GB", "time=60", "requeue")
+    assert all(f"#SBATCH --{option}\n" in script for option in wanted), script
+    assert (slurm.jobs(), processes_of(tmp_path)) == ([], [])
+
+
+def test_requeued_job_continues_in_its_folder(
+    slurm: Slurm, start: Start, mnist: Path, tmp_path: Path
+) -> None:
+    limits = ("trainer.limit_train_batches=30", "trainer.max_epochs=12")
+    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
+    wait_until(lambda: "epoch  3/12" in log_of_first_job(tmp_path))
+    slurm.requeue(slurm.jobs()[0].split()[0])
+    assert started.wait() == 0, started.output + started.errors
+    log = log_of_first_job(tmp_path)
+    assert "resumed    " in log
+    assert log.count("epoch  1/12") == 1
+    (job,) = jobs_of(tmp_path / "sweep")
+    assert json.loads((job / "metrics.json").read_text())["epochs"] == 12
+    assert [epoch["epoch"] for epoch in json.loads((job / "history.json").read_text())] == list(range(1, 13))
+
+
+def test_interrupted_sweep_leaves_no_job_and_no_process(
+    slurm: Slurm, start: Start, mnist: Path, tmp_path: Path
+) -> None:
+    limits = (*ENDLESS, "hydra.launcher.n_jobs=1", "seed=0,1")  # the second is not submitted yet
+    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
+    wait_until(lambda: "epoch    2/9999" in log_of_first_job(tmp_path))
+    started.send_signal(signal.SIGINT)
+    assert started.wait(60) == 130
+    assert "interrupted; resume with: python train.py sweep.resume=sweep" in started.output
+    wait_until(lambda: not slurm.jobs() and not processes_of(tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_search_is_pruned(slurm: Slurm, command: Command, mnist: Path) -> None:
+    done = command(
+        *("train.py", *SLURM, f"data.dir={mnist}", "trainer.max_epochs=3", "optim.lr=0.05,1e-7"),
+        *("hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.seed=5"),
+        *(
+            "hydra.launcher.n_jobs=1",
+            "hydra/sweeper/pruner=median",
+            "hydra.sweeper.pruner.n_startup_trials=1",
+        ),
+        "hydra.sweeper.pruner.n_warmup_steps=0",
+        **slurm.environment,
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "1 ok, 1 pruned" in done.stdout
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_job_continues_after_its_time_limit(slurm: Slurm, start: Start, mnist: Path, tmp_path: Path) -> None:
+    # Slurm may warn 60 seconds earlier than it is asked to.
+    warning = "+hydra.launcher.parameters.slurm_signal_delay_s=30"
+    limits = (*ENDLESS, "hydra.launcher.parameters.timeout_min=2", warning)
+    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
+    wait_until(lambda: "epoch    1/9999" in log_of_first_job(tmp_path))
+    wait_until(lambda: "PENDING" in "".join(slurm.jobs()))
+    slurm.query("scontrol", "update", f"JobId={slurm.jobs()[0].split()[0]}", "StartTime=now")
+    wait_until(lambda: re.search(r"resumed .*\n.*epoch +\d+/9999", log_of_first_job(tmp_path)) is not None)
+    assert log_of_first_job(tmp_path).count("epoch    1/9999") == 1
+    started.send_signal(signal.SIGINT)
+    assert started.wait(60) == 130
+    wait_until(lambda: not slurm.jobs() and not processes_of(tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_job_that_dies_fails_alone(slurm: Slurm, start: Start, mnist: Path, tmp_path: Path) -> None:
+    started = start(
+        *("train.py", *SLURM, f"data.dir={mnist}", "trainer.limit_train_batches=30"),
+        "trainer.max_epochs=9998,9999,4",
+        **slurm.environment,
+    )
+    logs = tmp_path / "sweep"
+    wait_until(lambda: len([log for log in logs.glob("*/train.log") if "epoch" in log.read_text()]) == 3)
+    job = slurm.jobs()[0].split("_")[0]
+    slurm.query("scancel", f"{job}_0")
+    # The process itself, not the shell of Slurm or submitit that has started it.
+    (killed,) = (
+        process
+        for process in psutil.process_iter(["cmdline", "name"])
+        if "python" in process.info["name"] and any("1_trainer" in part for part in process.info["cmdline"])
+    )
+    killed.kill()
+    assert started.wait() == 1, started.output + started.errors
+    assert "job 0 failed: Slurm has ended the job; its state is CANCELLED." in started.output
+    assert "job 1 failed: the job's process was killed by SIGKILL" in started.output
+    assert "job 2 finished" in started.output
+    assert "1 ok, 2 failed" in started.output
+    assert (slurm.jobs(), processes_of(tmp_path)) == ([], [])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_killed_sweep_is_resumed_and_its_job_too(
+    slurm: Slurm, start: Start, command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    limits = ("trainer.limit_train_batches=30", "trainer.max_epochs=40")
+    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
+    wait_until(lambda: "epoch  2/40" in log_of_first_job(tmp_path))
+    started.send_signal(signal.SIGKILL)
+    started.wait(60)
+    (left,) = slurm.jobs()
+    slurm.restart_controller()
+    done = command("train.py", "sweep.resume=sweep", **slurm.environment)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    states = slurm.query("squeue", "--noheader", "--states=all", "--format=%i %T", "--jobs", left.split()[0])
+    assert "CANCELLED" in states
+    log = log_of_first_job(tmp_path)
+    assert (log.count("epoch  1/40"), log.count("resumed    ")) == (1, 1)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_sweep_outlives_a_restart_of_the_controller(
+    slurm: Slurm, start: Start, mnist: Path, tmp_path: Path
+) -> None:
+    limits = ("trainer.limit_train_batches=30", "trainer.max_epochs=20")
+    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
+    wait_until(lambda: "epoch  1/20" in log_of_first_job(tmp_path))
+    slurm.restart_controller()
+    assert started.wait() == 0, started.output + started.errors
+    assert "1 ok" in started.output
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_requeued_step_of_two_ranks_continues_in_its_folder(
+    slurm: Slurm, mnist: Path, tmp_path: Path
+) -> None:
+    training = ("logger=none", f"data.dir={mnist}", "trainer.limit_train_batches=30", "trainer.max_epochs=20")
+    arguments = shlex.join([sys.executable, str(REPOSITORY / "train.py"), *SHORT, *training])
+    script = tmp_path / "job.sh"
+    script.write_text(f"#!/bin/bash\n#SBATCH --ntasks-per-node=2 --output=output\nsrun {arguments}\n")
+    submitted = ("sbatch", "--parsable", f"--chdir={tmp_path}", str(script))
+    job = slurm.query(*submitted).strip()
+    run = tmp_path / "logs" / "runs" / f"slurm-{job}.0_cnnnet-sgd-ce"
+    log = run / "train.log"
+    wait_until(lambda: log.exists() and "epoch  3/20" in log.read_text())
+    slurm.requeue(job)
+    wait_until(lambda: not slurm.jobs())
+    assert "resumed    " in log.read_text()
+    assert json.loads((run / "metrics.json").read_text())["devices"] == 2
+    assert [path.name for path in run.parent.iterdir()] == [run.name]
