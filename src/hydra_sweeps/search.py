@@ -184,8 +184,11 @@ class StudySearch:
 
     def _suggested(self, job: int, number: int) -> Proposal:
         """Return the proposal of a trial; its parameters are chosen unless an earlier start has done that."""
-        overrides = self.study.get_trials(deepcopy=False)[number].user_attrs.get(_OVERRIDES)
-        if overrides is None:
+        earlier = self.study.get_trials(deepcopy=False)[number]
+        overrides = earlier.user_attrs.get(_OVERRIDES)
+        if overrides is not None:
+            self._check(earlier, overrides)
+        else:
             trial = self._trial(number, self._sampler(number))
             for name, distribution in self.distributions.items():
                 _suggest(trial, name, distribution)
@@ -194,6 +197,28 @@ class StudySearch:
             overrides = [space.as_override(name, value) for name, value in trial.params.items()]
             trial.set_user_attr(_OVERRIDES, overrides)
         return Proposal(job, number, list(overrides))
+
+    def _check(self, trial: FrozenTrial, overrides: Any) -> None:
+        """Raise `SweepError` unless `overrides` are parameters that this search proposes.
+
+        The study may come from somebody else, and overrides can name code.
+        """
+        fixed = optuna.trial.FixedTrial(trial.params)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # a value that is out of bounds
+                for name, distribution in self.distributions.items():
+                    _suggest(fixed, name, distribution)
+                if self._suggest_more is not None:
+                    self._suggest_more(self._config, fixed)
+            known = [space.as_override(name, trial.params[name]) for name in fixed.distributions]
+        except Exception as error:
+            known = [str(error)]
+        if sorted(known) != sorted(map(str, overrides)):
+            raise SweepError(
+                f"Trial {trial.number} of the study of {self.folder} has parameters that this search does "
+                "not propose: start a new search."
+            )
 
     def _sampler(self, number: int) -> Any:
         """Return the sampler that chooses the parameters of a trial.
@@ -280,7 +305,7 @@ def attach(sweep: Path, number: int) -> optuna.Trial:
     Raises `SweepError` if there is no such trial.
     """
     # The definition as it was typed: ${oc.env:PASSWORD} is not in any file.
-    config = OmegaConf.load(sweep / definition.FILE)
+    config = definition.read(sweep)
     options: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
     return attach_trial(number, sweep, options["pruner"], options["storage"], options["study_name"])
 
@@ -361,7 +386,15 @@ def _open(url: str | None, folder: Path) -> BaseStorage:
         # The kernel releases this lock when its process is killed. Optuna's own locks, which have another
         # name, are files that remain in this case, and delay other processes by half a minute.
         lock: Any = FileLock(f"{journal}-lock")
-        return JournalStorage(JournalFileBackend(journal, lock))
+        if (folder / JOURNAL).exists() and not (folder / JOURNAL).is_file():
+            raise SweepError(f"{folder / JOURNAL} is no file.")
+        try:
+            return JournalStorage(JournalFileBackend(journal, lock))
+        except Exception as error:  # it may come from somebody else: Optuna raises what its content leads to
+            raise SweepError(
+                f"{folder / JOURNAL} cannot be read as the journal of a search "
+                f"({definition.printable(' '.join(str(error).split())[:200])}). Remove it to search anew."
+            ) from error
 
     from sqlalchemy.exc import ArgumentError
     from sqlalchemy.pool import NullPool
@@ -441,7 +474,9 @@ def _jobs(trials: Iterable[FrozenTrial]) -> set[tuple[str, int]]:
     return {(trial.user_attrs[_SWEEP], trial.user_attrs[_JOB]) for trial in trials}
 
 
-def _suggest(trial: optuna.Trial, name: str, distribution: optuna.distributions.BaseDistribution) -> None:
+def _suggest(
+    trial: optuna.trial.BaseTrial, name: str, distribution: optuna.distributions.BaseDistribution
+) -> None:
     if isinstance(distribution, CategoricalDistribution):
         trial.suggest_categorical(name, distribution.choices)
     elif isinstance(distribution, IntDistribution):

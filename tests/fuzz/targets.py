@@ -6,7 +6,6 @@ input in a folder of its own.
 
 import gzip
 import io
-import json
 import pickle
 import struct
 import zipfile
@@ -30,9 +29,9 @@ from mnist_cnn.data.download import load_arrays
 from mnist_cnn.data.source import DataUnavailable
 from mnist_cnn.errors import UserError
 from mnist_cnn.inference.finding import NothingFound, prepare
-from mnist_cnn.inference.loading import UnreadableImage, load_picture
+from mnist_cnn.inference.loading import load_picture
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.training import checkpoints
+from mnist_cnn.pictures import UnreadableImage
 from tests.conftest import REPOSITORY
 from tests.fuzz.inputs import hostile
 from tests.inference.checkpoint import write_checkpoint
@@ -123,7 +122,10 @@ def image_files(folder: Path) -> st.SearchStrategy[bytes]:
     samples += [
         encoded(drawing, "TIFF", compression=name) for name in ("tiff_lzw", "tiff_deflate", "packbits")
     ]
-    samples += [encoded(drawing.convert("1"), "TIFF", compression="group4"), encoded(drawing, "TIFF", exif=exif)]
+    samples += [
+        encoded(drawing.convert("1"), "TIFF", compression="group4"),
+        encoded(drawing, "TIFF", exif=exif),
+    ]
     samples += [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"]
     return hostile(samples)
 
@@ -180,8 +182,13 @@ SCALARS = (
     | st.text(max_size=8)
     | st.sampled_from(CLASSES)
 )
-VALUES = SCALARS | st.lists(SCALARS, max_size=12) | st.dictionaries(
-    st.sampled_from(["_target_", "num_classes", "in_channels", "in_features", "out_features", "name"]), SCALARS
+VALUES = (
+    SCALARS
+    | st.lists(SCALARS, max_size=12)
+    | st.dictionaries(
+        st.sampled_from(["_target_", "num_classes", "in_channels", "in_features", "out_features", "name"]),
+        SCALARS,
+    )
 )
 
 
@@ -231,7 +238,14 @@ def onnx_network() -> bytes:
 
     about = Description(
         **{"model": {"_target_": "mnist_cnn.models.CnnNet"}, "parameters": 90, "in_channels": 1, "epochs": 1},
-        **{"classes": list("0123456789"), "image_size": 28, "mean": 0.5, "std": 0.5, "seed": 0, "metrics": {}},
+        **{
+            "classes": list("0123456789"),
+            "image_size": 28,
+            "mean": 0.5,
+            "std": 0.5,
+            "seed": 0,
+            "metrics": {},
+        },
         **{"gives_probabilities": True, "data": "MNIST", "loss": "x", "mnist_cnn_version": "0"},
     )
     weights = {
@@ -285,7 +299,22 @@ def read_safetensors(content: bytes, folder: Path) -> None:
 
 YAML_TOKENS = [
     *(b"*a", b"&a ", b"!!python/object/apply:os.system ", b"!!binary ", b"${oc.env:HOME}", b"${", b"}"),
-    *(b"[", b"{", b"- ", b"? ", b": ", b"\n", b"\t", b"\0", b"9" * 500, b".inf", b"1:1:1", b"<<: ", b"%", b"#"),
+    *(
+        b"[",
+        b"{",
+        b"- ",
+        b"? ",
+        b": ",
+        b"\n",
+        b"\t",
+        b"\0",
+        b"9" * 500,
+        b".inf",
+        b"1:1:1",
+        b"<<: ",
+        b"%",
+        b"#",
+    ),
     *(b"_target_: os.system", b"defaults: [x]", b"\xef\xbb\xbf", b"\xff\xfe", b"\xe2\x80\xae", b"\x1b[2J"),
 ]
 RUN_SETTINGS = b"""objective: {metric: val/acc, mode: max}
@@ -325,9 +354,7 @@ SWEEP_TOKENS = [
 ]
 
 
-@target(
-    lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), UserError, SweepError, inputs=6_000
-)
+@target(lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), UserError, SweepError, inputs=6_000)
 def read_sweep_definition(content: bytes, folder: Path) -> None:
     written(folder / definition.FILE, content)
     commands._arguments([f"sweep.resume={folder}"])
@@ -337,11 +364,29 @@ OVERRIDES = [
     b"optim.lr=0.1\0model=simple\0seed=3",
     b"model=cnnnet\0optim=adam\0optim.betas=[0.9,0.99]\0+trainer.x=1\0~callbacks.pictures",
     b"hydra.run.dir='a b'\0++model.more={a: [1, 2], b: null}\0data.classes=[a,b]",
-    b"hparams={}\0loss@model.loss=mse\0trainer.precision=\"32\"\0data.dir=${seed}\0objective.metric=val/loss",
+    b'hparams={}\0loss@model.loss=mse\0trainer.precision="32"\0data.dir=${seed}\0objective.metric=val/loss',
     b"--multirun\0optim=sgd,adam\0seed=range(1,3)\0optim.lr=tag(log,interval(0.1,1))",
 ]
 OVERRIDE_TOKENS = [
-    *(b"=", b"\0", b"+", b"++", b"~", b"@", b":", b"[", b"]", b"{", b"}", b"(", b")", b"'", b'"', b"\\", b","),
+    *(
+        b"=",
+        b"\0",
+        b"+",
+        b"++",
+        b"~",
+        b"@",
+        b":",
+        b"[",
+        b"]",
+        b"{",
+        b"}",
+        b"(",
+        b")",
+        b"'",
+        b'"',
+        b"\\",
+        b",",
+    ),
     *(b"${", b"${seed}", b"${oc.decode:x}", b"null", b"nan", b"1e999", b"9" * 500, b".", b"..", b"resume="),
     *(b"ckpt=", b"trust=[", b"_target_", b"experiment=", b"debug=smoke", b"--help", b"\xff", b"\x1b", b"\n"),
 ]
@@ -363,7 +408,7 @@ def read_arguments(content: bytes, folder: Path) -> None:
 
 
 def raise_for_user(error: Exception) -> None:
-    """Raise `UserError` with what a command says of `error`; `error` itself where it is none of the user's."""
+    """Raise `UserError` with what a command says of `error`, or `error` itself where it is no user's."""
     message = commands._message(error)
     if message is None:
         raise error
@@ -371,7 +416,9 @@ def raise_for_user(error: Exception) -> None:
 
 
 @target(
-    lambda folder: hostile([RUN_SETTINGS, b'{"val/acc": 0.9, "epochs": 2}', b"[optim=sgd, seed=3]"], YAML_TOKENS),
+    lambda folder: hostile(
+        [RUN_SETTINGS, b'{"val/acc": 0.9, "epochs": 2}', b"[optim=sgd, seed=3]"], YAML_TOKENS
+    ),
     SweepError,
     inputs=6_000,
 )
@@ -401,8 +448,9 @@ def journal(folder: Path) -> bytes:
 
 
 def search_in(folder: Path) -> Any:
-    from hydra_sweeps import search, space
     from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from hydra_sweeps import search, space
 
     parser = OverridesParser.create()
     swept = ["optim=sgd,adam", "optim.lr=tag(log,interval(1e-4,1e-1))"]

@@ -12,7 +12,8 @@ from PIL import Image
 
 from mnist_cnn.inference.digits import to_mnist_form
 from mnist_cnn.inference.finding import prepare_file
-from mnist_cnn.inference.loading import LONGEST, UnreadableImage, load_picture
+from mnist_cnn.inference.loading import LONGEST, load_picture
+from mnist_cnn.pictures import UnreadableImage
 from tests.inference.drawing import FIVE, difference, draw
 
 INK = np.pad(draw(FIVE), ((30, 60), (40, 20)))
