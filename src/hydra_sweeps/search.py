@@ -122,7 +122,7 @@ class StudySearch:
         first_sampler = self._sampler(0)  # before the study, so that none is created if its options are wrong
         made_pruner = _made(optuna.pruners, "pruner", pruner)
         folder.mkdir(parents=True, exist_ok=True)
-        with _reached(storage):
+        with _reached(storage), _readable(storage, folder):
             backend = _open(storage, folder)
             self.study = optuna.create_study(
                 storage=backend,
@@ -133,6 +133,9 @@ class StudySearch:
                 pruner=made_pruner,
             )
             self._claim_objectives()
+            for trial in self._trials():
+                if not (type(trial.user_attrs[_JOB]) is int and isinstance(trial.user_attrs[_SWEEP], str)):
+                    raise ValueError("a trial without its job")
 
     def propose(self) -> Proposal | None:
         """Return the next job, or None if the study has all its jobs."""
@@ -318,7 +321,7 @@ def attach_trial(
     study_name: str | None = None,
 ) -> optuna.Trial:
     """Return a trial of the study that `StudySearch` creates with these arguments."""
-    with _reached(storage):
+    with _reached(storage), _readable(storage, folder):
         backend = _open(storage, folder)
         name = _study_name(backend, storage, study_name, folder)
         sampler = optuna.samplers.RandomSampler()  # not used
@@ -388,13 +391,7 @@ def _open(url: str | None, folder: Path) -> BaseStorage:
         lock: Any = FileLock(f"{journal}-lock")
         if (folder / JOURNAL).exists() and not (folder / JOURNAL).is_file():
             raise SweepError(f"{folder / JOURNAL} is no file.")
-        try:
-            return JournalStorage(JournalFileBackend(journal, lock))
-        except Exception as error:  # it may come from somebody else: Optuna raises what its content leads to
-            raise SweepError(
-                f"{folder / JOURNAL} cannot be read as the journal of a search "
-                f"({definition.printable(' '.join(str(error).split())[:200])}). Remove it to search anew."
-            ) from error
+        return JournalStorage(JournalFileBackend(journal, lock))
 
     from sqlalchemy.exc import ArgumentError
     from sqlalchemy.pool import NullPool
@@ -450,6 +447,26 @@ def _reached(url: str | None) -> Iterator[None]:
             cause = cause.__cause__
         said = str(getattr(cause, "orig", None) or cause).strip().split("\n")[0]
         raise SweepError(f"hydra.sweeper.storage={_shown(url)} cannot be used: {said}") from error
+
+
+@contextmanager
+def _readable(url: str | None, folder: Path) -> Iterator[None]:
+    """Raise `SweepError` if the journal in `folder` cannot be read in the block.
+
+    It may come from somebody else, and Optuna raises what its content leads to.
+    """
+    try:
+        yield
+    except (SweepError, OSError):
+        raise
+    except Exception as error:
+        if url is not None:
+            raise
+        reason = definition.printable(" ".join(str(error).split())[:200])
+        raise SweepError(
+            f"{folder / JOURNAL} cannot be read as the journal of a search "
+            f"({type(error).__name__} {reason}). Remove it to search anew."
+        ) from error
 
 
 def _shown(url: str) -> str:

