@@ -6,6 +6,7 @@ several sweeps, on one or several machines, can share.
 
 import importlib.util
 import math
+import os
 import re
 import time
 import warnings
@@ -391,6 +392,8 @@ def _open(url: str | None, folder: Path) -> BaseStorage:
         lock: Any = FileLock(f"{journal}-lock")
         if (folder / JOURNAL).exists() and not (folder / JOURNAL).is_file():
             raise SweepError(f"{folder / JOURNAL} is no file.")
+        with lock:
+            _remove_torn_line(Path(journal))
         return JournalStorage(JournalFileBackend(journal, lock))
 
     from sqlalchemy.exc import ArgumentError
@@ -416,6 +419,12 @@ def _open(url: str | None, folder: Path) -> BaseStorage:
         ) from error
     except ImportError as error:
         raise SweepError(f"hydra.sweeper.storage={_shown(url)} needs its driver: {error}") from error
+
+
+def _remove_torn_line(journal: Path) -> None:
+    """Remove the end of a line that a killed process has left: Optuna would append the next one to it."""
+    if journal.exists() and (content := journal.read_bytes()) and not content.endswith(b"\n"):
+        os.truncate(journal, content.rfind(b"\n") + 1)
 
 
 def _database(url: str, engine: dict[str, Any], tries: int = 10) -> RDBStorage:

@@ -80,7 +80,7 @@ def idx_files(folder: Path) -> st.SearchStrategy[bytes]:
     return hostile([IMAGES, LABELS])
 
 
-@target(idx_files, DataUnavailable, inputs=16_000)
+@target(idx_files, DataUnavailable, inputs=25_000)
 def read_idx(content: bytes, folder: Path) -> None:
     written(folder / "MNIST/raw/train-images-idx3-ubyte", content)
     written(folder / "MNIST/raw/train-labels-idx1-ubyte", LABELS)
@@ -88,7 +88,7 @@ def read_idx(content: bytes, folder: Path) -> None:
 
 
 @target(
-    lambda folder: hostile([gzip.compress(IMAGES), gzip.compress(LABELS)]), DataUnavailable, inputs=10_000
+    lambda folder: hostile([gzip.compress(IMAGES), gzip.compress(LABELS)]), DataUnavailable, inputs=20_000
 )
 def read_packed_idx(content: bytes, folder: Path) -> None:
     written(folder / "KMNIST/raw/train-images-idx3-ubyte.gz", gzip.compress(IMAGES, 1))
@@ -101,7 +101,7 @@ def pickles(folder: Path) -> st.SearchStrategy[bytes]:
     return hostile([pickle.dumps((arrays, arrays, arrays), protocol) for protocol in (0, 2, 5)])
 
 
-@target(pickles, pickle.UnpicklingError, inputs=8_000)
+@target(pickles, pickle.UnpicklingError, inputs=15_000)
 def read_pickle(content: bytes, folder: Path) -> None:
     load_arrays(io.BytesIO(content))
 
@@ -132,12 +132,12 @@ def image_files(folder: Path) -> st.SearchStrategy[bytes]:
     return hostile(samples)
 
 
-@target(image_files, UnreadableImage, NothingFound, inputs=15_000)
+@target(image_files, UnreadableImage, NothingFound, inputs=12_000)
 def read_image(content: bytes, folder: Path) -> None:
     prepare(load_picture(written(folder / "digit.png", content)).grey, split=True)
 
 
-@target(image_files, UserError, inputs=10_000)
+@target(image_files, UserError, inputs=6_000)
 def read_image_folder(content: bytes, folder: Path) -> None:
     path = written(folder / "train" / "one" / "digit.png", content)
     if not (folder / "train" / "two").exists():
@@ -207,7 +207,7 @@ def packed(folder: Path, name: str, record: bytes) -> bytes:
     return stream.getvalue()
 
 
-@target(checkpoint_files, UserError, inputs=10_000)
+@target(checkpoint_files, UserError, inputs=5_000)
 def read_checkpoint(content: bytes, folder: Path) -> None:
     path = folder / "read.ckpt"
     if content.startswith(b"\x80"):  # a change of the settings, which is quicker to make here
@@ -275,7 +275,7 @@ def onnx_network() -> bytes:
     return content
 
 
-@target(onnx_files, UserError, inputs=10_000)
+@target(onnx_files, UserError, inputs=6_000)
 def read_onnx(content: bytes, folder: Path) -> None:
     predictor = Predictor.load(written(folder / "read.onnx", content))
     predictor.scores(np.zeros((1, 1, 28, 28), np.uint8))
@@ -335,7 +335,7 @@ seed: 3
 """
 
 
-@target(lambda folder: hostile([RUN_SETTINGS], YAML_TOKENS), UserError, inputs=8_000)
+@target(lambda folder: hostile([RUN_SETTINGS], YAML_TOKENS), UserError, inputs=3_000)
 def read_run_settings(content: bytes, folder: Path) -> None:
     written(folder / ".hydra" / "resolved.yaml", content)
     commands._arguments([f"resume={folder}"])
@@ -356,7 +356,7 @@ SWEEP_TOKENS = [
 ]
 
 
-@target(lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), UserError, SweepError, inputs=6_000)
+@target(lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), UserError, SweepError, inputs=4_000)
 def read_sweep_definition(content: bytes, folder: Path) -> None:
     written(folder / definition.FILE, content)
     commands._arguments([f"sweep.resume={folder}"])
@@ -394,7 +394,7 @@ OVERRIDE_TOKENS = [
 ]
 
 
-@target(lambda folder: hostile(OVERRIDES, OVERRIDE_TOKENS), UserError, SweepError, inputs=6_000)
+@target(lambda folder: hostile(OVERRIDES, OVERRIDE_TOKENS), UserError, SweepError, inputs=1_000)
 def read_arguments(content: bytes, folder: Path) -> None:
     arguments = content.decode("utf-8", "surrogateescape").split("\0")
     sys.argv = [str(REPOSITORY / "train.py"), *arguments]
@@ -424,7 +424,7 @@ def raise_for_user(error: Exception) -> None:
         [RUN_SETTINGS, b'{"val/acc": 0.9, "epochs": 2}', b"[optim=sgd, seed=3]"], YAML_TOKENS
     ),
     SweepError,
-    inputs=6_000,
+    inputs=1_500,
 )
 def read_report(content: bytes, folder: Path) -> None:
     file = (".hydra/overrides.yaml", "metrics.json", "history.json", "failed.json", ".hydra/resolved.yaml")
@@ -469,7 +469,7 @@ def search_in(folder: Path) -> Any:
     )
 
 
-@target(journals, SweepError, inputs=5_000)
+@target(journals, SweepError, inputs=2_000)
 def read_journal(content: bytes, folder: Path) -> None:
     written(folder / "read" / "study.journal", content)
     search = search_in(folder / "read")
