@@ -26,12 +26,8 @@ def test_tensorboard_listens_on_this_machine_only(tmp_path: Path) -> None:
         while not addresses and process.poll() is None and time.monotonic() < end:
             time.sleep(0.1)
             family = [process, *process.children(recursive=True)]
-            listening = [
-                one for each in family for one in each.net_connections("tcp") if one.status == "LISTEN"
-            ]
-            # the data server that TensorBoard starts may be ready before the page
-            ports = {one.laddr.port for one in listening}
-            addresses = {one.laddr.ip for one in listening} if ports else set()
+            sockets = [one for each in family for one in each.net_connections("tcp")]
+            addresses = {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN}
         assert addresses
         assert addresses <= {"127.0.0.1", "::1"}
     finally:

@@ -252,7 +252,7 @@ def load_classifier(path: Path) -> Classifier:
     try:
         config["data"] = upgrade_settings(config["data"])
         check(config, CheckpointSettings)
-    except (LookupError, TypeError, UserError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"{path} has no complete settings: {_one_line(error)}") from error
     if config["data"]["classes"] is not None:
         config["data"]["classes"] = [_printable(name) for name in config["data"]["classes"]]
