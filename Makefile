@@ -9,7 +9,7 @@ DEV := $(VENV)/.installed-dev
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install data train test lint sweep tensorboard notebooks demo bench clean
+.PHONY: help install data train test fuzz lint sweep tensorboard notebooks demo bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -39,6 +39,9 @@ train: $(CORE) ## python train.py $(ARGS)
 
 test: $(DEV) ## the whole test suite
 	@$(BIN)/python -m pytest $(ARGS)
+
+fuzz: $(DEV) ## 100,000 hostile inputs for the readers of files from others, and a table of what became of them
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(DEV) ## ruff and mypy
 	@$(BIN)/ruff check .
