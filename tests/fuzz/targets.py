@@ -154,7 +154,7 @@ def read_image_folder(content: bytes, folder: Path) -> None:
 def checkpoint_files(folder: Path) -> st.SearchStrategy[bytes]:
     content = written_checkpoint(folder)
     settings_changed = st.tuples(st.sampled_from(SETTINGS_OF_NETWORKS), VALUES).map(
-        lambda change: pickle.dumps((content, change))
+        lambda change: CHANGE + pickle.dumps((content, change))
     )
     with zipfile.ZipFile(folder / "valid.ckpt") as archive:
         name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
@@ -165,6 +165,7 @@ def checkpoint_files(folder: Path) -> st.SearchStrategy[bytes]:
     )
 
 
+CHANGE = b"change of the settings: "  # marks an input that is none of a file
 SETTINGS_OF_NETWORKS = [
     *("model", "model._target_", "model.in_channels", "model.num_classes", "model.more", "loss", "metrics"),
     *("loss._target_", "metrics.f1._target_", "metrics.f1.num_classes", "data", "data.mean", "data.std"),
@@ -210,8 +211,8 @@ def packed(folder: Path, name: str, record: bytes) -> bytes:
 @target(checkpoint_files, UserError, inputs=5_000)
 def read_checkpoint(content: bytes, folder: Path) -> None:
     path = folder / "read.ckpt"
-    if content.startswith(b"\x80"):  # a change of the settings, which is quicker to make here
-        whole, (key, value) = pickle.loads(content)
+    if content.startswith(CHANGE):  # a change of the settings, which is quicker to make here
+        whole, (key, value) = pickle.loads(content.removeprefix(CHANGE))
         checkpoint = torch.load(io.BytesIO(whole), weights_only=True)
         config = checkpoint["config"] | {"metrics": {"f1": {"_target_": CLASSES[9], "num_classes": 10}}}
         *parents, last = key.split(".")
