@@ -28,6 +28,7 @@ from mnist_cnn.training.classifier import Classifier
 # A checkpoint may come from a stranger; of what it names, only classes of these packages are built.
 TRUSTED = ("mnist_cnn.", "torch.nn.", "torchmetrics.classification.")
 IMAGE_FORM = ("mean", "std", "in_channels", "image_size")  # settings of the data that a network depends on
+SLACK = 10_000_000  # numbers that take no notable memory; whether they fit is checked later
 MAX_METRIC_NUMBERS = 10_000_000  # of the state of a metric, such as a matrix of 3,000 classes
 NETWORKS = "torchvision.models"  # whose networks are built by functions
 
@@ -235,7 +236,7 @@ def build_within(settings: Mapping[str, Any], kind: type[Kind], numbers: int) ->
     if isinstance(trial, Metric):
         tensors += trial.metric_state.values()
     count = sum(one.numel() for one in tensors if isinstance(one, Tensor))
-    if count > numbers:
+    if count > numbers + SLACK:
         raise UserError(
             f"The checkpoint has wrong settings of a {kind.__name__}: it would have {count:,} numbers, more "
             "than the file can hold."
