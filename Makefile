@@ -9,7 +9,7 @@ DEV := $(VENV)/.installed-dev
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install data train test test-long lint sweep tensorboard notebooks demo bench clean
+.PHONY: help install data train test test-long fuzz lint sweep tensorboard notebooks demo bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ test: $(DEV) ## the whole test suite
 
 test-long: $(DEV) ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m long $(ARGS)
+
+fuzz: $(DEV) ## 100,000 hostile inputs for the readers of files from others, and a table of what became of them
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(DEV) ## ruff and mypy
 	@$(BIN)/ruff check .

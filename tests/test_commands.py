@@ -66,3 +66,24 @@ def test_run_of_an_earlier_version_is_not_resumed(tmp_path: Path) -> None:
     OmegaConf.save({"seed": 1, "scheduler": {}}, tmp_path / ".hydra" / "resolved.yaml")
     with pytest.raises(UserError, match="earlier version"):
         commands._arguments([f"resume={tmp_path}"])
+
+
+def test_settings_that_a_resumed_run_would_change_are_shown_with_both_values(tmp_path: Path) -> None:
+    (tmp_path / ".hydra").mkdir()
+    settings = {
+        "objective": {},
+        "optim": {"lr": 0.01},
+        "seed": 42,
+        "model": {"x": 1},
+        "hparams": {"model": "simple"},
+    }
+    OmegaConf.save(settings, tmp_path / ".hydra" / "resolved.yaml")
+    given = ["optim.lr=0.5", "seed=3", "model=cnnnet", "+new=1", "~optim"]
+    with pytest.raises(UserError) as caught:
+        commands._arguments([f"resume={tmp_path}", *given, "trainer.max_epochs=9"])
+    message = str(caught.value)
+    assert "optim.lr cannot be changed from 0.01 to 0.5; seed cannot be changed from 42 to 3; " in message
+    assert "model cannot be changed from simple to cnnnet; +new cannot be changed to 1; " in message
+    assert "~optim cannot be changed to nothing. What can be changed: " in message
+    more = commands._arguments([f"resume={tmp_path}", "trainer.max_epochs=9"])
+    assert {"trainer.max_epochs=9", "hparams.max_epochs=9"} <= set(more)

@@ -1,12 +1,16 @@
 """What defines a sweep: a resumed one must compare the same jobs."""
 
+import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from hydra_sweeps.files import Unreadable, read_yaml
 from hydra_sweeps.interface import SweepError, quote
 
 FILE = "multirun.yaml"  # Hydra's name for the settings of a sweep
@@ -16,6 +20,41 @@ _IGNORED = (
     *("hparams", "objective", "resume", "sweep"),
     *("hydra.sweeper._target_", "hydra.sweeper.n_trials", "hydra.sweeper.storage"),
 )
+
+# Overrides that a resumed sweep takes from its folder, which may come from somebody else: choices of the
+# app's config groups, and values. What may name code, a file outside, a server or the environment is typed
+# again: interpolations, classes, dotted names, paths upwards, and of Hydra's own settings all but these.
+_KEY = re.compile(r"(~|\+\+?)?[A-Za-z][\w-]*([./@:][\w-]+)*")
+_NAMES_SOMETHING = re.compile(r"\$\{|_target_|\.\.|://|[A-Za-z_]\w*\.[A-Za-z_]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_HYDRA = re.compile(
+    r"hydra(/\w+)+=\w+"
+    r"|hydra\.sweeper\.(n_trials|seed|study_name|objectives|(sampler|pruner)\.\w+)=.*"
+    r"|hydra\.launcher(\.parameters)?\.\w+=(\d+(\.\d+)?|true|false|null|auto|cpu|gpu)"
+    r"|hydra\.launcher\.parameters\.slurm_(partition|account|qos)=[\w-]+"
+)
+_NEVER = ("resume", "trust")
+
+# Overrides that say how a sweep was started.
+_OF_THE_START = ("hydra.mode", "hydra.sweep.dir", "sweep.resume", "sweep.fail_fast")
+
+
+def left_out(overrides: Iterable[str]) -> list[str]:
+    """Return those of `overrides` that a resumed sweep does not take from its folder."""
+    return [one for one in overrides if key_of(one) not in _OF_THE_START and not _is_taken(one)]
+
+
+def _is_taken(override: str) -> bool:
+    key, _, value = override.partition("=")
+    name = key_of(key)
+    if not _KEY.fullmatch(key) or _NAMES_SOMETHING.search(value) or _CONTROL.search(value):
+        return False
+    if "_target_" in key or name in _NEVER:
+        return False
+    if name.startswith("hydra"):
+        return _HYDRA.fullmatch(override) is not None
+    # a config group, or a setting beside them, which no path may leave
+    return "." in name or not value.strip(" '\"[").startswith(("/", "~"))
 
 
 def key_of(override: str) -> str:
@@ -31,28 +70,66 @@ def is_ignored(key: str, ignored: Iterable[str]) -> bool:
 def arguments_to_resume(folder: Path, arguments: list[str]) -> list[str]:
     """Return the arguments of the sweep in `folder`, with `arguments` in place of the former ones.
 
-    Raises `SweepError` if `folder` is not a sweep.
+    Raises `SweepError` if `folder` is not a sweep, and for what `is_taken` leaves out and `arguments` do not
+    give again.
     """
     file = folder / FILE
     if not file.is_file():
         raise SweepError(f"sweep.resume={folder} is not the folder of a sweep: it has no {FILE}.")
-    overrides = OmegaConf.load(file).hydra.overrides
-    former = {key_of(text): text for text in (*overrides.hydra, *overrides.task)}
-    for key in ("hydra.mode", "hydra.sweep.dir", "sweep.resume", "sweep.fail_fast"):
+    former = {key_of(text): text for text in _overrides(file)}
+    for key in _OF_THE_START:
         former.pop(key, None)
     options = [text for text in arguments if text.startswith("-")]
     given = {key_of(text): text for text in arguments if text not in options}
     if given.get("hydra/launcher", former.get("hydra/launcher")) != former.get("hydra/launcher"):
         # The options of one launcher mean nothing to another.
         former = {key: text for key, text in former.items() if not key.startswith("hydra.launcher.")}
+    if missing := left_out(text for key, text in former.items() if key not in given):
+        again = printable(" ".join(map(shlex.quote, missing)))[:1000]
+        raise SweepError(
+            f"sweep.resume={folder}: settings that may name code, files or servers are not taken from its "
+            f"{FILE}. If you know and trust them, add them to the command: {again}"
+        )
     where = [f"sweep.resume={quote(folder)}", f"hydra.sweep.dir={quote(folder)}"]
     return [*options, *(former | given).values(), *where]
+
+
+def read(folder: Path) -> DictConfig | ListConfig:
+    """Return the definition of the sweep in `folder`; raises `SweepError` where it cannot be read."""
+    try:
+        config: DictConfig | ListConfig = OmegaConf.create(read_yaml(folder / FILE))
+        return config
+    except (Unreadable, OSError) as reason:
+        raise SweepError(f"{folder / FILE} cannot be read: {reason}.") from None
+
+
+def _overrides(file: Path) -> list[str]:
+    """Return the overrides in the definition of a sweep; raises `SweepError` for any other file."""
+    try:
+        overrides = read_yaml(file)["hydra"]["overrides"]
+        found = [*overrides["hydra"], *overrides["task"]]
+    except Unreadable as reason:
+        raise SweepError(f"{file} cannot be read: {printable(str(reason))}.") from None
+    except (LookupError, TypeError):
+        found = [None]
+    if not all(isinstance(text, str) for text in found):
+        raise SweepError(f"{file} is not the definition of a sweep: it has no list of overrides.")
+    return found
+
+
+def printable(text: str) -> str:
+    """Return `text` without what would control the terminal that shows it."""
+    return "".join(one if one.isprintable() or one == "\n" else "?" for one in text)
 
 
 def refuse_changes(former: DictConfig | ListConfig, now: DictConfig, folder: Path) -> None:
     """Raise `SweepError` with each setting that differs between the sweep's definition and `now`."""
     ignored = (*_IGNORED, *OmegaConf.select(now, "sweep.ignore", default=[]))
-    before, after = _flat(former, ignored), _flat(now, ignored)
+    try:
+        before = _flat(former, ignored)
+    except (LookupError, TypeError, AttributeError, AssertionError, HydraException) as error:
+        raise SweepError(f"{folder / FILE} is not the definition of a sweep: {error}") from None
+    after = _flat(now, ignored)
     changed = [
         f"  {key}: {before.get(key, 'not set')} before, {after.get(key, 'not set')} now"
         for key in dict.fromkeys([*before, *after])

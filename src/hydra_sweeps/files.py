@@ -1,11 +1,24 @@
-"""Files that appear complete or not at all."""
+"""Files that appear complete or not at all, and files of a folder that may come from somebody else."""
 
+import io
 import json
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+MAX_BYTES = 10_000_000  # of a file that is read
+MAX_YAML_BYTES = 100_000  # the parser reads about 30 kB a second; multirun.yaml has about 15 kB
+
+
+class Unreadable(Exception):
+    """A file that is not read; the message, which follows its path and a colon, says why."""
 
 
 @contextmanager
@@ -32,3 +45,29 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write `values` as JSON, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def read_text(path: Path, limit: int = MAX_BYTES) -> str:
+    """Return the content of a file; raises `Unreadable` where it is none that a run writes, and `OSError`."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
+        raise Unreadable(f"it is no regular file of at most {limit:,} bytes")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise Unreadable("it is no text") from None
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what is in a YAML file, with interpolations as they are; raises `Unreadable` and `OSError`.
+
+    Aliases, of which a small file can make a large structure, are refused.
+    """
+    text = read_text(path, MAX_YAML_BYTES)
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise Unreadable("it has YAML aliases")
+        return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+        # OmegaConf raises OSError for a file that holds a single value
+        raise Unreadable(f"it is no YAML of settings ({' '.join(str(error).split())[:200]})") from None

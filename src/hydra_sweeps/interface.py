@@ -20,6 +20,7 @@
 - `hparams`: what identifies a run in tables and figures. With `max_epochs` the
   report tells what pruning has saved.
 - `seed`: runs that differ in nothing else are one row of the table.
+- `trust` (optional): packages of which a run may name classes; never taken from the folder of a sweep.
 - `resume` (optional): a run's folder. The app then takes its settings from `RESOLVED` in that folder, and
   continues there. Without this key an interrupted job starts again.
 

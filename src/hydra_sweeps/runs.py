@@ -1,25 +1,23 @@
 """Runs as their folders describe them: what differs between them, and which are best."""
 
-import io
 import json
 import logging
 import math
 import os
-import stat
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-import yaml  # type: ignore[import-untyped]
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps.definition import FILE as DEFINITION
 from hydra_sweeps.definition import flatten, is_ignored, key_of
+from hydra_sweeps.files import Unreadable, read_text, read_yaml
 from hydra_sweeps.interface import FAILED, HISTORY, METRICS, RESOLVED, SweepError
 
 Status: TypeAlias = Literal["finished", "pruned", "failed", "unfinished"]
@@ -28,8 +26,6 @@ Status: TypeAlias = Literal["finished", "pruned", "failed", "unfinished"]
 Objectives: TypeAlias = Mapping[str, str]
 
 MODES = {"max": "maximize", "min": "minimize"}
-
-MAX_BYTES = 10_000_000  # of a file that is read
 
 log = logging.getLogger(__name__)
 
@@ -317,34 +313,24 @@ def _is_dict(value: Any) -> bool:
 
 
 def _yaml(path: Path) -> Any:
-    """Return what is in a YAML file, with interpolations as they are; None if it cannot be read.
-
-    Aliases, of which a small file can make a large structure, are refused.
-    """
-    try:
-        text = _text(path)
-        if text is None:
-            return None
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            log.warning(f"{path} is left out: it has YAML aliases.")
-            return None
-        return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError):
-        return None
+    """Return what is in a YAML file, with interpolations as they are; None if it cannot be read."""
+    return _read_or_none(read_yaml, path)
 
 
 def _json(path: Path) -> Any:
+    text = _read_or_none(read_text, path)
     try:
-        text = _text(path)
         return None if text is None else json.loads(text)
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return None
 
 
-def _text(path: Path) -> str | None:
-    """Return the content of a file; None, with a warning, where it is not one that a run writes."""
-    status = path.stat()
-    if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
-        return path.read_text()
-    log.warning(f"{path} is left out: it is no regular file of at most {MAX_BYTES:,} bytes.")
-    return None
+def _read_or_none(read: Callable[[Path], Any], path: Path) -> Any:
+    """Return what `read` returns; None where there is no file, and with a warning where it is not read."""
+    try:
+        return read(path)
+    except OSError:
+        return None
+    except Unreadable as reason:
+        log.warning(f"{path} is left out: {reason}.")
+        return None

@@ -6,6 +6,7 @@ several sweeps, on one or several machines, can share.
 
 import importlib.util
 import math
+import os
 import re
 import time
 import warnings
@@ -122,7 +123,7 @@ class StudySearch:
         first_sampler = self._sampler(0)  # before the study, so that none is created if its options are wrong
         made_pruner = _made(optuna.pruners, "pruner", pruner)
         folder.mkdir(parents=True, exist_ok=True)
-        with _reached(storage):
+        with _reached(storage), _readable(storage, folder):
             backend = _open(storage, folder)
             self.study = optuna.create_study(
                 storage=backend,
@@ -133,6 +134,9 @@ class StudySearch:
                 pruner=made_pruner,
             )
             self._claim_objectives()
+            for trial in self._trials():
+                if not (type(trial.user_attrs[_JOB]) is int and isinstance(trial.user_attrs[_SWEEP], str)):
+                    raise ValueError("a trial without its job")
 
     def propose(self) -> Proposal | None:
         """Return the next job, or None if the study has all its jobs."""
@@ -184,8 +188,11 @@ class StudySearch:
 
     def _suggested(self, job: int, number: int) -> Proposal:
         """Return the proposal of a trial; its parameters are chosen unless an earlier start has done that."""
-        overrides = self.study.get_trials(deepcopy=False)[number].user_attrs.get(_OVERRIDES)
-        if overrides is None:
+        earlier = self.study.get_trials(deepcopy=False)[number]
+        overrides = earlier.user_attrs.get(_OVERRIDES)
+        if overrides is not None:
+            self._check(earlier, overrides)
+        else:
             trial = self._trial(number, self._sampler(number))
             for name, distribution in self.distributions.items():
                 _suggest(trial, name, distribution)
@@ -194,6 +201,28 @@ class StudySearch:
             overrides = [space.as_override(name, value) for name, value in trial.params.items()]
             trial.set_user_attr(_OVERRIDES, overrides)
         return Proposal(job, number, list(overrides))
+
+    def _check(self, trial: FrozenTrial, overrides: Any) -> None:
+        """Raise `SweepError` unless `overrides` are parameters that this search proposes.
+
+        The study may come from somebody else, and overrides can name code.
+        """
+        fixed = optuna.trial.FixedTrial(trial.params)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")  # a value that is out of bounds
+                for name, distribution in self.distributions.items():
+                    _suggest(fixed, name, distribution)
+                if self._suggest_more is not None:
+                    self._suggest_more(self._config, fixed)
+            known = [space.as_override(name, trial.params[name]) for name in fixed.distributions]
+        except Exception as error:
+            known = [str(error)]
+        if sorted(known) != sorted(map(str, overrides)):
+            raise SweepError(
+                f"Trial {trial.number} of the study of {self.folder} has parameters that this search does "
+                "not propose: start a new search."
+            )
 
     def _sampler(self, number: int) -> Any:
         """Return the sampler that chooses the parameters of a trial.
@@ -280,7 +309,7 @@ def attach(sweep: Path, number: int) -> optuna.Trial:
     Raises `SweepError` if there is no such trial.
     """
     # The definition as it was typed: ${oc.env:PASSWORD} is not in any file.
-    config = OmegaConf.load(sweep / definition.FILE)
+    config = definition.read(sweep)
     options: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
     return attach_trial(number, sweep, options["pruner"], options["storage"], options["study_name"])
 
@@ -293,7 +322,7 @@ def attach_trial(
     study_name: str | None = None,
 ) -> optuna.Trial:
     """Return a trial of the study that `StudySearch` creates with these arguments."""
-    with _reached(storage):
+    with _reached(storage), _readable(storage, folder):
         backend = _open(storage, folder)
         name = _study_name(backend, storage, study_name, folder)
         sampler = optuna.samplers.RandomSampler()  # not used
@@ -361,6 +390,10 @@ def _open(url: str | None, folder: Path) -> BaseStorage:
         # The kernel releases this lock when its process is killed. Optuna's own locks, which have another
         # name, are files that remain in this case, and delay other processes by half a minute.
         lock: Any = FileLock(f"{journal}-lock")
+        if (folder / JOURNAL).exists() and not (folder / JOURNAL).is_file():
+            raise SweepError(f"{folder / JOURNAL} is no file.")
+        with lock:
+            _remove_torn_line(Path(journal))
         return JournalStorage(JournalFileBackend(journal, lock))
 
     from sqlalchemy.exc import ArgumentError
@@ -386,6 +419,12 @@ def _open(url: str | None, folder: Path) -> BaseStorage:
         ) from error
     except ImportError as error:
         raise SweepError(f"hydra.sweeper.storage={_shown(url)} needs its driver: {error}") from error
+
+
+def _remove_torn_line(journal: Path) -> None:
+    """Remove the end of a line that a killed process has left: Optuna would append the next one to it."""
+    if journal.exists() and (content := journal.read_bytes()) and not content.endswith(b"\n"):
+        os.truncate(journal, content.rfind(b"\n") + 1)
 
 
 def _database(url: str, engine: dict[str, Any], tries: int = 10) -> RDBStorage:
@@ -419,6 +458,26 @@ def _reached(url: str | None) -> Iterator[None]:
         raise SweepError(f"hydra.sweeper.storage={_shown(url)} cannot be used: {said}") from error
 
 
+@contextmanager
+def _readable(url: str | None, folder: Path) -> Iterator[None]:
+    """Raise `SweepError` if the journal in `folder` cannot be read in the block.
+
+    It may come from somebody else, and Optuna raises what its content leads to.
+    """
+    try:
+        yield
+    except (SweepError, OSError):
+        raise
+    except Exception as error:
+        if url is not None:
+            raise
+        reason = definition.printable(" ".join(str(error).split())[:200])
+        raise SweepError(
+            f"{folder / JOURNAL} cannot be read as the journal of a search "
+            f"({type(error).__name__} {reason}). Remove it to search anew."
+        ) from error
+
+
 def _shown(url: str) -> str:
     """Return a URL, valid or not, without its password."""
     return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//([^:/@]*):.*@", r"//\1:***@", url))
@@ -441,7 +500,9 @@ def _jobs(trials: Iterable[FrozenTrial]) -> set[tuple[str, int]]:
     return {(trial.user_attrs[_SWEEP], trial.user_attrs[_JOB]) for trial in trials}
 
 
-def _suggest(trial: optuna.Trial, name: str, distribution: optuna.distributions.BaseDistribution) -> None:
+def _suggest(
+    trial: optuna.trial.BaseTrial, name: str, distribution: optuna.distributions.BaseDistribution
+) -> None:
     if isinstance(distribution, CategoricalDistribution):
         trial.suggest_categorical(name, distribution.choices)
     elif isinstance(distribution, IntDistribution):

@@ -116,7 +116,7 @@ class BaseSweep(Sweeper):
             with FileLock(self.folder / ".lock", timeout=0):
                 file = self.folder / definition.FILE
                 if resumed:
-                    definition.refuse_changes(OmegaConf.load(file), self.settings, self.folder)
+                    definition.refuse_changes(definition.read(self.folder), self.settings, self.folder)
                 elif file.exists():
                     raise SweepError(
                         f"{self.folder} already holds a sweep. Resume it with: {self._resume_command()}, "
@@ -195,7 +195,9 @@ class BaseSweep(Sweeper):
 
     def _resume_command(self) -> str:
         folder = os.path.relpath(self.folder)
-        return shlex.join(["python", Path(sys.argv[0]).name, f"sweep.resume={folder}"])
+        overrides = self.settings.hydra.overrides
+        again = definition.left_out((*overrides.hydra, *overrides.task))
+        return shlex.join(["python", Path(sys.argv[0]).name, f"sweep.resume={folder}", *again])
 
     def _report(self) -> None:
         self.draw(self.folder / "figures")

@@ -428,11 +428,15 @@ def _changes(saved: Mapping[str, Any], overrides: list[str]) -> list[str]:
             "This run was started by an earlier version of this repository and cannot be resumed. "
             "evaluate.py and sweep reports can read it."
         )
-    changed = dict(override.split("=", 1) for override in overrides if "=" in override)
-    fixed = [key for key in changed if not key.lstrip("+~").startswith(_CHANGEABLE)]
+    changed = {key: value for key, _, value in (override.partition("=") for override in overrides)}
+    fixed = [
+        f"{key} cannot be changed{_from(saved, key.lstrip('+~'))} to {value or 'nothing'}"
+        for key, value in changed.items()
+        if not key.lstrip("+~").startswith(_CHANGEABLE)
+    ]
     if fixed:
         raise UserError(
-            f"A resumed run keeps its settings: {fixed[0]} cannot be changed, only "
+            f"A resumed run keeps its settings: {'; '.join(fixed)}. What can be changed: "
             f"{', '.join(key.rstrip('.') for key in _CHANGEABLE[1:])}. Start a new run for other settings."
         )
     if "trainer.max_epochs" not in changed:
@@ -444,6 +448,16 @@ def _changes(saved: Mapping[str, Any], overrides: list[str]) -> list[str]:
             "trainer.max_epochs cannot be changed."
         )
     return [f"hparams.max_epochs={changed['trainer.max_epochs']}"]
+
+
+def _from(saved: Mapping[str, Any], key: str) -> str:
+    """Return a phrase with the value of a setting, or choice of a group, in the settings of a run."""
+    value: Any = saved
+    for part in re.split(r"[./]", key):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    if isinstance(value, Mapping):
+        value = saved["hparams"].get(key) if isinstance(saved.get("hparams"), Mapping) else None
+    return "" if value is None else f" from {_one_line(value)[:100]}"
 
 
 def _latest(folder: str, *names: str) -> str:

@@ -11,6 +11,7 @@ from mnist_cnn.errors import UserError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -195,14 +196,17 @@ class ExportSettings(_Section):
         return self
 
 
+ImageSize = Annotated[int, Field(ge=1, le=2048)]
+
+
 class _CheckpointData(_Data):
     dir: str = ""
     batch_size: Count = 64
     val_size: Limit = 0
     source: dict[str, Any]
-    mean: float | list[float]
+    mean: Finite | list[Finite]
     in_channels: Literal[1, 3]
-    image_size: Annotated[int, Field(ge=1, le=10_000)]
+    image_size: ImageSize
     num_classes: Annotated[int, Field(ge=1, le=1_000_000)]
     classes: list[str] | None
 

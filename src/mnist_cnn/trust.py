@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mnist_cnn.errors import UserError
 
-MAX_BYTES = 1_000_000  # of the settings of a run, which have about 3 kB
+MAX_BYTES = 100_000  # of the settings of a run, which have about 3 kB; YAML is read at some 30 kB a second
 
 # The classes that the config groups of this project name, and those that can be chosen in their place. The
 # name after the module is a class: with names of modules in between, `mnist_cnn.data.download.subprocess.run`
@@ -42,11 +42,12 @@ def read_settings(file: Path, trusted: Sequence[str], hydra: Mapping[str, Any]) 
             raise UserError(
                 f"{file} starts with a comment, which Hydra may take for an instruction: remove it."
             )
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise UserError(f"{file} has a YAML alias (*), which settings of a run do not have.")
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError(f"{file} has a YAML alias (*), which settings of a run do not have.")
         settings = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        raise UserError(f"{file} cannot be read as settings: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{file} cannot be read as settings: {_first_line(error)}") from None
     if not isinstance(settings, dict) or "defaults" in settings:
         raise UserError(f"{file} is not the settings of a run.")
     found = settings.pop("hydra", None)
@@ -58,6 +59,11 @@ def read_settings(file: Path, trusted: Sequence[str], hydra: Mapping[str, Any]) 
     for node in _nodes(settings):
         _check(node, file, trusted)
     return {str(key): value for key, value in settings.items()}
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _without_levels(hydra: Any) -> Any:

@@ -217,3 +217,18 @@ def test_large_images_are_antialiased(tmp_path: Path) -> None:
     stripes[:, ::2] = 200
     pixels = read_one(tmp_path, Image.fromarray(stripes))[0]
     assert (pixels.float() - 100).abs().max() < 20
+
+
+def test_image_of_more_pixels_than_the_limit_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("one", "two"):
+        save(tmp_path / "train" / name / "good.png")
+    save(tmp_path / "test" / "one" / "good.png")
+    Image.new("1", (10_200, 5000)).save(tmp_path / "train" / "one" / "large.png")
+    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"  # for which Pillow would start Ghostscript
+    (tmp_path / "train" / "one" / "page.eps").write_bytes(page)
+    images, _ = make_source().read(tmp_path, train=True)
+    assert len(images) == 2
+    assert "large.png: 51.0 megapixels: larger than the limit" in caplog.text
+    assert "page.eps: not an image of a known format" in caplog.text

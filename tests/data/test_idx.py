@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import io
 import logging
 import os
 import pickle
@@ -24,6 +25,7 @@ import torchvision
 
 from mnist_cnn.data import KMNIST, MNIST, DataUnavailable, FashionMNIST, download
 from mnist_cnn.errors import UserError
+from tests.fuzz.run import memory
 
 REPOSITORY = Path(__file__).parents[2]
 NAMES = list(MNIST.md5)
@@ -539,3 +541,32 @@ def test_real_mnist_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         assert labels[:5].tolist() == first
         assert labels.bincount().min() > 0.08 * n
     assert "verified" in MNIST().fetch(root)
+
+
+def test_member_of_a_package_that_is_too_large_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "MAX_FILE_BYTES", 1000)
+    path = tmp_path / "a.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("large.gz", bytes(2000))
+        archive.writestr("bomb.gz", gzip.compress(bytes(20_000)))
+        archive.writestr("good.gz", gzip.compress(bytes(2000)))
+    assert len(download.read_member(path, "good.gz", limit=2000)) == 2000
+    refused = {"large.gz": "at most 1,000", "bomb.gz": "more than 2,000", "no.gz": "has no no.gz"}
+    for name, reason in refused.items():
+        with pytest.raises(download.Unusable, match=reason):
+            download.read_member(path, name, limit=2000)
+
+
+def test_small_pickle_does_not_take_gigabytes(tmp_path: Path) -> None:
+    before = memory()
+    with pytest.raises(pickle.UnpicklingError):
+        download.load_arrays(io.BytesIO(b"\x80\x02K\x01r\xff\xff\xff\x7f"))
+    assert memory() - before < 500_000_000
+
+
+def test_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(download.Unusable, match="no regular file"):
+        download.read_bytes(tmp_path / "pipe")

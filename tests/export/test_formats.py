@@ -15,8 +15,11 @@ from mnist_cnn.errors import UserError
 from mnist_cnn.export import check, formats, onnx, safetensors, torch_export
 from mnist_cnn.export.loaded import load_network
 from mnist_cnn.export.network import load_trained
+from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.training import checkpoints
 from tests.export.checkpoint import save
+from tests.fuzz.run import memory
+from tests.fuzz.targets import onnx_network
 
 MODULES = {".onnx": onnx, ".safetensors": safetensors, ".pt2": torch_export}
 CASES = [
@@ -153,3 +156,84 @@ def test_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(check.DifferentLogits, match="largest difference"):
         formats.export([ckpt], "safetensors", None, None)
     assert [path.name for path in ckpt.parent.iterdir()] == ["best.ckpt"]
+
+
+def onnx_file(path: Path, node: str, weights: np.ndarray, **attributes: object) -> Path:
+    """Write a network of one operation, with the description of an exported one."""
+    from onnx import helper, load, numpy_helper, save_model
+
+    path.write_bytes(onnx_network())
+    model = load(path)
+    del model.graph.node[:], model.graph.initializer[:]
+    inputs = ["weights"] if node == "ConstantOfShape" else ["a", "weights"]
+    model.graph.node.append(helper.make_node("Cast", ["images"], ["a"], to=1))
+    model.graph.node.append(helper.make_node(node, inputs, ["logits"], **attributes))
+    model.graph.initializer.append(numpy_helper.from_array(weights, "weights"))
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    save_model(model, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("node", "weights", "attributes"),
+    [
+        ("ConstantOfShape", np.array([10**6, 10**6]), {}),
+        ("Conv", np.ones((1, 1, 3, 3), np.float32), {"pads": [10**5] * 4}),
+        ("Mul", np.full((28,), np.nan, np.float32), {}),
+        ("Add", np.ones((28,), np.float32), {}),
+    ],
+)
+def test_onnx_network_of_other_outputs_or_of_any_memory_is_refused(
+    node: str, weights: np.ndarray, attributes: dict[str, object], tmp_path: Path
+) -> None:
+    predictor = Predictor.load(onnx_file(tmp_path / "a.onnx", node, weights, **attributes))
+    before = memory()
+    with pytest.raises(UserError, match=r"does not compute|no finite number"):
+        predictor.scores(noise((2, 1, 28, 28)))
+    assert memory() - before < 500_000_000
+
+
+def test_onnx_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    from onnx import load, numpy_helper, save_model
+
+    (tmp_path / "a.onnx").write_bytes(onnx_network())
+    model = load(tmp_path / "a.onnx")
+    matrix = next(one for one in model.graph.initializer if one.name == "matrix")
+    matrix.CopyFrom(numpy_helper.from_array(np.full((196, 10), np.nan, np.float32), "matrix"))
+    save_model(model, tmp_path / "a.onnx")
+    with pytest.raises(UserError, match="no finite number for each of its 10 classes"):
+        Predictor.load(tmp_path / "a.onnx").scores(noise((1, 1, 28, 28)))
+
+
+def test_onnx_of_endless_time_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from onnx import TensorProto, helper, load, numpy_helper, save_model
+
+    (tmp_path / "a.onnx").write_bytes(onnx_network())
+    model = load(tmp_path / "a.onnx")
+    names = ("step", "go_on", "x", "go_on_out", "y")
+    types = (TensorProto.INT64, TensorProto.BOOL, TensorProto.FLOAT, TensorProto.BOOL, TensorProto.FLOAT)
+    step, go_on, x, out, y = (
+        helper.make_tensor_value_info(name, type_, []) for name, type_ in zip(names, types, strict=True)
+    )
+    nodes = [
+        helper.make_node("Identity", ["go_on"], ["go_on_out"]),
+        helper.make_node("Add", ["x", "x"], ["y"]),
+    ]
+    body = helper.make_graph(nodes, "body", [step, go_on, x], [out, y])
+    values = {"count": np.array(2**62), "true": np.array(True), "start": np.array(0.0, np.float32)}
+    for name, value in values.items():
+        model.graph.initializer.append(numpy_helper.from_array(value, name))
+    model.graph.node.append(helper.make_node("Loop", ["count", "true", "start"], ["end"], body=body))
+    model.graph.output.append(helper.make_tensor_value_info("end", TensorProto.FLOAT, []))
+    save_model(model, tmp_path / "a.onnx")
+    monkeypatch.setattr(onnx, "MAX_SECONDS", 0.5)
+    with pytest.raises(UserError, match=r"needs more than 4 GB or 0\.5 s"):
+        Predictor.load(tmp_path / "a.onnx").scores(noise((1, 1, 28, 28)))
+
+
+def test_safetensors_network_larger_than_its_file_is_not_built(tmp_path: Path) -> None:
+    network, description = load_trained(save(tmp_path, "cnnnet"))
+    large = description.model | {"num_classes": 10**8}
+    safetensors.write(network, description.model_copy(update={"model": large}), tmp_path / "a.safetensors")
+    with pytest.raises(UserError, match="more than the file can hold"):
+        load_network(tmp_path / "a.safetensors")

@@ -82,3 +82,87 @@ def test_ignored_settings_may_change(changes: dict[str, Any]) -> None:
 def test_other_settings_must_not_change(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SweepError, match=message):
         refuse_changes(config(), config(**changes), Path("s"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *("model._target_=os.system", "+callbacks.x={_target_: os.system}", "++a.b=[{_target_: x}]"),
+        *("scheduler.scheduler=antigravity.geohash", "hparams.key=${oc.env:HOME}", "model='${x}'"),
+        *("experiment=../../stranger/evil", "experiment=/tmp/evil", "init_from=/tmp/evil.ckpt", "+x=~/y"),
+        *(
+            "hydra.searchpath=[file:///tmp]",
+            "hydra.job_logging={}",
+            "hydra.job.chdir=true",
+            "hydra=x",
+        ),
+        *("hydra.sweeper.conditional=os.system", "hydra.sweeper.storage=sqlite:///x", "hydra.callbacks.x=1"),
+        *("hydra.sweeper.params={a:b}", "hydra.sweeper={a:b}", "hydra/launcher=../x", "hydra=x"),
+        *("hydra.launcher.preload=[antigravity]", "hydra.launcher.parameters.setup=reboot", "trust=[os]"),
+        *(
+            "hydra.launcher.init.address=auto",
+            "resume=x",
+            "--config-dir=/tmp",
+            "-m",
+            "",
+            "=",
+            "a b=c",
+            "a=\x1b",
+        ),
+    ],
+)
+def test_what_may_name_code_is_not_taken_from_the_folder_of_a_sweep(override: str, tmp_path: Path) -> None:
+    overrides = {"hydra": [], "task": ["optim=sgd,adam", override]}
+    OmegaConf.save({"hydra": {"overrides": overrides}}, tmp_path / "multirun.yaml")
+    with pytest.raises(SweepError, match="add them to the command: ") as caught:
+        arguments_to_resume(tmp_path, [])
+    assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+    if "=" in override[1:] and not override.startswith("-"):
+        assert override in arguments_to_resume(tmp_path, [override])
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(
+            "optim=sgd,adam",
+            "optim.lr=tag(log,interval(1e-4,1e-1))",
+            "seed=range(1,4)",
+            "~callbacks.pictures",
+        ),
+        *("+trainer.x=null", "++model.a=[1,2.5]", "experiment=sprint", "data.dir=/data", "loss@a.b=mse"),
+        *(
+            "hydra/sweeper=optuna",
+            "hydra/sweeper/pruner=none",
+            "hydra.sweeper.n_trials=3",
+            "hydra/launcher=pool",
+        ),
+        *("hydra.sweeper.objectives={val/loss:minimize}", "hydra.launcher.n_jobs=4", "optim.name='a b'"),
+        *("hydra.launcher.parameters.slurm_partition=gpu", "hydra.launcher.parameters.timeout_min=10"),
+    ],
+)
+def test_choices_and_values_are_taken_from_the_folder_of_a_sweep(override: str, tmp_path: Path) -> None:
+    OmegaConf.save({"hydra": {"overrides": {"hydra": [], "task": [override]}}}, tmp_path / "multirun.yaml")
+    assert override in arguments_to_resume(tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [1]\nhydra: *a", "YAML aliases"),
+        ("hydra: {overrides: {hydra: [1], task: []}}", "no list of overrides"),
+        ("hydra: 3", "no list of overrides"),
+        ("[", "no YAML of settings"),
+        ("x: " + "y" * 100_000, "no regular file of at most 100,000 bytes"),
+    ],
+)
+def test_definition_that_is_none_is_refused_in_a_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "multirun.yaml").write_text(text)
+    with pytest.raises(SweepError, match=message) as caught:
+        arguments_to_resume(tmp_path, [])
+    assert "\n" not in str(caught.value)
+
+
+def test_definition_without_the_sections_of_hydra_is_refused() -> None:
+    with pytest.raises(SweepError, match="is not the definition of a sweep"):
+        refuse_changes(OmegaConf.create({"hydra": {"overrides": {}}}), config(), Path("s"))

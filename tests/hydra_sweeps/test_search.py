@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -614,3 +615,41 @@ def test_dashboard_opens_study_of_sweep(tmp_path: Path) -> None:
     finally:
         server.kill()
         server.wait()
+
+
+def journal_of_one_job(folder: Path) -> Path:
+    make(folder).propose()
+    return folder / "study.journal"
+
+
+def test_journal_with_other_overrides_is_refused(tmp_path: Path) -> None:
+    journal = journal_of_one_job(tmp_path)
+    text = journal.read_text()
+    changed = re.sub(r'"overrides": ?\[', '"overrides": ["model._target_=os.system", ', text)
+    assert changed != text
+    journal.write_text(changed)
+    with pytest.raises(SweepError, match="parameters that this search does not propose"):
+        make(tmp_path).left_over()
+
+
+@pytest.mark.parametrize("content", [b"x\n", b"\0\0\n", b"[]\n", b'{"op_code": 99}\n', b'{"op_code": 4}\n'])
+def test_journal_that_is_none_is_refused_in_a_line(content: bytes, tmp_path: Path) -> None:
+    journal = journal_of_one_job(tmp_path)
+    journal.write_bytes(content + journal.read_bytes())
+    with pytest.raises(SweepError, match="cannot be read as the journal of a search") as caught:
+        make(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_torn_line_of_a_killed_process_does_not_damage_the_journal(tmp_path: Path) -> None:
+    journal = journal_of_one_job(tmp_path)
+    journal.write_bytes(journal.read_bytes() + b'{"op_code": 4, "wor')
+    search = make(tmp_path)
+    assert search.propose() is not None
+    assert len(make(tmp_path).left_over()) == 2
+
+
+def test_journal_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "study.journal")
+    with pytest.raises(SweepError, match="is no file"):
+        make(tmp_path)

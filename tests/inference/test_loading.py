@@ -1,6 +1,8 @@
 """Image files of every kind, and files that are none."""
 
+import os
 import struct
+import sys
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -10,9 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mnist_cnn.errors import UserError
 from mnist_cnn.inference.digits import to_mnist_form
+from mnist_cnn.inference.files import find_images
 from mnist_cnn.inference.finding import prepare_file
-from mnist_cnn.inference.loading import LONGEST, UnreadableImage, load_picture
+from mnist_cnn.inference.loading import LONGEST, load_picture
+from mnist_cnn.pictures import UnreadableImage
 from tests.inference.drawing import FIVE, difference, draw
 
 INK = np.pad(draw(FIVE), ((30, 60), (40, 20)))
@@ -145,3 +150,29 @@ def test_file_without_permission_or_existence_is_refused(tmp_path: Path) -> None
         load_picture(tmp_path / "missing.png")
     with pytest.raises(UnreadableImage, match="directory"):
         load_picture(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither pipes nor devices in folders")
+def test_pipes_and_devices_are_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "pipe.png")
+    (tmp_path / "zero.png").symlink_to("/dev/zero")
+    for name in ("pipe.png", "link.png", "zero.png"):
+        with pytest.raises(UnreadableImage, match="not a file"):
+            load_picture(tmp_path / name)
+    with pytest.raises(UserError, match="holds no images"):
+        find_images(str(tmp_path))
+
+
+def test_link_to_an_image_is_followed(tmp_path: Path) -> None:
+    drawing().save(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("a.png")
+    assert load_picture(tmp_path / "b.png").rgb.shape == (*INK.shape, 3)
+
+
+@pytest.mark.parametrize("profile", [b"", b"x" * 100, bytes(200)])
+def test_broken_metadata_of_an_image_does_not_matter(profile: bytes, tmp_path: Path) -> None:
+    exif = b"Exif\0\0II*\0\x08\0\0\0\xff\xff" + bytes(40)
+    for name in ("a.jpg", "a.png", "a.webp"):
+        drawing().save(tmp_path / name, exif=exif, icc_profile=profile)
+        assert difference(prepare_file(tmp_path / name)[0, 0], EXPECTED) < 0.25

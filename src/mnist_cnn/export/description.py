@@ -4,14 +4,15 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import Self
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.settings import Finite, ImageSize
 
-PerChannel = float | list[float]
+PerChannel = Finite | list[Finite]
 
 
 class Description(BaseModel):
@@ -26,9 +27,9 @@ class Description(BaseModel):
 
     model: dict[str, Any]  # `_target_` and arguments, from which `checkpoints.build` builds the network
     parameters: int
-    classes: list[str]
-    in_channels: int
-    image_size: int
+    classes: Annotated[list[str], Field(min_length=1)]
+    in_channels: Literal[1, 3]
+    image_size: ImageSize
     mean: PerChannel  # of the pixels divided by 255, as is std
     std: PerChannel
     gives_probabilities: bool  # whether the softmax of the logits is what was trained
@@ -39,10 +40,15 @@ class Description(BaseModel):
     metrics: dict[str, float]
     mnist_cnn_version: str
 
+    @field_validator("classes")
+    @classmethod
+    def _do_not_control_the_terminal(cls, names: list[str]) -> list[str]:
+        return ["".join(one if one.isprintable() else "?" for one in name) for name in names]
+
     @property
     def network_name(self) -> str:
         """The class of the network."""
-        return str(self.model["_target_"]).rpartition(".")[2]
+        return str(self.model.get("_target_", "")).rpartition(".")[2]
 
     def to_strings(self) -> dict[str, str]:
         """Return the fields as JSON texts by name, for formats whose metadata are strings."""
@@ -54,7 +60,7 @@ class Description(BaseModel):
         try:
             known = {name: json.loads(strings[name]) for name in cls.model_fields if name in strings}
             return cls.model_validate(known)
-        except (json.JSONDecodeError, ValidationError) as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(
                 f"{path} does not describe its network as a file of export.py does. Export the checkpoint "
                 f"again: python export.py ckpt=PATH format={path.suffix.removeprefix('.')}"

@@ -1,5 +1,7 @@
 """ONNX: the network as a graph that onnxruntime and other programs execute."""
 
+import functools
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,9 @@ from mnist_cnn.export.loaded import LoadedNetwork
 
 if TYPE_CHECKING:
     from mnist_cnn.export.network import ByteNetwork
+
+MAX_MEMORY = 4_000_000_000  # bytes that a run may take
+MAX_SECONDS = 120  # for a batch of images
 
 
 def write(network: "ByteNetwork", description: Description, path: Path) -> None:
@@ -40,18 +45,59 @@ def write(network: "ByteNetwork", description: Description, path: Path) -> None:
 
 
 def load(path: Path) -> LoadedNetwork:
-    """Return the network of a file that `write` has written; torch is not imported."""
+    """Return the network of a file that `write` has written; torch is not imported.
+
+    A graph of somebody else can ask for any memory and time: `run` raises `UserError` where it takes more
+    than `MAX_MEMORY` or `MAX_SECONDS`.
+    """
     with needs_extra("onnx"):
         import onnxruntime
+    if not path.is_file():
+        raise UserError(f"{path} is no file.")  # to open a pipe can block, and a device may never end
     try:
-        session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors are raised
+        _limit_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        session = onnxruntime.InferenceSession(
+            path.read_bytes(),
+            options,
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["ConstantFolding"],  # it would run parts of the graph here
+        )
+        (images_input,) = session.get_inputs()
+        strings = session.get_modelmeta().custom_metadata_map
     except Exception as error:  # the errors of onnxruntime have no common class of their own
         raise UserError(f"{path} cannot be read as an ONNX network.") from error
-    description = Description.from_strings(session.get_modelmeta().custom_metadata_map, path)
-    (images_input,) = session.get_inputs()
+    description = Description.from_strings(strings, path)
 
     def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        (logits,) = session.run(None, {images_input.name: images})
-        return np.asarray(logits)
+        limits = onnxruntime.RunOptions()
+        limits.log_severity_level = 4
+        timer = threading.Timer(MAX_SECONDS, setattr, (limits, "terminate", True))
+        timer.start()
+        try:
+            (logits,) = session.run(None, {images_input.name: images}, limits)
+            return np.asarray(logits, np.float32)
+        except Exception as error:
+            raise UserError(
+                f"{path} does not compute what export.py writes, or needs more than "
+                f"{MAX_MEMORY / 1e9:g} GB or {MAX_SECONDS} s. Export the checkpoint again."
+            ) from error
+        finally:
+            timer.cancel()
 
     return LoadedNetwork(description, run)
+
+
+@functools.cache
+def _limit_memory() -> None:
+    """Bound the memory of all sessions of this process that use its allocator."""
+    import onnxruntime
+
+    onnxruntime.create_and_register_allocator(
+        onnxruntime.OrtMemoryInfo(
+            "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+        ),
+        onnxruntime.OrtArenaCfg({"max_mem": MAX_MEMORY, "arena_extend_strategy": 1}),
+    )

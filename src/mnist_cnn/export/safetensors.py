@@ -33,12 +33,13 @@ def load(path: Path) -> LoadedNetwork:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a safetensors file.") from error
     description = Description.from_strings(metadata, path)
-    network = checkpoints.build(description.model, nn.Module)
+    network = checkpoints.build_within(description.model, nn.Module, path.stat().st_size)
     try:
         network.load_state_dict(weights)
-    except RuntimeError as error:
+        whole = byte_network(network, description)
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"{path} does not hold the weights of {description.network_name}.") from error
-    return LoadedNetwork(description, runner(byte_network(network, description)))
+    return LoadedNetwork(description, runner(whole))

@@ -1,26 +1,17 @@
 """Image files of users, opened with limits: they are not trusted."""
 
-import warnings
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from mnist_cnn.errors import UserError
+from mnist_cnn.pictures import open_image
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-MAX_PIXELS = 50_000_000
-MAX_BYTES = 250_000_000  # 50 megapixels of 4 bytes, uncompressed, and some more
 LONGEST = 1200  # pixels of the longer side: larger images are reduced, which also removes noise
-
-
-class UnreadableImage(UserError):
-    """A file that is not an image, is damaged, or is too large."""
 
 
 @dataclass(frozen=True)
@@ -41,49 +32,12 @@ def load_picture(path: Path) -> Picture:
     Of a file with several images the first is read. Transparent pixels become white where the opaque ones
     are dark, otherwise black.
     """
-    image = _reduced(_open(path))
+    image = _reduced(open_image(path, LONGEST))
     if image.mode.startswith(("I", "F")):
         grey = _scaled(np.asarray(image))
         return Picture(np.repeat(np.rint(grey * 255).astype(np.uint8)[..., None], 3, axis=2), grey)
     rgb = _opaque(image)
     return Picture(rgb, _to_grey(rgb))
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        size = path.stat().st_size
-        if size == 0:
-            raise UnreadableImage("the file is empty")
-        if size > MAX_BYTES:
-            raise UnreadableImage(f"{size / 1e6:,.0f} MB; at most {MAX_BYTES / 1e6:,.0f} MB are read")
-        with path.open("rb") as file:
-            content = BytesIO(file.read(MAX_BYTES))
-        with warnings.catch_warnings():
-            # Pillow's own limit of pixels warns first and refuses twice as many; metadata out of order
-            # does not matter.
-            warnings.simplefilter("ignore")
-            image = Image.open(content, formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImage(_too_large(image.width * image.height))
-            if image.mode in ("L", "RGB"):
-                image.draft(None, (LONGEST, LONGEST))  # JPEG is decoded at a smaller scale
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except UnreadableImage:
-        raise
-    except UnidentifiedImageError:
-        raise UnreadableImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError:
-        raise UnreadableImage(_too_large(None)) from None
-    except OSError as error:
-        raise UnreadableImage(error.strerror or f"damaged: {error}") from None
-    except Exception as error:  # Pillow's decoders raise whatever the broken bytes lead to
-        raise UnreadableImage(f"damaged: {error or type(error).__name__}") from None
-
-
-def _too_large(pixels: int | None) -> str:
-    size = "" if pixels is None else f"{pixels / 1e6:,.1f} megapixels: "
-    return f"{size}larger than the limit of {MAX_PIXELS / 1e6:,.0f} megapixels"
 
 
 def _reduced(image: Image.Image) -> Image.Image:

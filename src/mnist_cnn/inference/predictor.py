@@ -9,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mnist_cnn.errors import UserError
 from mnist_cnn.export.loaded import Run, load_network
 from mnist_cnn.inference.finding import NothingFound, prepare
-from mnist_cnn.inference.loading import UnreadableImage, load_picture
+from mnist_cnn.inference.loading import load_picture
+from mnist_cnn.pictures import UnreadableImage
 
-BATCH = 500  # images at a time
+BATCH = 500  # images at a time, fewer where they are large
+BATCH_BYTES = 25_000_000
 THUMBNAIL = 256  # pixels of the longer side of an original that is kept for the picture
 
 
@@ -76,8 +79,14 @@ class Predictor:
 
         They are probabilities where the network was trained with cross-entropy, otherwise its outputs.
         """
-        images = self._converted(images)
-        logits = np.concatenate([self.run(images[i : i + BATCH]) for i in range(0, len(images), BATCH)])
+        size = max(1, min(BATCH, BATCH_BYTES // (self.channels * self.size**2)))
+        starts = range(0, len(images), size)
+        logits = np.concatenate([self.run(self._converted(images[i : i + size])) for i in starts])
+        if logits.shape != (len(images), len(self.classes)) or not np.isfinite(logits).all():
+            raise UserError(
+                f"The network gives no finite number for each of its {len(self.classes)} classes: its file "
+                "is damaged, or of another program."
+            )
         if not self.gives_probabilities:
             return logits
         powers = np.exp(logits - logits.max(1, keepdims=True))

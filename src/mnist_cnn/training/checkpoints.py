@@ -2,6 +2,7 @@
 
 import io
 import logging
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from mnist_cnn.training.classifier import Classifier
 # A checkpoint may come from a stranger; of what it names, only classes of these packages are built.
 TRUSTED = ("mnist_cnn.", "torch.nn.", "torchmetrics.classification.")
 IMAGE_FORM = ("mean", "std", "in_channels", "image_size")  # settings of the data that a network depends on
+SLACK = 10_000_000  # numbers that take no notable memory; whether they fit is checked later
+MAX_METRIC_NUMBERS = 10_000_000  # of the state of a metric, such as a matrix of 3,000 classes
 NETWORKS = "torchvision.models"  # whose networks are built by functions
 
 Kind = TypeVar("Kind")
@@ -144,11 +147,15 @@ def load(path: Path) -> dict[str, Any]:
 
     A file that was changed after it was written is found by its checksums.
     """
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file.")  # to open a pipe can block, and a device may never end
     try:
         _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise UserError(f"{path} cannot be read as a checkpoint: {error}.") from error
     except Exception as error:  # torch's unpickler raises whatever the broken bytes lead to
         # torch's own message advises to load it unsafely.
         raise UserError(f"{path} cannot be read as a checkpoint of tensors and plain values.") from error
@@ -183,7 +190,9 @@ def build(settings: Mapping[str, Any], kind: type[Kind], **more: Any) -> Kind:
     """
     try:
         return _build(settings, kind, **more)
-    except (ImportError, LookupError, AttributeError, TypeError, ValueError, AssertionError) as error:
+    except UserError:
+        raise
+    except Exception as error:  # whatever a class raises of arguments that it was not made for
         raise UserError(
             f"The checkpoint has wrong settings of a {kind.__name__}: {_one_line(error)}"
         ) from error
@@ -212,6 +221,29 @@ def _build(settings: Mapping[str, Any], kind: type[Kind], **more: Any) -> Kind:
     )
 
 
+def build_within(settings: Mapping[str, Any], kind: type[Kind], numbers: int) -> Kind:
+    """Build an object as `build` does, unless its tensors have more than that many numbers.
+
+    They are counted on the meta device, on which tensors take no memory: arguments out of a file can ask
+    for any size.
+    """
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trial = build(settings, kind)
+    tensors: list[Any] = []
+    if isinstance(trial, nn.Module):
+        tensors += [*trial.parameters(), *trial.buffers()]
+    if isinstance(trial, Metric):
+        tensors += trial.metric_state.values()
+    count = sum(one.numel() for one in tensors if isinstance(one, Tensor))
+    if count > numbers + SLACK:
+        raise UserError(
+            f"The checkpoint has wrong settings of a {kind.__name__}: it would have {count:,} numbers, more "
+            "than the file can hold."
+        )
+    return build(settings, kind)
+
+
 def load_classifier(path: Path) -> Classifier:
     """Build the classifier of a checkpoint from the file alone, on the CPU and in evaluation mode.
 
@@ -223,19 +255,20 @@ def load_classifier(path: Path) -> Classifier:
     try:
         config["data"] = upgrade_settings(config["data"])
         check(config, CheckpointSettings)
-    except (LookupError, TypeError, UserError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"{path} has no complete settings: {_one_line(error)}") from error
     if config["data"]["classes"] is not None:
         config["data"]["classes"] = [_printable(name) for name in config["data"]["classes"]]
-    network, loss = build(config["model"], nn.Module), build(config["loss"], nn.Module)
+    # a number of a checkpoint takes at least a byte
+    network, loss = (build_within(config[name], nn.Module, path.stat().st_size) for name in ("model", "loss"))
     metrics = {
-        name: build(metric, Metric)  # type: ignore[type-abstract]
+        name: build_within(metric, Metric, MAX_METRIC_NUMBERS)  # type: ignore[type-abstract]
         for name, metric in config.get("metrics", {}).items()
     }
-    classifier = Classifier(network, loss, config["data"]["num_classes"], metrics=metrics, config=config)
     try:
+        classifier = Classifier(network, loss, config["data"]["num_classes"], metrics=metrics, config=config)
         classifier.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
+    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
         raise UserError(f"The weights in {path} do not fit its network: {_one_line(error)}") from error
     for name, value in classifier.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
