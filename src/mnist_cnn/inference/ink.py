@@ -18,6 +18,7 @@ LEAST_SIGNAL = 5.0  # contrast of ink in standard deviations of the background
 LOW, HIGH = 0.3, 0.5  # fractions of full ink: pixels above `LOW` belong to ink that reaches `HIGH`
 SIDES = (0.03, 0.05, 0.08, 0.12, 0.18, 0.27)  # of squares wider than strokes, as fractions of the image's
 THICK = 0.15  # strokes of that width, and what they enclose, cannot be told from shadows
+COARSE = 200  # pixels of the longer side at which strokes are measured and lines are found
 TOP = 40  # pixels with the highest contrast
 MAX_ANGLE = 18  # degrees by which ruled lines may be inclined
 
@@ -166,7 +167,7 @@ def _local_contrast(grey: Grey) -> Grey:
     """
     surface = _surface(grey)
     flat = grey / np.maximum(surface, 0.3 * float(np.median(surface)))
-    step = max(1, round(max(grey.shape) / 250))
+    step = -(-max(grey.shape) // COARSE)
     height, width = (n // step * step for n in grey.shape)
     small = flat[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
     small = ndimage.gaussian_filter(small, 0.7)
@@ -212,12 +213,11 @@ def _normalized(contrast: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
 
 def _without_lines(ink: Grey) -> Grey | None:
     """Return the ink, turned so that ruled lines are level, without them; None where there are no lines."""
-    step = max(1, max(ink.shape) // 200)
+    step = -(-max(ink.shape) // COARSE)
     small = ndimage.uniform_filter(ink, step)[::step, ::step]
 
     def sharpness(angle: float) -> float:
-        turned = ndimage.rotate(small, angle, reshape=False, order=1, mode="nearest")
-        return float(max((np.diff(np.median(turned, axis)) ** 2).sum() for axis in (0, 1)))
+        return max(_sharpness(image, angle) for image, angle in ((small, angle), (small.T, -angle)))
 
     angles = np.arange(-MAX_ANGLE, MAX_ANGLE + 0.1, 1.5)
     best = max(angles, key=sharpness)
@@ -242,6 +242,15 @@ def _without_lines(ink: Grey) -> Grey | None:
         closed = ndimage.grey_closing(rest, size=(thickness + 3, 1) if axis == 0 else (1, thickness + 3))
         cleaned = np.where(on_line, closed, rest)
     return cleaned.astype(np.float32) if removed else None
+
+
+def _sharpness(image: Grey, angle: float) -> float:
+    """Return how much the medians of rows differ that are inclined by `angle` degrees."""
+    height, width = image.shape
+    columns = np.arange(0, width, 2)
+    rise = np.rint(np.tan(np.deg2rad(angle)) * (columns - width / 2)).astype(int)
+    inclined = image[(np.arange(height)[:, None] + rise).clip(0, height - 1), columns]
+    return float((np.diff(np.median(inclined, axis=1)) ** 2).sum())
 
 
 def _nanmedian(values: Grey, axis: int) -> Grey:
