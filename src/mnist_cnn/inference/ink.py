@@ -19,6 +19,8 @@ LOW, HIGH = 0.3, 0.5  # fractions of full ink: pixels above `LOW` belong to ink 
 SIDES = (0.03, 0.05, 0.08, 0.12, 0.18, 0.27)  # of squares wider than strokes, as fractions of the image's
 THICK = 0.15  # strokes of that width, and what they enclose, cannot be told from shadows
 COARSE = 200  # pixels of the longer side at which strokes are measured and lines are found
+SECTIONS = 12  # of a line
+DARKEST = 0.1  # grey that is added before a logarithm: below it is mostly noise
 TOP = 40  # pixels with the highest contrast
 MAX_ANGLE = 18  # degrees by which ruled lines may be inclined
 
@@ -165,8 +167,8 @@ def _local_contrast(grey: Grey) -> Grey:
     The background of dark ink is the closing of the image by a square wider than the strokes, that of light
     ink the opening. Both keep the edges of shadows.
     """
-    surface = _surface(grey)
-    flat = grey / np.maximum(surface, 0.3 * float(np.median(surface)))
+    # In logarithms, strokes have the same contrast in the light and in a shadow.
+    flat = np.log(grey + DARKEST)
     step = -(-max(grey.shape) // COARSE)
     height, width = (n // step * step for n in grey.shape)
     small = flat[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
@@ -185,10 +187,10 @@ def _local_contrast(grey: Grey) -> Grey:
     first = next(i for i in range(len(sides)) if own[i] >= 0.7 * max(own))
     side = sides[min(first + 1, len(sides) - 1)] * step | 1
 
-    smooth = ndimage.gaussian_filter(flat, max(grey.shape) / 500)
+    smooth = ndimage.gaussian_filter(grey, max(grey.shape) / 500)
     filter_ = ndimage.grey_closing if dark_ink else ndimage.grey_opening
     level = filter_(smooth, size=(side, side), mode="nearest")
-    return _contrast(flat, ndimage.uniform_filter(level, 3, mode="nearest"), dark_ink)
+    return _contrast(grey, ndimage.uniform_filter(level, 3, mode="nearest"), dark_ink)
 
 
 def _normalized(contrast: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
@@ -231,7 +233,7 @@ def _without_lines(ink: Grey) -> Grey | None:
         wide[np.isnan(turned)] = np.nan
         with np.errstate(all="ignore"):
             level = _nanmedian(wide, 1 - axis)
-        level = np.where(level > 0.08, level, 0)
+        level = np.where((level > 0.08) & _goes_across(wide, 1 - axis), level, 0)
         if not level.any():
             continue
         removed = True
@@ -242,6 +244,16 @@ def _without_lines(ink: Grey) -> Grey | None:
         closed = ndimage.grey_closing(rest, size=(thickness + 3, 1) if axis == 0 else (1, thickness + 3))
         cleaned = np.where(on_line, closed, rest)
     return cleaned.astype(np.float32) if removed else None
+
+
+def _goes_across(values: Grey, axis: int) -> NDArray[np.bool_]:
+    """Return which lines have ink in all sections but one: a stroke of the digit ends before the border."""
+    sections = np.array_split(np.nan_to_num(values), SECTIONS, axis)
+    known = np.array_split(np.isfinite(values), SECTIONS, axis)
+    levels = np.array([np.median(part, axis) for part in sections])
+    levels[[part.mean(axis) < 0.5 for part in known]] = np.inf  # outside of the image
+    across: NDArray[np.bool_] = np.sort(levels, axis=0)[1] > 0.05
+    return across
 
 
 def _sharpness(image: Grey, angle: float) -> float:
