@@ -27,10 +27,14 @@ MAX_ANGLE = 18  # degrees by which ruled lines may be inclined
 
 @dataclass(frozen=True)
 class InkImage:
-    """Ink in an image: `ink` float32 (H, W) in [0, 1] with 0 as background; `mask` bool, its pixels."""
+    """Ink in an image: `ink` float32 (H, W) in [0, 1] with 0 as background; `mask` bool, its pixels.
+
+    `is_photograph`: whether there may be more in it than the paper, as the table.
+    """
 
     ink: Grey
     mask: NDArray[np.bool_]
+    is_photograph: bool
 
 
 def extract_ink(grey: Grey) -> InkImage | None:
@@ -60,7 +64,7 @@ def extract_ink(grey: Grey) -> InkImage | None:
         again = None if lined is None else _normalized(lined)
         if again is not None:
             ink, mask = again
-    return InkImage(ink, mask)
+    return InkImage(ink, mask, not clean and factor == 1)
 
 
 def _enlarged(grey: Grey) -> tuple[Grey, int]:
@@ -174,8 +178,8 @@ def _local_contrast(grey: Grey) -> Grey:
     small = flat[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
     small = ndimage.gaussian_filter(small, 0.7)
     sides = [int(share * min(small.shape)) | 1 for share in SIDES]
-    dark = [ndimage.grey_closing(small, size=(side, side), mode="nearest") - small for side in sides]
-    light = [small - ndimage.grey_opening(small, size=(side, side), mode="nearest") for side in sides]
+    dark = [_narrow(-small, side) for side in sides]
+    light = [_narrow(small, side) for side in sides]
     # Strokes are found from their width on, what lies between them only by wider squares.
     tops = [[float(np.sort(v, axis=None)[-TOP:].mean()) for v in kind] for kind in (dark, light)]
     first = next(i for i in range(len(sides)) if max(tops[0][i], tops[1][i]) >= 0.6 * max(map(max, tops)))
@@ -190,7 +194,22 @@ def _local_contrast(grey: Grey) -> Grey:
     smooth = ndimage.gaussian_filter(grey, max(grey.shape) / 500)
     filter_ = ndimage.grey_closing if dark_ink else ndimage.grey_opening
     level = filter_(smooth, size=(side, side), mode="nearest")
-    return _contrast(grey, ndimage.uniform_filter(level, 3, mode="nearest"), dark_ink)
+    if not dark_ink:
+        return smooth - level
+    # Where it is much darker than elsewhere, as on a table, there is mostly noise.
+    return (level - smooth) / np.maximum(level, 0.4 * float(np.percentile(level, 90)))
+
+
+def _narrow(image: Grey, side: int) -> Grey:
+    """Return how much lighter than its surroundings is what is narrower than `side`, except at corners.
+
+    An opening by a square also removes the corners of a sheet that is turned. They are restored, being near
+    to what it leaves.
+    """
+    opened = ndimage.grey_opening(image, size=(side, side), mode="nearest")
+    near = 2 * round(0.3 * side) + 1
+    restored: Grey = np.minimum(image, ndimage.maximum_filter(opened, near, mode="nearest"))
+    return image - restored
 
 
 def _normalized(contrast: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
