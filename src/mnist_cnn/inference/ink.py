@@ -105,17 +105,12 @@ def _plane(grey: Grey, background: NDArray[np.bool_]) -> Grey:
 
 
 def _surface(grey: Grey) -> Grey:
-    """Return the brightness of the background as a polynomial in x and y, fitted without outliers."""
-    height, width = grey.shape
-    order = 2 if max(height, width) > 2 * SMALLEST else 1
-    step = max(1, max(height, width) // 80)
-    rows, columns = np.mgrid[0:height, 0:width] / max(height, width)
-
-    def terms(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack([y**i * x**j for i in range(order + 1) for j in range(order + 1 - i)], axis=-1)
-
+    """Return the brightness of the background of a small image as a plane, fitted without outliers."""
+    step = max(1, max(grey.shape) // 80)
+    rows, columns = np.mgrid[0 : grey.shape[0], 0 : grey.shape[1]] / max(grey.shape)
+    terms = np.stack([np.ones_like(rows), columns, rows], axis=-1)
     sample = grey[::step, ::step].ravel().astype(np.float64)
-    basis = terms(rows[::step, ::step].ravel(), columns[::step, ::step].ravel())
+    basis = terms[::step, ::step].reshape(-1, 3)
     fitted = np.full_like(sample, np.median(sample))
     for _ in range(8):
         error = sample - fitted
@@ -123,7 +118,8 @@ def _surface(grey: Grey) -> Grey:
         weight = 1 / (1 + (error / (2 * spread)) ** 2)
         solved = np.linalg.lstsq(basis * weight[:, None], sample * weight, rcond=None)[0]
         fitted = basis @ solved
-    return (terms(rows, columns) @ solved).clip(0, 1).astype(np.float32)
+    surface: Grey = (terms @ solved).clip(0, 1)
+    return surface.astype(np.float32)
 
 
 def _is_dark_on_light(deviation: Grey) -> bool:
@@ -194,10 +190,11 @@ def _local_contrast(grey: Grey) -> Grey:
     smooth = ndimage.gaussian_filter(grey, max(grey.shape) / 500)
     filter_ = ndimage.grey_closing if dark_ink else ndimage.grey_opening
     level = filter_(smooth, size=(side, side), mode="nearest")
-    if not dark_ink:
-        return smooth - level
-    # Where it is much darker than elsewhere, as on a table, there is mostly noise.
-    return (level - smooth) / np.maximum(level, 0.4 * float(np.percentile(level, 90)))
+    contrast: Grey = smooth - level
+    if dark_ink:
+        # Where it is much darker than elsewhere, as on a table, there is mostly noise.
+        contrast = -contrast / np.maximum(level, 0.4 * float(np.percentile(level, 90)))
+    return contrast
 
 
 def _narrow(image: Grey, side: int) -> Grey:
