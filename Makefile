@@ -9,10 +9,10 @@ DEV := $(VENV)/.installed-dev
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install data train test lint sweep tensorboard notebooks demo bench clean
+.PHONY: help install data train test test-long lint sweep tensorboard notebooks demo bench clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(CORE) ## make .venv for training, sweeps and TensorBoard (PYTHON=python3.12 picks the interpreter)
 
@@ -39,6 +39,9 @@ train: $(CORE) ## python train.py $(ARGS)
 
 test: $(DEV) ## the whole test suite
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(DEV) ## the tests that take minutes each
+	@$(BIN)/python -m pytest -m long $(ARGS)
 
 lint: $(DEV) ## ruff and mypy
 	@$(BIN)/ruff check .

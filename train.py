@@ -35,6 +35,7 @@ def main(config: "DictConfig") -> float | None:
         from mnist_cnn.training.quiet import quiet_libraries
         from mnist_cnn.training.seeding import ReseedEachEpoch
         from mnist_cnn.training.trainer import build_trainer
+        from mnist_cnn.training.within_epoch import SaveWithinEpoch
 
     quiet_libraries()
     L.seed_everything(config.seed, verbose=False)
@@ -57,7 +58,7 @@ def main(config: "DictConfig") -> float | None:
         loss=instantiate(config.loss),
         num_classes=data.num_classes,
         optimizer=instantiate(config.optim),
-        schedule=instantiate(config.scheduler) if config.scheduler else None,
+        schedule=instantiate(config.scheduler) if "_target_" in config.scheduler else None,
         metrics={name: instantiate(metric) for name, metric in config.metrics.items()},
         decay_biases=options.get("decay_biases", True),  # older runs do not have it
         config=options,
@@ -69,16 +70,22 @@ def main(config: "DictConfig") -> float | None:
     last = best = checkpoints.save_last(run_dir)  # without validation the last epoch is the result
     if settings.has_validation(options) or config.objective.metric.startswith("train/"):
         best = checkpoints.save_best(run_dir, config.objective.metric, config.objective.mode)
-    progress, outputs = Progress(run_dir, commands.lr_source(options)), summary.LogitCollector()
+    curves, progress = Curves(), Progress(run_dir, commands.lr_source(options))
+    outputs = summary.LogitCollector()
     pruning = Pruning(current_trial())  # stops a job that its search has given up
     callbacks = [
         ReseedEachEpoch(config.seed),
         *(instantiate(callback) for callback in (config.callbacks or {}).values() if callback),
-        Curves(),
+        curves,
         pruning,
         progress,
         outputs,
         *dict.fromkeys([best, last]),
+        SaveWithinEpoch(
+            run_dir / "checkpoints" / "last.ckpt",
+            parts={"metrics": classifier.train_metrics, "curves": curves},
+            **options.get("checkpoint", {}),
+        ),
     ]
     rank_command = commands.train_command(run_dir)
     trainer = build_trainer(options["trainer"], run_dir, callbacks, run_loggers, rank_command)

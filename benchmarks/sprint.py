@@ -1,6 +1,6 @@
 """The time to 99.01 % test accuracy, the tutorial's result: `python -m benchmarks.sprint`.
 
-Measured is the wall time of whole processes: the tutorial's loop (benchmarks.training), which looks at the
+Measured is the wall time of whole processes: the tutorial's loop (benchmarks.tutorial), which looks at the
 test images after each epoch, until it first reaches the accuracy; and `train.py experiment=sprint` with five
 seeds, which does so on average. Writes results/sprint.json.
 """
@@ -20,31 +20,21 @@ GOAL = 0.9901
 def tutorial(seed: int) -> None:
     """Train as the tutorial does until the test accuracy reaches the goal; print the epochs."""
     import torch
-    from torch import nn
     from torch.utils.data import DataLoader
-    from torchvision import datasets, transforms
 
-    from benchmarks.training import tutorial_network
+    from benchmarks import tutorial as loop
 
     torch.manual_seed(seed)
-    transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))])
-    train, test = (datasets.MNIST(ROOT / "data", train=part, transform=transform) for part in (True, False))
-    model = tutorial_network("simple")
-    criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    train, test = (
+        DataLoader(loop.mnist("simple", train=part), batch_size=64, shuffle=part) for part in (True, False)
+    )
+    model = loop.network("simple")
+    optimizer = loop.optimizer(model)
     accuracy, epochs = 0.0, 0
     while accuracy < GOAL and epochs < 25:
-        for batch, targets in DataLoader(train, batch_size=64, shuffle=True):
-            loss = criterion(model(batch), targets)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        with torch.no_grad():
-            right = sum(
-                int((model(batch).argmax(1) == targets).sum())
-                for batch, targets in DataLoader(test, batch_size=64)
-            )
-        accuracy, epochs = right / len(test), epochs + 1
+        for _ in loop.train(model, optimizer, train):
+            pass
+        accuracy, epochs = loop.accuracy(model, test), epochs + 1
     print(json.dumps({"epochs": epochs, "accuracy": accuracy}))
 
 

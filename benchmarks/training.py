@@ -26,10 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import nn
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 Result = dict[str, float]  # rate: images/s; start: seconds; memory: bytes
@@ -37,44 +34,19 @@ Result = dict[str, float]  # rate: images/s; start: seconds; memory: bytes
 
 def tutorial(network: str, batch_size: int, images: int) -> Result:
     """Train on `images` images as the tutorial does."""
-    import torch
-    from torch import nn
     from torch.utils.data import DataLoader, Subset
-    from torchvision import datasets, transforms
 
-    steps = [transforms.ToTensor(), transforms.Normalize((0.5,), (0.5,))]
-    if network == "cnnnet":
-        steps.insert(0, transforms.Pad(2))
-    mnist = datasets.MNIST(ROOT / "data", train=True, transform=transforms.Compose(steps))
-    loader = DataLoader(Subset(mnist, range(images)), batch_size=batch_size, shuffle=True)
-    model = tutorial_network(network)
-    criterion = nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    from benchmarks import tutorial as loop
+
+    part = Subset(loop.mnist(network, train=True), range(images))
+    loader = DataLoader(part, batch_size=batch_size, shuffle=True)
+    model = loop.network(network)
     total, first = 0.0, 0.0
     start = time.perf_counter()
-    for batch, targets in loader:
-        loss = criterion(model(batch), targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item()
+    for loss in loop.train(model, loop.optimizer(model), loader):
+        total += loss
         first = first or time.time()
     return _result(images / (time.perf_counter() - start), first)
-
-
-def tutorial_network(name: str) -> "nn.Module":
-    """Return SimpleCNN or CnnNet with ReLU before pooling, as the tutorial has it."""
-    from torch import nn
-
-    if name == "cnnnet":
-        convolutions = [nn.Conv2d(1, 6, 5), nn.Conv2d(6, 16, 5)]
-        linear = [nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10)]
-    else:
-        convolutions = [nn.Conv2d(1, 32, 3, padding=1), nn.Conv2d(32, 64, 3, padding=1)]
-        linear = [nn.Linear(3136, 128), nn.ReLU(), nn.Linear(128, 10)]
-    first, second = convolutions
-    blocks = [first, nn.ReLU(), nn.MaxPool2d(2), second, nn.ReLU(), nn.MaxPool2d(2)]
-    return nn.Sequential(*blocks, nn.Flatten(), *linear)
 
 
 def lean(network: str, batch_size: int, images: int) -> Result:

@@ -139,20 +139,6 @@ def test_killed_run_is_resumed_to_the_same_result(
     assert same[0] == same[1]
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
-)
-def test_interrupted_run_prints_how_to_resume_it(
-    number: signal.Signals, code: int, start: Start, mnist: Path, tmp_path: Path
-) -> None:
-    started = start("train.py", *SHORT, "trainer.max_epochs=9999", f"data.dir={mnist}")
-    started.wait_for("epoch    2/9999")
-    started.send_signal(number)
-    assert started.wait() == code
-    assert f"python train.py resume={only_run(tmp_path).relative_to(tmp_path)}" in started.output
-    assert started.errors == ""
-
-
 def test_run_that_still_runs_is_not_resumed(
     start: Start, command: Command, mnist: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,8 @@
 """The start of a command. It imports only the standard library, so that Ctrl-C always ends it cleanly.
 
-SIGTERM and SIGHUP end it like Ctrl-C. The exit code is that of shells: 128 and the number of the signal.
+SIGTERM, SIGHUP and SIGUSR1, with which Slurm warns before a time limit, end it like Ctrl-C. In training they
+end it after a checkpoint, and the second one at once. The exit code is that of shells: 128 and the number of
+the signal.
 """
 
 import functools
@@ -15,6 +17,8 @@ from typing import Any
 Function = Callable[[Any], object]
 
 _received = signal.SIGINT  # the signal that has interrupted the command
+_deferred = False  # whether a first signal only requests that the command stops
+_requested = False  # whether there was one
 
 
 def interrupt_code() -> int:
@@ -23,9 +27,24 @@ def interrupt_code() -> int:
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
-    global _received
+    global _received, _requested
     _received = signal.Signals(number)
-    raise KeyboardInterrupt
+    if _requested or not _deferred:
+        raise KeyboardInterrupt
+    _requested = True
+    # Not print, which may be what the signal has interrupted.
+    os.write(2, b"\nstopping with a checkpoint; interrupt again to stop at once\n")
+
+
+def defer_interrupts(defer: bool) -> None:
+    """Let the first signal only request a stop (`interrupt_requested`), or let it raise KeyboardInterrupt."""
+    global _deferred, _requested
+    _deferred, _requested = defer, False
+
+
+def interrupt_requested() -> bool:
+    """Return whether a deferred signal has been received."""
+    return _requested
 
 
 def command(config_name: str) -> Callable[[Function], Callable[[], None]]:
@@ -39,9 +58,11 @@ def command(config_name: str) -> Callable[[Function], Callable[[], None]]:
     def decorate(function: Function) -> Callable[[], None]:
         @functools.wraps(function)
         def start() -> None:
-            for name in ("SIGTERM", "SIGHUP"):  # the second is unknown to Windows, and ignored under nohup
-                if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
-                    signal.signal(getattr(signal, name), _interrupt)
+            for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1"):  # the last two are unknown to Windows
+                number = getattr(signal, name, None)
+                # but not a signal that is ignored, as SIGHUP is under nohup
+                if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    signal.signal(number, _interrupt)
             try:
                 from mnist_cnn import commands
 

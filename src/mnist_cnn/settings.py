@@ -77,6 +77,11 @@ class _Trainer(_Section):
     check_val_every_n_epoch: Count | None = None
 
 
+class _Checkpoint(_Section):
+    every_n_steps: Count | None = None
+    every_n_minutes: Positive | None = None
+
+
 class _Sweep(_Section):
     resume: str | None
     fail_fast: bool
@@ -94,6 +99,7 @@ class TrainSettings(_Section):
     optim: _Optim
     scheduler: _Scheduler
     decay_biases: bool = True
+    checkpoint: _Checkpoint = _Checkpoint()
     metrics: dict[str, Any]
     callbacks: dict[str, Any]
     trainer: _Trainer

@@ -3,6 +3,7 @@
 Legend for shapes: B batch, C channels, H height, W width.
 """
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,30 @@ class ImagesInMemory(Dataset[Batch]):
         """Return the batch at `indices`; DataLoader calls this instead of one `__getitem__` an image."""
         rows = torch.tensor(indices)
         return self.images[rows], self.targets[rows]
+
+
+class ResumableLoader(DataLoader[Batch]):
+    """A DataLoader that can start within an epoch, by Lightning's protocol for this.
+
+    `batches_done` returns how many batches of the present epoch have been trained on.
+    """
+
+    def __init__(self, *args: Any, batches_done: Callable[[], int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.batches_done = batches_done
+        self._skip = 0
+
+    def __iter__(self) -> Any:
+        # A generator, so that this runs when the first batch is asked for: Lightning makes the iterator
+        # before it loads the state.
+        skip, self._skip = self._skip, 0
+        yield from itertools.islice(super().__iter__(), skip, None)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"batches_done": self.batches_done()}
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        self._skip = state_dict["batches_done"]
 
 
 def rank_indices(length: int, rank: int, world_size: int) -> range:
@@ -171,9 +196,19 @@ class ImageData(L.LightningDataModule):
         # A DataLoader draws a seed for workers whenever it starts; its own generator keeps the default
         # one as it was seeded for the epoch.
         generator = torch.Generator()
-        return DataLoader(
-            self.train, self.batch_size, sampler=sampler, collate_fn=_unchanged, generator=generator
+        return ResumableLoader(
+            self.train,
+            self.batch_size,
+            sampler=sampler,
+            collate_fn=_unchanged,
+            generator=generator,
+            batches_done=self._batches_done,
         )
+
+    def _batches_done(self) -> int:
+        assert self.trainer is not None
+        within_epoch = self.trainer.lightning_module.within_epoch
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if within_epoch else 0
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Return the validation images in order; no loader at all where `val_size` is 0."""

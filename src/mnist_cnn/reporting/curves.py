@@ -1,5 +1,6 @@
 """Curves by step: the learning rate and the training loss within an epoch."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
@@ -28,12 +29,22 @@ class Curves(L.Callback):
         self._lr = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"points": [[step, dict(metrics)] for step, metrics in self.points]}
+        return {
+            "points": [[step, dict(metrics)] for step, metrics in self.points],
+        }
+
+    def state(self) -> dict[str, Any]:
+        """Return the window that has begun, on this rank."""
+        return {"start": self._start, "losses": [loss.cpu() for loss in self._losses]}
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Continue the window that `state` returned."""
+        self._start, self._losses = state["start"], [loss.to(device) for loss in state["losses"]]
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.points = [(step, metrics) for step, metrics in state_dict["points"]]
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         restore_step_metrics(trainer.loggers, self.points)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -102,6 +102,21 @@ def log_settings(loggers: Iterable[Logger], hparams: Mapping[str, Any], config_y
             raise UserError(f"{type(logger).__name__} {message}") from error
 
 
+@rank_zero_only
+def log_metrics(loggers: Iterable[Logger], metrics: Mapping[str, float], epoch: int) -> None:
+    """Write metrics by epoch, as those of Lightning's `self.log` are."""
+    for logger in loggers:
+        if metrics:
+            logger.log_metrics(dict(metrics), epoch)
+
+
+@rank_zero_only
+def save(loggers: Iterable[Logger]) -> None:
+    """Let the loggers write to disk what they hold in memory."""
+    for logger in loggers:
+        logger.save()
+
+
 def log_step_metrics(loggers: Iterable[Logger], metrics: Mapping[str, float], step: int) -> None:
     """Write metrics by global step; the metrics of Lightning's `self.log` are by epoch."""
     for logger in loggers:

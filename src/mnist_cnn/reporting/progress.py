@@ -38,8 +38,10 @@ class Progress(L.Callback):
         self.partial_epochs = 0  # ended by max_steps or max_time
         self._elapsed = 0.0  # before a resume
         self._began = time.monotonic()
+        self._start = self._end = 0.0  # of the latest epoch in this process
         self._rate = 0.0  # images per second in the latest epoch
-        self._batches = 0  # in the latest epoch
+        self._batches = self._epoch_images = 0  # in the latest epoch
+        self._epoch_seconds = 0.0  # of the latest epoch, before the run was resumed within it
         self._reported = 0  # the latest epoch whose line has been printed
         self._bar: tqdm[Any] | None = None
 
@@ -49,6 +51,7 @@ class Progress(L.Callback):
             "seconds": self.seconds,
             "elapsed": self.elapsed,
             "partial_epochs": self.partial_epochs,
+            "epoch": [self._batches, self._epoch_images, self._epoch_seconds + self._end - self._start],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -56,6 +59,8 @@ class Progress(L.Callback):
         self.seconds = state_dict["seconds"]
         self.partial_epochs = state_dict.get("partial_epochs", 0)
         self._elapsed = state_dict["elapsed"]
+        # of a run that continues within an epoch
+        self._batches, self._epoch_images, self._epoch_seconds = state_dict.get("epoch", (0, 0, 0.0))
 
     @property
     def images_per_second(self) -> float:
@@ -72,10 +77,16 @@ class Progress(L.Callback):
         if trainer.is_global_zero:
             for name, description in describe_run(trainer, pl_module, self.lr_source).items():
                 log.info(f"{name:<10} {description}")
+        if trainer.fit_loop.restarted_mid_epoch:
+            self._continue_epoch(trainer)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._report_epoch(trainer, pl_module)
         self._epoch_images = self._batches = 0
+        self._epoch_seconds = 0.0
+        self._continue_epoch(trainer)
+
+    def _continue_epoch(self, trainer: L.Trainer) -> None:
         if trainer.is_global_zero:
             assert trainer.train_dataloader is not None
             self._bar = tqdm(
@@ -83,6 +94,7 @@ class Progress(L.Callback):
                 total=int(trainer.num_training_batches)
                 * trainer.train_dataloader.batch_size
                 * trainer.world_size,
+                initial=self._epoch_images,
                 unit=" images",
                 unit_scale=True,
                 leave=False,
@@ -111,7 +123,7 @@ class Progress(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._close_bar()
-        seconds = self._end - self._start
+        seconds = self._epoch_seconds + self._end - self._start
         self._rate = self._epoch_images / seconds if seconds else 0.0
         self.images += self._epoch_images
         self.seconds += seconds
@@ -179,6 +191,9 @@ def describe_run(
     }
     if trainer.lr_scheduler_configs:
         lines["schedule"] = type(trainer.lr_scheduler_configs[0].scheduler).__name__
-    if trainer.current_epoch:
+    if trainer.fit_loop.restarted_mid_epoch:
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        lines["resumed"] = f"in epoch {trainer.current_epoch + 1}, after {done:,} batches"
+    elif trainer.current_epoch:
         lines["resumed"] = f"after epoch {trainer.current_epoch}"
     return lines

@@ -21,6 +21,7 @@ from mnist_cnn.errors import UserError
 from mnist_cnn.files import atomic_write
 from mnist_cnn.models.ensemble import Ensemble
 from mnist_cnn.settings import CheckpointSettings, check
+from mnist_cnn.training import within_epoch
 from mnist_cnn.training.classifier import Classifier
 
 # A checkpoint may come from a stranger; of what it names, only classes of these packages are built.
@@ -89,7 +90,7 @@ def _save(run_dir: Path, name: str, **options: Any) -> ModelCheckpoint:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where an interrupted run continues: its latest readable checkpoint, and the epochs done by then."""
+    """Where an interrupted run continues: its latest readable checkpoint, and the epochs completed."""
 
     path: Path
     epochs: int
@@ -108,7 +109,8 @@ def find_resume_point(run_dir: Path) -> ResumePoint | None:
             continue
         try:
             checkpoint = load(path)
-            points[int(checkpoint["global_step"])] = ResumePoint(path, int(checkpoint["epoch"]) + 1)
+            epochs = int(checkpoint["epoch"]) + (0 if within_epoch.KEY in checkpoint else 1)
+            points[int(checkpoint["global_step"])] = ResumePoint(path, epochs)
         except (UserError, OSError, KeyError, TypeError, ValueError):
             unreadable.append(path)
     names = " and ".join(map(str, unreadable))

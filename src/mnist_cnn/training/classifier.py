@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -52,6 +53,7 @@ class Classifier(L.LightningModule):
         self.train_metrics = EpochMetrics(num_classes, metrics)
         self.val_metrics = EpochMetrics(num_classes, metrics)
         self.test_metrics = EpochMetrics(num_classes, metrics)
+        self._metrics: dict[str, float] = {}  # the latest values of a run that is resumed
         self.history: list[dict[str, float]] = []  # for each epoch: "epoch", "train/loss", "val/acc", …
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -129,7 +131,11 @@ class Classifier(L.LightningModule):
     def _log_epoch(self, split: str, metrics: EpochMetrics, epoch: int) -> None:
         values = {f"{split}/{name}": value for name, value in metrics.compute().items()}
         # The values are already reduced over all ranks; without sync_dist Lightning would warn.
-        self.log_dict(values | {"step": float(epoch)}, sync_dist=True)
+        # Those of the test are written with the results of the run, so that a run that is killed before and
+        # resumed writes them once.
+        self.log_dict(
+            values | {"step": float(epoch)}, sync_dist=True, logger=False if split == "test" else None
+        )
         if not self.history or self.history[-1]["epoch"] != epoch:
             self.history.append({"epoch": epoch})
         # float32 has seven significant digits.
@@ -176,9 +182,23 @@ class Classifier(L.LightningModule):
         else:
             nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
+    @property
+    def within_epoch(self) -> bool:
+        """Whether an epoch of training has begun and not ended, which it has when its last hooks run."""
+        epoch = self.trainer.fit_loop.epoch_progress.current
+        assert isinstance(epoch, _ProcessedTracker)
+        return epoch.started > epoch.processed
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
         checkpoint["history"] = self.history
+        # Lightning does not keep the values that schedulers and callbacks watch.
+        checkpoint["metrics"] = {name: float(v) for name, v in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
+        self._metrics = checkpoint.get("metrics", {})
+
+    def on_train_start(self) -> None:
+        metrics = {name: torch.tensor(value) for name, value in self._metrics.items()}
+        self.trainer._logger_connector._callback_metrics.update(metrics)

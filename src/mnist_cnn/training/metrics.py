@@ -1,6 +1,7 @@
 """Loss, accuracy and further metrics of an epoch, at the cost of one list append a step."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,27 @@ class EpochMetrics(nn.Module):
                 )
         return values
 
+    def state(self) -> dict[str, Any]:
+        """Return what was added in this epoch on this rank, as tensors on the CPU and plain values."""
+        metrics = {"loss": self.loss, **dict(self.scores.items())}
+        return {
+            "pending": [[step, *(tensor.cpu() for tensor in tensors)] for step, *tensors in self.pending],
+            "metrics": {
+                name: {key: _moved(value, "cpu") for key, value in metric.metric_state.items()}
+                for name, metric in metrics.items()
+            },
+        }
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Continue with what `state` returned."""
+        self.pending = [
+            (step, *(tensor.to(device) for tensor in tensors)) for step, *tensors in state["pending"]
+        ]
+        metrics = {"loss": self.loss, **dict(self.scores.items())}
+        for name, values in state["metrics"].items():
+            for key, value in values.items():
+                setattr(metrics[name], key, _moved(value, device))
+
     def _update(self) -> None:
         if not self.pending:
             return
@@ -66,6 +88,11 @@ class EpochMetrics(nn.Module):
             raise NonFiniteLoss(steps[first], float(stacked[first]))
         self.loss.update(stacked, weight=stacked.new_tensor([len(t) for t in targets]))
         self.scores.update(torch.cat(logits), torch.cat(targets))
+
+
+def _moved(state: Tensor | list[Tensor], device: torch.device | str) -> Tensor | list[Tensor]:
+    """Return a state of a metric, which is a tensor or a list of tensors, on `device`."""
+    return [value.to(device) for value in state] if isinstance(state, list) else state.to(device)
 
 
 class NonFiniteLoss(UserError):

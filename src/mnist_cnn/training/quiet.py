@@ -29,6 +29,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"Be aware that when using `ckpt_path`.*: \['Timer'\]")
     # Under trainer.overfit_batches Lightning announces that it stops shuffling, which that option implies.
     warnings.filterwarnings("ignore", message=r"You requested to overfit but enabled .* shuffling")
+    # Lightning recommends srun wherever Slurm is installed; sweeps submit their jobs themselves.
+    warnings.filterwarnings("ignore", message=r"The `srun` command is available")
 
     # Lightning's deterministic=True makes torch fill every new tensor with NaN, as a help for debugging
     # that costs 9 to 15 % of a training step on a CPU. It has no influence on results.
