@@ -2,23 +2,33 @@
 
 `python -m benchmarks.own_digits ckpt [ckpt …]` renders digits of MNIST that the networks were not trained
 on: those of the validation split, or with `--split test` the test images. Each condition is rendered with
-seeds of its own, written to a file, and read back like a file of the user.
+seeds of its own, written to a file, and read back like a file of the user. `--out` writes the accuracies as
+JSON; `--mnist` measures instead how much MNIST's
+own images lose on the way through files and preparation.
 """
 
 import argparse
+import functools
+import json
 import tempfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from PIL import Image
 from scipy import ndimage
 
+from benchmarks import machine
+from mnist_cnn.data import MNIST
+from mnist_cnn.data.split import stratified_split
 from mnist_cnn.inference.digits import resize
+from mnist_cnn.inference.finding import NothingFound, prepare_file
+from mnist_cnn.inference.predictor import Predictor
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,9 +78,17 @@ def skeleton(shape: Array) -> Array:
 
 def pen(digit: Array, width: float) -> Array:
     """Return the digit (256, 256) drawn with a round pen; `width` in pixels of MNIST's 28."""
-    line = skeleton(resize(outline(digit).astype(np.float32), 128, 128) > 0.5)
-    distance = ndimage.distance_transform_edt(~line)
+    distance = _distance_to_line(digit.tobytes())
     return resize((width * 2 + 0.5 - distance).clip(0, 1).astype(np.float32), 256, 256)
+
+
+@functools.lru_cache(maxsize=1000)
+def _distance_to_line(digit: bytes) -> Array:
+    """Return the distance to the middle lines of a digit (128, 128), given as 28x28 float32."""
+    pixels = np.frombuffer(digit, np.float32).reshape(28, 28)
+    line = skeleton(resize(outline(pixels).astype(np.float32), 128, 128) > 0.5)
+    distance: Array = ndimage.distance_transform_edt(~line)
+    return distance
 
 
 def tight(ink: Array) -> Array:
@@ -201,6 +219,29 @@ def scan_28x28_thin_faint_off_centre(digit: Array, rng: Generator, path: Path) -
     light = 1 + rng.uniform(-0.05, 0.05) * (np.arange(28)[:, None] / 28 - 0.5)
     noisy = rng.uniform(0.7, 0.95) * light * (1 - rng.uniform(0.15, 0.3) * canvas)
     save(noisy + rng.normal(size=canvas.shape) * rng.uniform(0.005, 0.02), path.with_suffix(".png"))
+
+
+@condition
+def scan_16x16_binary(digit: Array, rng: Generator, path: Path) -> None:
+    ink = _filled_16(digit, rng) > rng.uniform(0.35, 0.6)
+    save(ink if rng.random() < 0.5 else ~ink, path.with_suffix(".png"))
+
+
+@condition
+def scan_16x16_on_grey_paper(digit: Array, rng: Generator, path: Path) -> None:
+    scan = rng.uniform(0.6, 0.9) * (1 - rng.uniform(0.2, 0.6) * _filled_16(digit, rng))
+    save(scan + rng.normal(size=scan.shape) * 0.02, path.with_suffix(".png"))
+
+
+@condition
+def scan_28x28_eroded_faint_off_centre(digit: Array, rng: Generator, path: Path) -> None:
+    radius = rng.uniform(0, 0.35) * 2 * ndimage.distance_transform_edt(outline(digit)).mean()
+    ink = scaled(ndimage.distance_transform_edt(outline(digit)) > radius, 20)
+    canvas = np.zeros((28, 28))
+    row, column = (np.clip((28 - n) // 2 + rng.integers(-6, 7), 0, 28 - n) for n in ink.shape)
+    canvas[row : row + ink.shape[0], column : column + ink.shape[1]] = ink
+    noisy = rng.uniform(0.6, 0.9) * (1 - rng.uniform(0.1, 0.4) * canvas)
+    save(noisy + rng.normal(size=canvas.shape) * rng.uniform(0.002, 0.015), path.with_suffix(".png"))
 
 
 @condition
@@ -381,51 +422,89 @@ def render(name: str, digits: Array, folder: Path) -> list[Path]:
     return files
 
 
+def accuracies(
+    predictors: Sequence[Predictor], digits: Array, labels: Array, name: str, keep: Path | None
+) -> list[float]:
+    """Return the accuracy of each network under a condition; what no digit is found in is misread."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = render(name, digits, Path(folder))
+        prepared = _prepared(files)
+        right = np.array([predictor.scores(prepared).argmax(1) == labels for predictor in predictors])
+        right &= prepared.any((1, 2, 3))
+        if keep:
+            for index in np.flatnonzero(~right[-1]).tolist():
+                title = f"{name} {index} is {labels[index]}.png"
+                _keep(files[index], prepared[index, 0], keep / title)
+    rates: list[float] = right.mean(1).tolist()
+    return rates
+
+
+def _prepared(files: Sequence[Path]) -> Array:
+    """Return the digit in each file, uint8 (N, 1, 28, 28), empty where none is found."""
+    prepared = np.zeros((len(files), 1, 28, 28), np.uint8)
+    for index, file in enumerate(files):
+        with suppress(NothingFound):
+            prepared[index] = prepare_file(file)[0]
+    return prepared
+
+
+def through_files(predictor: Predictor, digits: Array, labels: Array) -> tuple[float, float]:
+    """Return the accuracy on MNIST's images as they are, and on the same read from files."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = _prepared(render("mnist itself", digits, Path(folder)))
+    direct, read = (predictor.scores(x).argmax(1) == labels for x in (digits[:, None], prepared))
+    return float(direct.mean()), float(read.mean())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("ckpt", type=Path, nargs="+")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
-    parser.add_argument("--images", type=int, default=200, help="of each condition (default: %(default)s)")
+    parser.add_argument("--images", type=int, help="of each condition (default: 200; with --mnist, all)")
     parser.add_argument("--only", choices=CONDITIONS, nargs="+", help="conditions (default: all)")
-    parser.add_argument("--keep", type=Path, help="a folder for the images that are misread, with the input")
+    parser.add_argument(
+        "--keep", type=Path, help="a folder for what the last network misreads, and its input"
+    )
+    parser.add_argument("--out", type=Path, help="a JSON file for the accuracies")
+    parser.add_argument("--mnist", action="store_true", help="MNIST's images, directly and through files")
     options = parser.parse_args()
-
-    from mnist_cnn.data import MNIST
-    from mnist_cnn.data.split import stratified_split
-    from mnist_cnn.inference.finding import NothingFound, prepare_file
-    from mnist_cnn.inference.predictor import Predictor
 
     images, targets = MNIST().read(ROOT / "data", train=options.split == "validation")
     if options.split == "validation":  # the images that data.val_size=5000 keeps from the training
         rows = stratified_split(targets, 5000, seed=0, setting="data.val_size")[1]
         images, targets = images[rows], targets[rows]
-    digits, labels = images[: options.images, 0].numpy(), targets[: options.images].numpy()
+    count = options.images or (None if options.mnist else 200)
+    digits, labels = images[:count, 0].numpy(), targets[:count].numpy()
     predictors = [Predictor.load(path) for path in options.ckpt]
-    total = np.zeros((len(predictors), 2), int)
+    if options.mnist:
+        for path, predictor in zip(options.ckpt, predictors, strict=True):
+            direct, read = through_files(predictor, digits, labels)
+            print(f"{path}: {direct:.2%} directly, {read:.2%} through files, of {len(labels):,} images")
+        return
+    rates = {}
     for name in options.only or CONDITIONS:
-        prepared = np.zeros((len(digits), 1, 28, 28), np.uint8)
-        with tempfile.TemporaryDirectory() as folder:
-            files = render(name, digits, Path(folder))
-            for index, file in enumerate(files):
-                with suppress(NothingFound):  # the digit stays empty
-                    prepared[index] = prepare_file(file)[0]
-            lost = int((prepared.max((1, 2, 3)) == 0).sum())
-            rates = []
-            for row, predictor in enumerate(predictors):
-                right = predictor.scores(prepared).argmax(1) == labels
-                total[row] += (int(right.sum()), len(right))
-                rates.append(f"{right.mean():7.2%}")
-            if options.keep:
-                for index in np.flatnonzero(~right).tolist():
-                    _keep(
-                        files[index],
-                        prepared[index, 0],
-                        options.keep / f"{name} {index} is {labels[index]}.png",
-                    )
-        print(f"{name:36}", *rates, f"  nothing found: {lost}" if lost else "", flush=True)
-    print(f"{'all':36}", *(f"{right / count:7.2%}" for right, count in total), f"of {total[0, 1]:,}")
+        rates[name] = accuracies(predictors, digits, labels, name, options.keep)
+        print(f"{name:36}", *(f"{rate:7.2%}" for rate in rates[name]), flush=True)
+    rates["mean"] = np.mean(list(rates.values()), axis=0).tolist()
+    print(f"{'mean':36}", *(f"{rate:7.2%}" for rate in rates["mean"]))
+    if options.out:
+        result = {
+            "measured_by": "python -m benchmarks.own_digits",
+            "machine": machine.describe(),
+            "split": options.split,
+            "n": len(labels),
+            "networks": [_description(path) for path in options.ckpt],
+            "accuracy": rates,
+        }
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _description(ckpt: Path) -> str:
+    """Return the command of the run that a checkpoint is of."""
+    file = ckpt.parents[1] / ".hydra" / "overrides.yaml"
+    return " ".join(["python train.py", *(OmegaConf.load(file) if file.is_file() else [])])
 
 
 def _keep(file: Path, prepared: Array, to: Path) -> None:

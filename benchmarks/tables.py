@@ -116,6 +116,13 @@ def corruptions(results: Path = RESULTS) -> str:
     return _table(["test images", *networks], rows)
 
 
+def own_digits(results: Path = RESULTS) -> str:
+    """Return the accuracies on rendered digits by condition."""
+    result = json.loads((results / "own_digits.json").read_text())
+    rows = [[name, *(f"{rate:.2%}" for rate in rates)] for name, rates in result["accuracy"].items()]
+    return _table(["condition", *(f"`{command}`" for command in result["networks"])], rows)
+
+
 def ablation(results: Path = RESULTS) -> str:
     """Return what each ingredient of best_simple gives."""
     result = json.loads((results / "ablation.json").read_text())
@@ -129,7 +136,7 @@ def speed(results: Path = RESULTS) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (recipes, corruptions, ablation, speed)
+    function.__name__: function for function in (recipes, corruptions, own_digits, ablation, speed)
 }
 
 

@@ -80,6 +80,28 @@ def test_photograph_with_uneven_light_and_a_shadow() -> None:
     assert difference(image, to_mnist_form(draw(FIVE, 120, 0.07))) < ALIKE
 
 
+def test_steep_light_at_the_edge_does_not_change_the_polarity() -> None:
+    ink = np.pad(draw(FIVE, 90, 0.07), ((170, 60), (250, 60)))
+    y, x = np.mgrid[0 : ink.shape[0], 0 : ink.shape[1]] / 400
+    light = 1 - 0.45 / (1 + np.exp((y - 0.9 * x) / 0.004))
+    image = prepared(on_paper(ink, darkness=0.45) * light * (1 - 0.5 * (x - 0.4) ** 2))
+    assert difference(image, to_mnist_form(draw(FIVE, 90, 0.07))) < ALIKE
+
+
+def test_thick_stroke_is_no_ruled_line() -> None:
+    ink = ndimage.gaussian_filter(np.pad(draw(ONE, 230, 0.08), 12), 2)
+    image = prepared(on_paper(ink))
+    assert difference(image, to_mnist_form(draw(ONE, 230, 0.08))) < 2 * ALIKE
+    assert np.ptp(np.nonzero(image)[0]) + 1 == 20
+
+
+def test_digit_of_several_parts_that_touches_the_edges_is_kept_whole() -> None:
+    bowl = [(0.1, 0.6), (0.5, 0.5), (0.9, 0.7), (0.9, 0.97), (0.1, 0.97), (0.1, 0.6)]
+    ink = draw([[(0.45, 0.05), (0.3, 0.3)], bowl], 16, 0.1)  # a 6 with a gap
+    image = prepared(ink)
+    assert difference(image, to_mnist_form(ink)) < ALIKE
+
+
 @pytest.mark.parametrize("squared", [False, True])
 def test_ruled_lines_are_removed(squared: bool) -> None:
     ink = np.pad(draw(FIVE, 160, 0.08), 80)
@@ -116,6 +138,15 @@ def test_page_edge_and_table_are_not_the_digit() -> None:
     ink = np.pad(draw(FIVE, 100, 0.08), 160)
     image = prepared(on_paper(ink) * (0.25 + 0.75 * page))
     assert difference(image, to_mnist_form(draw(FIVE, 100, 0.08))) < ALIKE
+
+
+@pytest.mark.parametrize("angle", [-7, 4])
+def test_sheet_that_lies_turned_on_a_dark_noisy_table_is_not_the_digit(angle: float) -> None:
+    page = np.pad(ndimage.rotate(np.ones((240, 240)), angle, order=1).clip(0, 1), 30)
+    ink = np.zeros(page.shape, np.float32)
+    ink[100:190, 120:210] = draw(FIVE, 90, 0.07)
+    image = prepared(on_paper(ink, noise=0.02, darkness=0.5) * (0.25 + 0.75 * page))
+    assert difference(image, to_mnist_form(draw(FIVE, 90, 0.07))) < ALIKE
 
 
 def test_digits_are_split_left_to_right_and_line_by_line() -> None:

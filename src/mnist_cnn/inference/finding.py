@@ -87,9 +87,8 @@ def find_digits(image: InkImage, split: bool) -> tuple[list[Ink], int]:
     masses = ndimage.sum_labels(image.ink, labels, np.arange(1, count + 1))
     boxes = ndimage.find_objects(labels)
     parts = [Part(i + 1, box, float(mass)) for i, (box, mass) in enumerate(zip(boxes, masses, strict=True))]
-    parts = _without_edges(parts, labels)
-    if not parts:
-        return [], 0
+    if image.is_photograph:  # a digit that fills a scan touches its edges
+        parts = _without_edges(parts, labels)
     groups = _split(parts)
     others = 0 if split else len(groups) - 1
     chosen = groups if split else [_one_digit(parts)]

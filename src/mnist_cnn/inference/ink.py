@@ -18,16 +18,23 @@ LEAST_SIGNAL = 5.0  # contrast of ink in standard deviations of the background
 LOW, HIGH = 0.3, 0.5  # fractions of full ink: pixels above `LOW` belong to ink that reaches `HIGH`
 SIDES = (0.03, 0.05, 0.08, 0.12, 0.18, 0.27)  # of squares wider than strokes, as fractions of the image's
 THICK = 0.15  # strokes of that width, and what they enclose, cannot be told from shadows
+COARSE = 200  # pixels of the longer side at which strokes are measured and lines are found
+SECTIONS = 12  # of a line
+DARKEST = 0.1  # grey that is added before a logarithm: below it is mostly noise
 TOP = 40  # pixels with the highest contrast
 MAX_ANGLE = 18  # degrees by which ruled lines may be inclined
 
 
 @dataclass(frozen=True)
 class InkImage:
-    """Ink in an image: `ink` float32 (H, W) in [0, 1] with 0 as background; `mask` bool, its pixels."""
+    """Ink in an image: `ink` float32 (H, W) in [0, 1] with 0 as background; `mask` bool, its pixels.
+
+    `is_photograph`: whether there may be more in it than the paper, as the table.
+    """
 
     ink: Grey
     mask: NDArray[np.bool_]
+    is_photograph: bool
 
 
 def extract_ink(grey: Grey) -> InkImage | None:
@@ -57,7 +64,7 @@ def extract_ink(grey: Grey) -> InkImage | None:
         again = None if lined is None else _normalized(lined)
         if again is not None:
             ink, mask = again
-    return InkImage(ink, mask)
+    return InkImage(ink, mask, not clean and factor == 1)
 
 
 def _enlarged(grey: Grey) -> tuple[Grey, int]:
@@ -98,17 +105,12 @@ def _plane(grey: Grey, background: NDArray[np.bool_]) -> Grey:
 
 
 def _surface(grey: Grey) -> Grey:
-    """Return the brightness of the background as a polynomial in x and y, fitted without outliers."""
-    height, width = grey.shape
-    order = 2 if max(height, width) > 2 * SMALLEST else 1
-    step = max(1, max(height, width) // 80)
-    rows, columns = np.mgrid[0:height, 0:width] / max(height, width)
-
-    def terms(y: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack([y**i * x**j for i in range(order + 1) for j in range(order + 1 - i)], axis=-1)
-
+    """Return the brightness of the background of a small image as a plane, fitted without outliers."""
+    step = max(1, max(grey.shape) // 80)
+    rows, columns = np.mgrid[0 : grey.shape[0], 0 : grey.shape[1]] / max(grey.shape)
+    terms = np.stack([np.ones_like(rows), columns, rows], axis=-1)
     sample = grey[::step, ::step].ravel().astype(np.float64)
-    basis = terms(rows[::step, ::step].ravel(), columns[::step, ::step].ravel())
+    basis = terms[::step, ::step].reshape(-1, 3)
     fitted = np.full_like(sample, np.median(sample))
     for _ in range(8):
         error = sample - fitted
@@ -116,7 +118,8 @@ def _surface(grey: Grey) -> Grey:
         weight = 1 / (1 + (error / (2 * spread)) ** 2)
         solved = np.linalg.lstsq(basis * weight[:, None], sample * weight, rcond=None)[0]
         fitted = basis @ solved
-    return (terms(rows, columns) @ solved).clip(0, 1).astype(np.float32)
+    surface: Grey = (terms @ solved).clip(0, 1)
+    return surface.astype(np.float32)
 
 
 def _is_dark_on_light(deviation: Grey) -> bool:
@@ -164,15 +167,15 @@ def _local_contrast(grey: Grey) -> Grey:
     The background of dark ink is the closing of the image by a square wider than the strokes, that of light
     ink the opening. Both keep the edges of shadows.
     """
-    surface = _surface(grey)
-    flat = grey / np.maximum(surface, 0.3 * float(np.median(surface)))
-    step = max(1, round(max(grey.shape) / 250))
+    # In logarithms, strokes have the same contrast in the light and in a shadow.
+    flat = np.log(grey + DARKEST)
+    step = -(-max(grey.shape) // COARSE)
     height, width = (n // step * step for n in grey.shape)
     small = flat[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
     small = ndimage.gaussian_filter(small, 0.7)
     sides = [int(share * min(small.shape)) | 1 for share in SIDES]
-    dark = [ndimage.grey_closing(small, size=(side, side), mode="nearest") - small for side in sides]
-    light = [small - ndimage.grey_opening(small, size=(side, side), mode="nearest") for side in sides]
+    dark = [_narrow(-small, side) for side in sides]
+    light = [_narrow(small, side) for side in sides]
     # Strokes are found from their width on, what lies between them only by wider squares.
     tops = [[float(np.sort(v, axis=None)[-TOP:].mean()) for v in kind] for kind in (dark, light)]
     first = next(i for i in range(len(sides)) if max(tops[0][i], tops[1][i]) >= 0.6 * max(map(max, tops)))
@@ -184,10 +187,26 @@ def _local_contrast(grey: Grey) -> Grey:
     first = next(i for i in range(len(sides)) if own[i] >= 0.7 * max(own))
     side = sides[min(first + 1, len(sides) - 1)] * step | 1
 
-    smooth = ndimage.gaussian_filter(flat, max(grey.shape) / 500)
+    smooth = ndimage.gaussian_filter(grey, max(grey.shape) / 500)
     filter_ = ndimage.grey_closing if dark_ink else ndimage.grey_opening
     level = filter_(smooth, size=(side, side), mode="nearest")
-    return _contrast(flat, ndimage.uniform_filter(level, 3, mode="nearest"), dark_ink)
+    contrast: Grey = smooth - level
+    if dark_ink:
+        # Where it is much darker than elsewhere, as on a table, there is mostly noise.
+        contrast = -contrast / np.maximum(level, 0.4 * float(np.percentile(level, 90)))
+    return contrast
+
+
+def _narrow(image: Grey, side: int) -> Grey:
+    """Return how much lighter than its surroundings is what is narrower than `side`, except at corners.
+
+    An opening by a square also removes the corners of a sheet that is turned. They are restored, being near
+    to what it leaves.
+    """
+    opened = ndimage.grey_opening(image, size=(side, side), mode="nearest")
+    near = 2 * round(0.3 * side) + 1
+    restored: Grey = np.minimum(image, ndimage.maximum_filter(opened, near, mode="nearest"))
+    return image - restored
 
 
 def _normalized(contrast: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
@@ -212,12 +231,11 @@ def _normalized(contrast: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
 
 def _without_lines(ink: Grey) -> Grey | None:
     """Return the ink, turned so that ruled lines are level, without them; None where there are no lines."""
-    step = max(1, max(ink.shape) // 200)
+    step = -(-max(ink.shape) // COARSE)
     small = ndimage.uniform_filter(ink, step)[::step, ::step]
 
     def sharpness(angle: float) -> float:
-        turned = ndimage.rotate(small, angle, reshape=False, order=1, mode="nearest")
-        return float(max((np.diff(np.median(turned, axis)) ** 2).sum() for axis in (0, 1)))
+        return max(_sharpness(image, angle) for image, angle in ((small, angle), (small.T, -angle)))
 
     angles = np.arange(-MAX_ANGLE, MAX_ANGLE + 0.1, 1.5)
     best = max(angles, key=sharpness)
@@ -231,7 +249,7 @@ def _without_lines(ink: Grey) -> Grey | None:
         wide[np.isnan(turned)] = np.nan
         with np.errstate(all="ignore"):
             level = _nanmedian(wide, 1 - axis)
-        level = np.where(level > 0.08, level, 0)
+        level = np.where((level > 0.08) & _goes_across(wide, 1 - axis), level, 0)
         if not level.any():
             continue
         removed = True
@@ -242,6 +260,25 @@ def _without_lines(ink: Grey) -> Grey | None:
         closed = ndimage.grey_closing(rest, size=(thickness + 3, 1) if axis == 0 else (1, thickness + 3))
         cleaned = np.where(on_line, closed, rest)
     return cleaned.astype(np.float32) if removed else None
+
+
+def _goes_across(values: Grey, axis: int) -> NDArray[np.bool_]:
+    """Return which lines have ink in all sections but one: a stroke of the digit ends before the border."""
+    sections = np.array_split(np.nan_to_num(values), SECTIONS, axis)
+    known = np.array_split(np.isfinite(values), SECTIONS, axis)
+    levels = np.array([np.median(part, axis) for part in sections])
+    levels[[part.mean(axis) < 0.5 for part in known]] = np.inf  # outside of the image
+    across: NDArray[np.bool_] = np.sort(levels, axis=0)[1] > 0.05
+    return across
+
+
+def _sharpness(image: Grey, angle: float) -> float:
+    """Return how much the medians of rows differ that are inclined by `angle` degrees."""
+    height, width = image.shape
+    columns = np.arange(0, width, 2)
+    rise = np.rint(np.tan(np.deg2rad(angle)) * (columns - width / 2)).astype(int)
+    inclined = image[(np.arange(height)[:, None] + rise).clip(0, height - 1), columns]
+    return float((np.diff(np.median(inclined, axis=1)) ** 2).sum())
 
 
 def _nanmedian(values: Grey, axis: int) -> Grey:
