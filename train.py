@@ -57,7 +57,7 @@ def main(config: "DictConfig") -> float | None:
         loss=instantiate(config.loss),
         num_classes=data.num_classes,
         optimizer=instantiate(config.optim),
-        schedule=instantiate(config.scheduler) if config.scheduler else None,
+        schedule=instantiate(config.scheduler) if "_target_" in config.scheduler else None,
         metrics={name: instantiate(metric) for name, metric in config.metrics.items()},
         decay_biases=options.get("decay_biases", True),  # older runs do not have it
         config=options,
