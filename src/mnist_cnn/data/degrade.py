@@ -72,7 +72,8 @@ class Degrade:
             "specks": (specks, _specks),
             "patch": (patch, _patch),
         }
-        for name, value in {"share": share, **{name: value for name, (value, _) in strengths.items()}}.items():
+        given = {"share": share} | {name: value for name, (value, _) in strengths.items()}
+        for name, value in given.items():
             if not 0 <= value <= 1:
                 raise UserError(f"The augmentation's {name}={value} should be between 0, for none, and 1.")
         self.share = share
