@@ -495,13 +495,13 @@ def main() -> None:
             "machine": machine.describe(),
             "split": options.split,
             "n": len(labels),
-            "networks": [_description(path) for path in options.ckpt],
+            "networks": [describe_network(path) for path in options.ckpt],
             "accuracy": rates,
         }
         options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 
-def _description(ckpt: Path) -> str:
+def describe_network(ckpt: Path) -> str:
     """Return the command of the run that a checkpoint is of."""
     file = ckpt.parents[1] / ".hydra" / "overrides.yaml"
     return " ".join(["python train.py", *(OmegaConf.load(file) if file.is_file() else [])])

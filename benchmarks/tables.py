@@ -116,11 +116,16 @@ def corruptions(results: Path = RESULTS) -> str:
     return _table(["test images", *networks], rows)
 
 
-def own_digits(results: Path = RESULTS) -> str:
+def own_digits(results: Path = RESULTS, file: str = "own_digits.json") -> str:
     """Return the accuracies on rendered digits by condition."""
-    result = json.loads((results / "own_digits.json").read_text())
+    result = json.loads((results / file).read_text())
     rows = [[name, *(f"{rate:.2%}" for rate in rates)] for name, rates in result["accuracy"].items()]
     return _table(["condition", *(f"`{command}`" for command in result["networks"])], rows)
+
+
+def foreign_digits(results: Path = RESULTS) -> str:
+    """Return the accuracies on digits of another collection, by the form of the scan."""
+    return own_digits(results, "foreign_digits.json")
 
 
 def ablation(results: Path = RESULTS) -> str:
@@ -136,7 +141,8 @@ def speed(results: Path = RESULTS) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    function.__name__: function for function in (recipes, corruptions, own_digits, ablation, speed)
+    function.__name__: function
+    for function in (recipes, corruptions, own_digits, foreign_digits, ablation, speed)
 }
 
 
