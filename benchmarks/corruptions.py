@@ -1,11 +1,12 @@
 """Accuracy on corrupted digits of the networks of recipes: `python -m benchmarks.corruptions default robust`.
 
-Takes the first seed of each recipe, trained by `python -m benchmarks.recipes NAME`, and writes
-results/corruptions.json.
+Takes the networks that `python -m benchmarks.recipes NAME` has trained, and writes the mean accuracies of the
+seeds to results/corruptions.json.
 """
 
 import argparse
 import json
+import statistics
 
 from benchmarks import machine
 from benchmarks.recipes import RESULTS, checkpoint, evaluate
@@ -14,20 +15,22 @@ from benchmarks.recipes import RESULTS, checkpoint, evaluate
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("names", nargs="+", help="recipes: files of conf/experiment, or default")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     options = parser.parse_args()
+    networks = {}
+    for name in options.names:
+        parts = [evaluate([checkpoint(name, seed)], "data=mnist_c")["parts"] for seed in options.seeds]
+        networks[name] = {part: statistics.mean(one[part] for one in parts) for part in parts[0]}
     result = {
         "command": "python evaluate.py ckpt=… data=mnist_c",
         "measured_by": f"python -m benchmarks.corruptions {' '.join(options.names)}",
         "machine": machine.describe(),
-        "seed": options.seed,
-        "networks": {
-            name: evaluate([checkpoint(name, options.seed)], "data=mnist_c")["parts"]
-            for name in options.names
-        },
+        "seeds": options.seeds,
+        "n": len(options.seeds),
+        "networks": networks,
     }
     (RESULTS / "corruptions.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result["networks"], indent=1))
+    print(json.dumps(networks, indent=1))
 
 
 if __name__ == "__main__":

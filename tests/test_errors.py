@@ -28,6 +28,11 @@ TRAIN = [
     (["optm.lr=0.1"], ["optm.lr", "Did you mean optim.lr?"]),
     (["optim=adam", "optim.momentum=0.5"], ["optim.momentum", "betas", "lr"]),
     (["data.batch-size=3"], ["data.batch-size"]),
+    (["logger=null"], ["logger=null", "csv, mlflow, none, tensorboard, wandb"]),
+    (
+        ["callbacks=ema", "+callbacks.pictures.every_n_epochs=2"],
+        ["callbacks.pictures", "callbacks=[ema,pictures]"],
+    ),
     (["resume=logs/runs/nowhere"], ["resume=logs/runs/nowhere is not the folder of a run"]),
     (["-m", "resume=logs/runs/nowhere"], ["resume=RUN resumes one run; leave out -m"]),
 ]

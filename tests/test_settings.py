@@ -17,7 +17,7 @@ VALID: dict[str, Any] = {
     "optim": {"lr": 0.01, "momentum": 0.9, "betas": [0.9, 0.999]},
     "scheduler": {},
     "metrics": {"f1": {}},
-    "callbacks": {"early_stopping": {"monitor": "val/loss"}},
+    "callbacks": {"early_stopping": {"_target_": "lightning.EarlyStopping", "monitor": "val/loss"}},
     "trainer": {
         "max_epochs": 1,
         "accelerator": "auto",
@@ -105,7 +105,11 @@ def test_all_invalid_values_are_reported_together() -> None:
     ("section", "value", "owner"),
     [
         ("scheduler", {"monitor": "val/loss"}, "scheduler"),
-        ("callbacks", {"stop": {"monitor": "val/loss"}}, "callbacks.stop"),
+        (
+            "callbacks",
+            {"stop": {"_target_": "lightning.EarlyStopping", "monitor": "val/loss"}},
+            "callbacks.stop",
+        ),
     ],
 )
 def test_monitoring_validation_without_validation_images_is_refused(

@@ -345,6 +345,9 @@ def _arguments(arguments: list[str]) -> list[str]:
     paths = {}
     for index, override in enumerate(overrides):
         key, _, value = override.partition("=")
+        if value == "null" and (ROOT / "conf" / key).is_dir():
+            choices = sorted(path.stem for path in (ROOT / "conf" / key).glob("*.yaml"))
+            raise UserError(f"{key}=null: choose one of {', '.join(choices)}, or leave it out.")
         if key in ("resume", "ckpt", "init_from", "images", "out", "sweep.resume") and value not in (
             "",
             "null",

@@ -119,6 +119,18 @@ class TrainSettings(_Section):
         return self
 
     @model_validator(mode="after")
+    def _callbacks_have_a_class(self) -> Self:
+        for name, callback in self.callbacks.items():
+            if callback and "_target_" not in callback:
+                chosen = ",".join(key for key, node in self.callbacks.items() if node and "_target_" in node)
+                raise PydanticCustomError(
+                    "no_target",
+                    f"callbacks.{name} has settings but no _target_: choose it, too, as in "
+                    f"callbacks=[{chosen and chosen + ','}{name}].",
+                )
+        return self
+
+    @model_validator(mode="after")
     def _monitored_metrics_exist(self) -> Self:
         monitored = {"scheduler": self.scheduler.monitor}
         for name, callback in self.callbacks.items():

@@ -15,7 +15,13 @@ def test_no_strength_leaves_images_as_they_are():
     assert torch.equal(Degrade()(stripes()), stripes())
 
 
-@pytest.mark.parametrize("name", ["stroke", "blur", "fade", "shadow", "noise", "specks", "patch"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("stroke", "outline", "scatter", "blur", "motion", "invert", "fade", "shadow", "spots", "lines"),
+        *("noise", "specks", "patch"),
+    ],
+)
 def test_degradation_changes_a_third_of_the_images_within_their_range(name):
     torch.manual_seed(0)
     images = stripes()

@@ -1,5 +1,6 @@
 """The texts, order, colours and scales of the figures."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -457,7 +458,7 @@ def test_failed_save_keeps_existing_file(tmp_path: Path, monkeypatch: pytest.Mon
 
     def half(self: Figure, target: Path, format: str) -> None:
         Path(target).write_bytes(b"\x89PNG half")
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Figure, "savefig", half)
     with pytest.raises(OSError, match="No space left"):

@@ -111,10 +111,11 @@ def log_metrics(loggers: Iterable[Logger], metrics: Mapping[str, float], epoch: 
 
 
 @rank_zero_only
-def save(loggers: Iterable[Logger]) -> None:
-    """Let the loggers write to disk what they hold in memory."""
+def write(loggers: Iterable[Logger]) -> None:
+    """Let the loggers write what they hold in memory, as Lightning does after each fit and test."""
     for logger in loggers:
         logger.save()
+        logger.finalize("success")
 
 
 def log_step_metrics(loggers: Iterable[Logger], metrics: Mapping[str, float], step: int) -> None:

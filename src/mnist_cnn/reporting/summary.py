@@ -109,7 +109,7 @@ def report(
     # The loggers keep the values in memory until the results are there, which mark the run as finished.
     loggers.log_metrics(run_loggers, _test_metrics(metrics), classifier.current_epoch)
     write_json(run_dir / METRICS, metrics)
-    loggers.save(run_loggers)
+    loggers.write(run_loggers)
     if "val/acc" in metrics:
         log.info(f"best epoch: {metrics['best_epoch']}, validation accuracy {metrics['val/acc']:.2%}")
     if metrics["status"] == "pruned":

@@ -90,7 +90,18 @@ def build_trainer(
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"Lightning's Trainer refuses these settings: {error}") from error
     reduce_overhead(trainer)
+    _leave_signals_to_the_command(trainer)
     return trainer
+
+
+def _leave_signals_to_the_command(trainer: L.Trainer) -> None:
+    """Keep Lightning from handling SIGTERM; checked with lightning 2.6.6.
+
+    Its handler kills the other ranks and waits for them in a broadcast, and each step of several processes
+    costs a broadcast of its own. Here `entry` handles signals; `SaveWithinEpoch` stops all ranks together.
+    """
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
 
 def _profiler(name: str, run_dir: Path) -> Profiler:
