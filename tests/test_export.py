@@ -51,3 +51,16 @@ def test_name_that_does_not_tell_the_format_is_refused(command: Command, tmp_pat
     assert done.stderr.startswith("export.py: out=network.bin")
     assert ".onnx" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_network_that_the_page_cannot_compute_is_refused_in_a_line(
+    command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    ckpt = save(tmp_path, "mobilenet")
+    done = command("export.py", f"ckpt={ckpt}", "format=html", f"data.dir={mnist}")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("export.py: ")
+    assert "the operation hardswish" in line
+    assert "format=onnx" in line
+    assert [path.name for path in ckpt.parent.iterdir()] == ["best.ckpt"]

@@ -167,6 +167,18 @@ def test_every_operation_equals_that_of_pytorch(bits: int, browser: Browser, tmp
     np.testing.assert_allclose(outputs_of_page(browser, 0, images), expected, rtol=0, atol=1e-3)
 
 
+def test_outputs_of_resnet18_equal_those_of_pytorch(
+    browser: Browser, test_images: Tensor, tmp_path: Path
+) -> None:
+    network, description = load_trained(save(tmp_path, "resnet18"))
+    images = test_images[:10]
+    coloured = convert(images, 3, description.image_size).numpy()
+    html.write([html.page_network(network, description, "", coloured)], tmp_path / "page.html")
+    browser.open((tmp_path / "page.html").as_uri())
+    expected = runner(network)(coloured)
+    np.testing.assert_allclose(outputs_of_page(browser, 0, images), expected, rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("touch", [False, True], ids=["mouse", "touch"])
 def test_a_drawn_seven_is_recognized(touch: bool, opened: Browser) -> None:
     assert best_class(opened) is None

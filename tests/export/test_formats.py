@@ -135,10 +135,35 @@ def test_safetensors_builds_trusted_classes_only(tmp_path: Path) -> None:
         load_network(path)
 
 
-def test_missing_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(UserError, match=r"pip install -e '\.\[onnx\]'"):
-        onnx.write(*load_trained(save(tmp_path, "cnnnet")), tmp_path / "network.onnx")
+@pytest.mark.parametrize(
+    ("format", "package"),
+    [
+        ("onnx", "onnx"),
+        ("onnx", "onnxscript"),
+        ("onnx", "onnxruntime"),
+        ("safetensors", "safetensors"),
+    ],
+)
+def test_missing_package_is_named_with_its_extra(
+    format: str, package: str, mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [name for name in sys.modules if name.partition(".")[0] == package] or [package]:
+        monkeypatch.setitem(sys.modules, module, None)
+    ckpt = save(tmp_path, "cnnnet")
+    with pytest.raises(UserError) as caught:
+        formats.export([ckpt], format, None, str(mnist))
+    message = str(caught.value)
+    assert f"needs the package {package}" in message
+    assert message.endswith(f"pip install -e '.[{format}]'")
+    assert [path.name for path in ckpt.parent.iterdir()] == ["best.ckpt"]
+
+
+def test_missing_package_is_named_where_a_file_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"format onnx needs the package onnxruntime.*'\.\[onnx\]'"):
+        load_network(tmp_path / "network.onnx")
 
 
 def test_network_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

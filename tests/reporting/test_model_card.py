@@ -87,8 +87,16 @@ def test_python_and_commands_of_the_card_name_the_checkpoint(
     monkeypatch.chdir(tmp_path)
     text = card(tmp_path / folder, small_data, logits_with_two_errors(small_data))
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("python ")]
-    assert [command[1] for command in commands] == ["evaluate.py", "predict.py", "export.py"]
-    assert {command[2] for command in commands} == {f"ckpt={folder}/checkpoints/best.ckpt"}
+    path = f"{folder}/checkpoints/best.ckpt"
+    assert [command[1] for command in commands] == [
+        "evaluate.py",
+        "-m",
+        "evaluate.py",
+        "predict.py",
+        "export.py",
+    ]
+    assert commands[1][2:6] == ["benchmarks.own_digits", path, "--split", "test"]
+    assert {command[2] for command in commands if command[1] != "-m"} == {f"ckpt={path}"}
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert small_data.test is not None
     images = small_data.test.images.numpy()

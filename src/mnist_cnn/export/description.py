@@ -74,5 +74,5 @@ def needs_extra(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise UserError(
-            f"format={extra} needs the package {error.name}. Install it with: pip install -e '.[{extra}]'"
+            f"The format {extra} needs the package {error.name}. Install it with: pip install -e '.[{extra}]'"
         ) from error

@@ -25,7 +25,8 @@ def write(network: "ByteNetwork", description: Description, path: Path) -> None:
     The description is in its metadata. Raises `UserError` where the extra `onnx` is not installed.
     """
     with needs_extra("onnx"):
-        import onnx  # noqa: F401, torch needs both and would say so in other words
+        import onnx  # noqa: F401, torch needs this and onnxscript and would say so in other words
+        import onnxruntime  # noqa: F401, `load` needs it, but only after the work is done
         import onnxscript  # noqa: F401
 
     import torch

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from mnist_cnn.data import ImageData
+from mnist_cnn.data import MNIST, ImageData
 from mnist_cnn.files import atomic_write
 from mnist_cnn.training.classifier import Classifier
 
@@ -48,6 +48,7 @@ def write(
         "## Results\n\n" + _table(("metric", "value"), _results(metrics)),
         _table(("run", "value"), [(name, metrics[name]) for name in facts if name in metrics]),
         *(_by_class(data, logits) if len(logits) else []),
+        *(_by_condition(saved[0]) if isinstance(data.source, MNIST) else []),
         f"## Use\n\n{_use(saved[0], classifier, data)}",
     ]
     with atomic_write(folder / "README.md") as aside:
@@ -74,6 +75,19 @@ def _by_class(data: ImageData, logits: Tensor) -> list[str]:
     confusions = f"Most frequent errors: {', '.join(named)}." if named else "No image was classified wrongly."
     table = _table(("class", "accuracy", "correct"), rows)
     return [f"## Accuracy by class\n\nOn {len(logits):,} test images.\n\n{table}", confusions]
+
+
+def _by_condition(ckpt: Path) -> list[str]:
+    """Return the commands that measure a network for MNIST on digits other than those of its test."""
+    path = os.path.relpath(ckpt)
+    return [
+        f"""## Accuracy by condition
+
+```bash
+python evaluate.py {shlex.quote(f"ckpt={path}")} data=mnist_c  # 15 corruptions
+python -m benchmarks.own_digits {shlex.quote(path)} --split test  # photographs, scans and drawings
+```"""
+    ]
 
 
 def _use(ckpt: Path, classifier: Classifier, data: ImageData) -> str:
