@@ -35,6 +35,14 @@ class _Fault(L.Callback):
             self.happen()
 
 
+class EarlyEnd(L.Callback):
+    """Rank 1 ends before it has met the others."""
+
+    def __init__(self) -> None:
+        if os.environ.get("LOCAL_RANK") == "1":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class FullDisk(_Fault):
     """The file system of `file`, which is new, has `free` bytes left."""
 

@@ -29,6 +29,10 @@ TRAIN = [
     (["optim=adam", "optim.momentum=0.5"], ["optim.momentum", "betas", "lr"]),
     (["data.batch-size=3"], ["data.batch-size"]),
     (["logger=null"], ["logger=null", "csv, mlflow, none, tensorboard, wandb"]),
+    (["augment=1.5"], ["augment=1.5: choose one of affine, elastic, none, robust"]),
+    (["~loss=[ce,mse]"], ["~loss=[ce,mse]: choose one of ce, "]),
+    (["~logger"], ["logger=???: it is required"]),
+    (["callbacks.pictures=5"], ["callbacks.pictures=5: it should be a valid dictionary"]),
     (
         ["callbacks=ema", "+callbacks.pictures.every_n_epochs=2"],
         ["callbacks.pictures", "callbacks=[ema,pictures]"],

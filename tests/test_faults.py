@@ -239,6 +239,15 @@ def test_lost_rank_fails_its_job_and_leaves_no_process(
     assert load(run / "checkpoints" / "last.ckpt")["epoch"] == 0
 
 
+def test_rank_that_ends_before_the_start_fails_its_job_at_once(
+    command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    ranks = ("trainer=ddp", "trainer.devices=2")  # which would wait ten minutes for each other
+    done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}", fault("EarlyEnd"))
+    assert last_line(done) == "train.py: Rank 1 was killed by SIGKILL. It had not started yet."
+    assert processes_of(tmp_path) == []
+
+
 def test_ranks_end_when_the_first_is_killed(command: Command, mnist: Path, tmp_path: Path) -> None:
     ranks = ("trainer=ddp", "trainer.devices=2")
     done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}", fault("Signal", name="SIGKILL"))

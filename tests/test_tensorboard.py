@@ -15,7 +15,11 @@ SECONDS = 120  # for a failing test
 
 def test_tensorboard_listens_on_this_machine_only(tmp_path: Path) -> None:
     made = subprocess.run(
-        ["make", "--no-print-directory", "-n", "tensorboard"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", "-n", "tensorboard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     _, *options = shlex.split(made.stdout.splitlines()[-1])
     assert options[:2] == ["--logdir", "logs"]

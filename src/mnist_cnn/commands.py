@@ -21,6 +21,7 @@ import hydra
 from filelock import FileLock, Timeout
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from hydra.utils import to_absolute_path
@@ -345,9 +346,9 @@ def _arguments(arguments: list[str]) -> list[str]:
     paths = {}
     for index, override in enumerate(overrides):
         key, _, value = override.partition("=")
-        if value == "null" and (ROOT / "conf" / key).is_dir():
-            choices = sorted(path.stem for path in (ROOT / "conf" / key).glob("*.yaml"))
-            raise UserError(f"{key}=null: choose one of {', '.join(choices)}, or leave it out.")
+        group = key.lstrip("+~").partition("@")[0]
+        if group and (ROOT / "conf" / group).is_dir():
+            _check_choice(group, override)
         if key in ("resume", "ckpt", "init_from", "images", "out", "sweep.resume") and value not in (
             "",
             "null",
@@ -374,6 +375,24 @@ def _arguments(arguments: list[str]) -> list[str]:
     overrides = [one for one in overrides if not one.startswith("trust=")]
     overrides.append(f"++trust=[{','.join(map(quote, trusted))}]")
     return [*_options_of(run_dir), *options, _run_dir_override(run_dir), *overrides]
+
+
+def _check_choice(group: str, override: str) -> None:
+    """Raise `UserError` where the choice from a group is a number, null or a dict, and not a name.
+
+    Hydra fails without a message for the user.
+    """
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return  # Hydra shows where the error is
+    value = parsed.value()
+    if parsed.is_sweep_override() or (parsed.is_delete() and value is None):
+        return
+    names = value if isinstance(value, list) and not parsed.is_delete() else [value]
+    if not all(isinstance(name, str) for name in names):
+        choices = sorted(path.stem for path in (ROOT / "conf" / group).glob("*.yaml"))
+        raise UserError(f"{override}: choose one of {', '.join(choices)}, or leave it out.")
 
 
 def _of_this_rank(arguments: list[str]) -> list[str]:

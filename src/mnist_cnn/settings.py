@@ -97,13 +97,16 @@ class TrainSettings(_Section):
     trust: list[str] = []
     sweep: _Sweep
     data: _Data
+    augment: dict[str, Any]
     model: dict[str, Any]
+    loss: dict[str, Any]
     optim: _Optim
     scheduler: _Scheduler
     decay_biases: bool = True
     checkpoint: _Checkpoint = _Checkpoint()
-    metrics: dict[str, Any]
-    callbacks: dict[str, Any]
+    metrics: dict[str, dict[str, Any] | None]
+    callbacks: dict[str, dict[str, Any] | None]
+    logger: dict[str, Any] | None
     trainer: _Trainer
 
     @model_validator(mode="after")
@@ -134,7 +137,8 @@ class TrainSettings(_Section):
     def _monitored_metrics_exist(self) -> Self:
         monitored = {"scheduler": self.scheduler.monitor}
         for name, callback in self.callbacks.items():
-            monitored[f"callbacks.{name}"] = callback.get("monitor") if callback else None
+            metric = callback and callback.get("monitor")
+            monitored[f"callbacks.{name}"] = metric if isinstance(metric, str) else None
         for owner, metric in monitored.items():
             if self.data.val_size == 0 and metric and metric.startswith("val/"):
                 raise PydanticCustomError(
@@ -253,7 +257,7 @@ def check(settings: Mapping[str, Any], schema: type[_Section]) -> None:
             if not problem["loc"]:  # about several settings together; the message is complete
                 raise UserError(problem["msg"]) from None
             key, value = _setting(settings, problem["loc"])
-            message = problem["msg"].removeprefix("Input ")
+            message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Input ")
             wrong.setdefault(f"{key}={value}", []).append(message)
         lines = [
             f"{setting}: it {' or '.join(dict.fromkeys(messages))}" for setting, messages in wrong.items()

@@ -101,17 +101,16 @@ def test_search_is_pruned(slurm: Slurm, command: Command, mnist: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_job_is_requeued_with_a_checkpoint_before_its_time_limit(
-    slurm: Slurm, start: Start, mnist: Path, tmp_path: Path
-) -> None:
+def test_job_continues_after_its_time_limit(slurm: Slurm, start: Start, mnist: Path, tmp_path: Path) -> None:
     # Slurm may warn 60 seconds earlier than it is asked to.
     warning = "+hydra.launcher.parameters.slurm_signal_delay_s=30"
     limits = (*ENDLESS, "hydra.launcher.parameters.timeout_min=2", warning)
     started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
     wait_until(lambda: "epoch    1/9999" in log_of_first_job(tmp_path))
-    wait_until(lambda: "PENDING" in "".join(slurm.jobs()))
-    (errors,) = tmp_path.glob("sweep/submitit/*_log.err")
-    assert "stopping with a checkpoint" in errors.read_text()
+    wait_until(lambda: "resumed    " in log_of_first_job(tmp_path))
+    errors = [path.read_text() for path in tmp_path.glob("sweep/submitit/*_log.err")]
+    assert "stopping with a checkpoint" in "".join(errors)
+    assert log_of_first_job(tmp_path).count("epoch    1/9999") == 1
     started.send_signal(signal.SIGINT)
     assert started.wait(60) == 130
     wait_until(lambda: not slurm.jobs() and not processes_of(tmp_path))

@@ -367,35 +367,123 @@ OVERRIDES = [
     b"optim.lr=0.1\0model=simple\0seed=3",
     b"model=cnnnet\0optim=adam\0optim.betas=[0.9,0.99]\0+trainer.x=1\0~callbacks.pictures",
     b"hydra.run.dir='a b'\0++model.more={a: [1, 2], b: null}\0data.classes=[a,b]",
-    b'hparams={}\0loss@model.loss=mse\0trainer.precision="32"\0data.dir=${seed}\0objective.metric=val/loss',
     b"--multirun\0optim=sgd,adam\0seed=range(1,3)\0optim.lr=tag(log,interval(0.1,1))",
 ]
-OVERRIDE_TOKENS = [
+KEYS = [
+    *("seed", "model", "optim", "loss", "data", "augment", "scheduler", "metrics", "callbacks", "logger"),
     *(
-        b"=",
-        b"\0",
-        b"+",
-        b"++",
-        b"~",
-        b"@",
-        b":",
-        b"[",
-        b"]",
-        b"{",
-        b"}",
-        b"(",
-        b")",
-        b"'",
-        b'"',
-        b"\\",
-        b",",
+        "trainer",
+        "experiment",
+        "debug",
+        "hparams",
+        "objective",
+        "trust",
+        "resume",
+        "init_from",
+        "hydra.run.dir",
     ),
-    *(b"${", b"${seed}", b"${oc.decode:x}", b"null", b"nan", b"1e999", b"9" * 500, b".", b"..", b"resume="),
-    *(b"ckpt=", b"trust=[", b"_target_", b"experiment=", b"debug=smoke", b"--help", b"\xff", b"\x1b", b"\n"),
+    *(
+        "optim.lr",
+        "optim.betas",
+        "optim._target_",
+        "model.num_classes",
+        "model._target_",
+        "model.x",
+        "data.dir",
+    ),
+    *("data.batch_size", "data.val_size", "data.classes", "data.source", "data.source._target_", "data.mean"),
+    *(
+        "trainer.precision",
+        "trainer.devices",
+        "trainer.max_epochs",
+        "trainer.x",
+        "objective.metric",
+        "optim@loss",
+    ),
+    *(
+        "callbacks.pictures",
+        "callbacks.pictures._target_",
+        "logger.tensorboard",
+        "checkpoint.every_n_steps",
+        "a.b",
+    ),
+]
+STRANGE_VALUES = [
+    *(
+        "",
+        "null",
+        "true",
+        "0",
+        "-1",
+        "0.5",
+        "nan",
+        "inf",
+        "-1e999",
+        "9" * 500,
+        "'a b'",
+        "'\\''",
+        "é",
+        "\x1b[31m",
+    ),
+    *(
+        "[]",
+        "[1,2]",
+        "[a,[b]]",
+        "{}",
+        "{a: 1}",
+        "{a: {b: null}}",
+        "a,b",
+        "range(3)",
+        "interval(0,1)",
+        "[a",
+        "'",
+    ),
+    *(
+        "${seed}",
+        "${optim.lr}",
+        "${x}",
+        "${oc.env:HOME}",
+        "${oc.decode:x}",
+        "${model}",
+        "/dev/zero",
+        "../..",
+        ".",
+    ),
+    *(
+        "sgd",
+        "adam",
+        "simple",
+        "mnist",
+        "folder",
+        "none",
+        "tensorboard",
+        "[pictures,ema]",
+        "mse",
+        "os.system",
+    ),
+    *(
+        "torch.nn.Linear",
+        "torch.optim.SGD",
+        "{_target_: os.system}",
+        "val/loss",
+        "bf16-mixed",
+        "ddp",
+        "smoke",
+    ),
 ]
 
 
-@target(lambda folder: hostile(OVERRIDES, OVERRIDE_TOKENS), UserError, SweepError, inputs=1_000)
+def overrides(folder: Path) -> st.SearchStrategy[bytes]:
+    """Return overrides of known settings by strange values, and one time in four what is no override."""
+    prefixes = st.sampled_from(["", "", "", "", "+", "++", "~"])
+    override = st.tuples(prefixes, st.sampled_from(KEYS), st.just("="), st.sampled_from(STRANGE_VALUES)).map(
+        "".join
+    )
+    typed = st.lists(override, min_size=1, max_size=3).map(lambda typed: "\0".join(typed).encode())
+    return st.one_of(typed, typed, typed, hostile(OVERRIDES, [b"=", b"\0", b"--help", b"${", b"~", b"@:"]))
+
+
+@target(overrides, UserError, SweepError, inputs=1_000)
 def read_arguments(content: bytes, folder: Path) -> None:
     arguments = content.decode("utf-8", "surrogateescape").split("\0")
     sys.argv = [str(REPOSITORY / "train.py"), *arguments]

@@ -12,6 +12,7 @@ This module is the only one that uses the private API of Lightning's launcher, c
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -23,6 +24,7 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed import distributed_c10d as c10d
 
 from mnist_cnn.errors import UserError
@@ -37,6 +39,10 @@ EXIT_TIMEOUT = 60.0
 # they wait, the first alone writes files; for the download of the data Lightning sets no limit.
 RANK_TIMEOUT = 600.0
 
+# Port of the first rank at which the ranks that it has started report that they are alive.
+STARTED_PORT = "MNIST_CNN_STARTED_PORT"
+
+_LOCAL = "127.0.0.1"
 _GLOO_ERRORS = ("gloo/transport", "pair closure")  # which have no class of their own
 
 
@@ -52,7 +58,7 @@ class JobLauncher(_SubprocessScriptLauncher):
     ) -> None:
         super().__init__(cluster_environment, num_processes, num_nodes)
         self.command = list(command)
-        self.started = False  # whether this process has started ranks
+        self.started: TCPStore | None = None  # which counts the ranks that this process has started
         self.threads: int | None = None  # the number of threads of this process before the job
 
     def launch(
@@ -75,7 +81,7 @@ class JobLauncher(_SubprocessScriptLauncher):
         return function(*args, **kwargs)
 
     def _start_ranks(self) -> None:
-        self.started = True
+        self.started = TCPStore(_LOCAL, 0, is_master=True, wait_for_workers=False)
         cluster = self.cluster_environment
         os.environ["MASTER_ADDR"] = cluster.main_address
         os.environ["MASTER_PORT"] = str(cluster.main_port)
@@ -83,8 +89,22 @@ class JobLauncher(_SubprocessScriptLauncher):
         os.environ["LOCAL_RANK"] = str(cluster.local_rank())
         os.environ["WORLD_SIZE"] = str(self.num_processes * self.num_nodes)
         for local_rank in range(1, self.num_processes):
-            environment = os.environ | {"LOCAL_RANK": str(local_rank)}
+            environment = os.environ | {
+                "LOCAL_RANK": str(local_rank),
+                STARTED_PORT: str(self.started.port),
+            }
             self.procs.append(subprocess.Popen(self.command, env=environment))
+
+    def wait_for_ranks(self) -> None:
+        """Wait until the ranks that this process has started are alive.
+
+        Raises `UserError` if one has ended: the process group would wait for it until its time limit.
+        """
+        end = time.monotonic() + RANK_TIMEOUT
+        while self.started and self.started.add("started", 0) < len(self.procs) and time.monotonic() < end:
+            if any(process.poll() is not None for process in self.procs):
+                raise UserError(f"{_lost_rank(self.procs)} It had not started yet.")
+            time.sleep(0.1)
 
 
 class JobDDPStrategy(DDPStrategy):
@@ -99,6 +119,10 @@ class JobDDPStrategy(DDPStrategy):
         self.seconds = seconds
 
     def setup_distributed(self) -> None:
+        if port := os.environ.pop(STARTED_PORT, None):
+            TCPStore(_LOCAL, int(port), is_master=False).add("started", 1)
+        elif isinstance(self._launcher, JobLauncher) and not torch.distributed.is_initialized():
+            self._launcher.wait_for_ranks()
         super().setup_distributed()
         # the private name before torch 2.14
         set_timeout = getattr(torch.distributed, "set_timeout", None) or c10d._set_pg_timeout
