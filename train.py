@@ -60,7 +60,8 @@ def main(config: "DictConfig") -> float | None:
         optimizer=instantiate(config.optim),
         schedule=instantiate(config.scheduler) if "_target_" in config.scheduler else None,
         metrics={name: instantiate(metric) for name, metric in config.metrics.items()},
-        decay_biases=options.get("decay_biases", True),  # older runs do not have it
+        decay_biases=options.get("decay_biases", True),  # older runs do not have these two
+        compile=options.get("compile"),
         config=options,
     )
 

@@ -304,6 +304,15 @@ def test_overfitting_five_batches_reaches_a_training_accuracy_of_100_percent(
     assert "train loss 0.0" in done.stdout.split("epoch 30/30")[1]
 
 
+def test_missing_compiler_is_reported_in_a_line(command: Command, mnist: Path) -> None:
+    compiler = {"CXX": "/no/compiler", "TORCHINDUCTOR_FORCE_DISABLE_CACHES": "1"}
+    done = command("train.py", *SHORT, f"data.dir={mnist}", "model=cnnnet", "compile=default", **compiler)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"train\.py: compile=default: torch\.compile failed: .*/no/compiler.*", done.stderr.splitlines()[-1]
+    )
+
+
 def test_profiler_writes_its_report_into_the_run_folder(train: Command, tmp_path: Path) -> None:
     train(*SHORT, "debug=profile", "trainer.limit_train_batches=3")
     (report,) = only_run(tmp_path).glob("fit-profile.txt")

@@ -45,7 +45,7 @@ _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
 _CHANGEABLE = (
     *("resume", "data.dir", "hydra.", "trainer.max_epochs", "trainer.accelerator", "trainer.devices"),
     *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.max_time", "trainer.rank_timeout"),
-    *("trust", "checkpoint."),
+    *("trust", "checkpoint.", "compile"),
 )
 
 # Settings that are paths, relative to the folder in which the command was typed.

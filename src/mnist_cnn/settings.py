@@ -103,6 +103,7 @@ class TrainSettings(_Section):
     optim: _Optim
     scheduler: _Scheduler
     decay_biases: bool = True
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None
     checkpoint: _Checkpoint = _Checkpoint()
     metrics: dict[str, dict[str, Any] | None]
     callbacks: dict[str, dict[str, Any] | None]

@@ -73,6 +73,18 @@ def test_default_parameters_match_the_tutorial(case: Case, layers: str) -> None:
 
 @each_network
 @each_layer_set
+def test_standardized_images_give_the_same_logits_at_any_brightness_and_contrast(
+    case: Case, layers: str
+) -> None:
+    network = case.network(layers=layers, standardize=True)
+    images = torch.rand(3, 1, case.image_size, case.image_size)
+    torch.testing.assert_close(network(0.3 * images + 0.6), network(images), atol=1e-4, rtol=0)
+    flat = torch.full((1, 1, case.image_size, case.image_size), 0.5)
+    assert network(flat).isfinite().all()
+
+
+@each_network
+@each_layer_set
 @pytest.mark.parametrize(("channels", "classes", "size"), [(1, 10, None), (3, 26, 45), (2, 4, "smallest")])
 def test_channels_classes_and_image_size_are_configurable(
     case: Case, layers: str, channels: int, classes: int, size: int | str | None

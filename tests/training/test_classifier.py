@@ -1,5 +1,7 @@
 """Training and resuming on random images."""
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +275,30 @@ def test_network_with_too_few_outputs_is_refused(tmp_path: Path, small_data: Ima
 
     with pytest.raises(UserError, match=r"FiveOutputs gives outputs of shape .* 10 classes"):
         fit(tmp_path, small_data, network=FiveOutputs)
+
+
+@pytest.fixture
+def compiler() -> None:
+    """Skip where there is no C++ compiler, but fail in CI."""
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        reason = "needs a C++ compiler: apt-get install g++"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+def compiled_classifier() -> Classifier:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 7), nn.ReLU(), nn.Linear(7, 3))
+    return Classifier(network, nn.CrossEntropyLoss(), num_classes=3, optimizer=sgd, compile="default")
+
+
+@pytest.mark.usefixtures("compiler")
+def test_compiled_network_has_the_gradients_and_the_state_of_the_network_itself() -> None:
+    classifier = compiled_classifier()
+    images, network = torch.rand(5, 1, 6, 6), classifier.network
+    logits = classifier.train()(images)
+    gradients = torch.autograd.grad(logits.square().sum(), list(network.parameters()))
+    torch.testing.assert_close(logits, network(images))
+    expected = torch.autograd.grad(network(images).square().sum(), list(network.parameters()))
+    torch.testing.assert_close(gradients, expected)
+    assert set(classifier.state_dict()) == {f"network.{name}" for name in network.state_dict()}

@@ -1,6 +1,7 @@
 """CnnNet: two 5x5 convolutions and three linear layers, similar to LeNet-5."""
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mnist_cnn.models.checks import check_image_size, check_images
 from mnist_cnn.models.layers import get_layers
@@ -12,15 +13,21 @@ class CnnNet(nn.Module):
     Maps images (B, in_channels, image_size, image_size) to logits (B, num_classes). With the default
     arguments it has 61,706 parameters in 10 tensors.
     `layers` selects the implementation: "torch", or "handmade" for `models.handmade`; the parameters are
-    the same. Raises `UserError` for unknown `layers`, an `image_size` below 16 and images of another shape.
+    the same. With `standardize` each image is brought to mean 0 and variance 1 first. Raises `UserError` for
+    unknown `layers`, an `image_size` below 16 and images of another shape.
     """
 
     def __init__(
-        self, in_channels: int = 1, num_classes: int = 10, image_size: int = 32, layers: str = "torch"
+        self,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        image_size: int = 32,
+        layers: str = "torch",
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         check_image_size(image_size, smallest=16, name="CnnNet")
-        self.image_size = image_size
+        self.image_size, self.standardize = image_size, standardize
         layer_set = get_layers(layers)
         self.relu, self.max_pool2d = layer_set.relu, layer_set.max_pool2d
         self.conv1 = layer_set.conv2d(in_channels, 6, kernel_size=5)
@@ -32,6 +39,8 @@ class CnnNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         check_images(images, self.conv1.in_channels, self.image_size, name="CnnNet")
+        if self.standardize:
+            images = F.layer_norm(images, images.shape[1:])
         # ReLU and max pooling commute exactly; pooling first leaves ReLU a quarter of the work.
         x = self.relu(self.max_pool2d(self.conv1(images), 2))  # (B, 6, 14, 14) for 32x32 images
         x = self.relu(self.max_pool2d(self.conv2(x), 2))  # (B, 16, 5, 5)

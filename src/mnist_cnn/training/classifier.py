@@ -26,6 +26,8 @@ class Classifier(L.LightningModule):
     Logs `split/loss`, `split/acc` and `split/<name>` of each of `metrics` once an epoch, with the number
     of the epoch, from 1, as the step.
     Without `decay_biases` the optimizer's weight decay leaves out biases and other vectors.
+    `compile` is a mode of `torch.compile`, with which the network is compiled for training; evaluation,
+    figures and checkpoints use the network itself.
     `config` holds the settings of the run as plain values. It is stored in every checkpoint, so that the
     network can be rebuilt from the file alone (see `training.checkpoints`).
     """
@@ -39,6 +41,7 @@ class Classifier(L.LightningModule):
         schedule: Schedule | None = None,
         metrics: Mapping[str, Metric] | None = None,
         decay_biases: bool = True,
+        compile: str | None = None,
         config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -50,6 +53,9 @@ class Classifier(L.LightningModule):
         self.schedule = schedule
         self.decay_biases = decay_biases
         self.config = config or {}
+        self.compile_mode = compile
+        # A function, because a compiled module would be a second one with the same parameters.
+        self._compiled = torch.compile(lambda images: self.network(images), mode=compile) if compile else None
         self.train_metrics = EpochMetrics(num_classes, metrics)
         self.val_metrics = EpochMetrics(num_classes, metrics)
         self.test_metrics = EpochMetrics(num_classes, metrics)
@@ -66,8 +72,21 @@ class Classifier(L.LightningModule):
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, num_classes) as float32, whatever the precision of the network."""
         # Lightning converts batches to a "true" precision before the data module makes them float32.
-        logits: Tensor = self.network(images.to(self.dtype))
+        images = images.to(self.dtype)
+        if self.training and self._compiled is not None:
+            logits = self._compute(self._compiled, images)
+        else:
+            logits = self.network(images)
         return logits.float()
+
+    def _compute(self, compiled: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        from torch._dynamo.exc import BackendCompilerFailed  # takes two seconds
+
+        try:
+            return compiled(images)
+        except BackendCompilerFailed as error:
+            reason = str(error.inner_exception).strip().partition("\n")[0]
+            raise UserError(f"compile={self.compile_mode}: torch.compile failed: {reason}") from error
 
     @property
     def gives_probabilities(self) -> bool:
