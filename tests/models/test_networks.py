@@ -78,7 +78,7 @@ def test_standardized_images_give_the_same_logits_at_any_brightness_and_contrast
 ) -> None:
     network = case.network(layers=layers, standardize=True)
     images = torch.rand(3, 1, case.image_size, case.image_size)
-    torch.testing.assert_close(network(0.3 * images + 0.6), network(images), atol=1e-4, rtol=0)
+    torch.testing.assert_close(network(0.3 * images + 0.6), network(images), atol=1e-3, rtol=0)
     flat = torch.full((1, 1, case.image_size, case.image_size), 0.5)
     assert network(flat).isfinite().all()
 

@@ -187,7 +187,7 @@ def test_checkpoint_that_cannot_be_written_leaves_the_former_one(tmp_path: Path)
     ("changes", "message"),
     [
         ({"model": None}, "no complete settings: model=None"),
-        ({"data": {}}, r"no complete settings: data\.num_classes=\?{3}: it Field required"),
+        ({"data": {}}, r"no complete settings: data\.num_classes=\?{3}: it is required"),
         ({"data": CONFIG["data"] | {"classes": [1]}}, "no complete settings: data.classes"),
         ({"data": [1]}, "no complete settings"),
         ({"data": CONFIG["data"] | {"name": "x"}}, "no complete settings: KeyError 'x'"),
