@@ -1,5 +1,7 @@
 """Max pooling against the library's."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from hypothesis import given
@@ -25,6 +27,15 @@ def values_and_gradient(pool: object, x: Tensor) -> tuple[Tensor, Tensor]:
     return y.detach(), gradient
 
 
+@pytest.fixture(scope="module")
+def nan_in_empty_memory() -> Iterator[None]:
+    """Fill new tensors with NaN, so that what is read before it is written shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("nan_in_empty_memory")
 @given(
     count=st.integers(0, 3),
     channels=CHANNELS,

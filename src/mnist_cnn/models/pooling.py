@@ -83,6 +83,7 @@ def _larger_of_pairs(x: Tensor) -> tuple[Tensor, Tensor]:
     larger, is_right = torch.empty_like(row), torch.empty_like(row)
     torch.maximum(row[:-c], row[c:], out=larger[:-c])
     torch.gt(row[c:], row[:-c], out=is_right[:-c])
+    is_right[-c:] = 0  # read, and multiplied by 0, which is not 0 for what may be in empty memory
     return larger.view(n, h, w // 2, 2, c)[:, :, :, 0].contiguous(), is_right
 
 
