@@ -140,6 +140,11 @@ def test_killed_run_is_resumed_to_the_same_result(
     ]
     assert same[0] == same[1]
 
+    done = train(f"resume={killed}")
+    assert f"{killed} has finished" in done.stdout
+    assert torch.equal(weights(killed), weights(whole))
+    assert scalars(killed) == scalars(whole)
+
 
 def test_run_that_still_runs_is_not_resumed(
     start: Start, command: Command, mnist: Path, tmp_path: Path

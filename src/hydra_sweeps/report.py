@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from hydra_sweeps.definition import key_of
 from hydra_sweeps.files import atomic_write
-from hydra_sweeps.runs import Goal, Objectives, Run, best, differing, find_runs, group, ranked, swept
+from hydra_sweeps.runs import (
+    Goal,
+    Objectives,
+    Run,
+    best,
+    differing,
+    find_runs,
+    group,
+    printable,
+    ranked,
+    swept,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -53,7 +64,7 @@ def text(runs: Sequence[Run], goal: Goal, rest: str = "in sweep.csv") -> str:
         lines.append(f"… and {omitted} more failed {rest}")
     for job, command in _commands(runs, goal.objectives):
         lines.append(f"{_praise(goal.objectives)}: job {job}, rerun with: {command}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _shown(rows: Sequence[Any]) -> int:
@@ -238,7 +249,7 @@ def _markdown(name: str, runs: Sequence[Run], goal: Goal, figures: Sequence[str]
         parts.append(f"{_praise(goal.objectives).capitalize()}: job {', '.join(commands)}. Rerun with:")
         parts.append("```bash\n" + "\n".join(commands.values()) + "\n```")
     parts += [f"![{figure.removesuffix('.png')}](figures/{figure})" for figure in figures]
-    return "\n\n".join(parts) + "\n"
+    return printable("\n\n".join(parts) + "\n")
 
 
 # --- figures -------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def read_outcome(folder: Path) -> Outcome:
     if (folder / FAILED).is_file():
         failure = _json(folder / FAILED)
         error = failure.get("error") if isinstance(failure, dict) else None
-        return Outcome("failed", {}, str(error or "no message"))
+        return Outcome("failed", {}, printable(error or "no message"))
     return Outcome("unfinished", {})
 
 
@@ -247,7 +247,7 @@ def _read(folder: Path) -> Run | None:
         hparams, config = _intended(folder, overrides), {}
     ignore = _get(config, "sweep", "ignore")
     ignored = (*_IGNORED, *(ignore if isinstance(ignore, list) else _DEFAULT_IGNORE))
-    hparams = {str(k): v if _number(v) is not None else str(v) for k, v in hparams.items()}
+    hparams = {printable(k): v if _number(v) is not None else printable(v) for k, v in hparams.items()}
     hparams = {key: value for key, value in hparams.items() if not is_ignored(key, ignored)}
     settings = {k: v for k, v in flatten(config) if k != "seed" and not is_ignored(k, ignored)}
 
@@ -300,6 +300,11 @@ def _metrics_so_far(path: Path, objectives: Objectives) -> dict[str, Any]:
     top = pick(rated, key=lambda row: row[metric]) if rated else rows[-1]
     metrics = {name: value for name, value in top.items() if name != "epoch"}
     return metrics | {"epochs": rows[-1]["epoch"], "best_epoch": top["epoch"]}
+
+
+def printable(value: object) -> str:
+    """Return `value` as text without what would control the terminal: a folder may be somebody else's."""
+    return "".join(one if one.isprintable() or one == "\n" else "?" for one in str(value))
 
 
 def _get(config: Any, *keys: str) -> Any:

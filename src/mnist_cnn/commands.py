@@ -29,7 +29,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps import interface
-from hydra_sweeps.interface import FAILED, RESOLVED, SweepError, quote
+from hydra_sweeps.interface import FAILED, METRICS, RESOLVED, SweepError, quote
 from mnist_cnn.entry import Function, interrupt_code
 from mnist_cnn.errors import UserError, log_traceback
 from mnist_cnn.files import atomic_write, write_json
@@ -371,10 +371,24 @@ def _arguments(arguments: list[str]) -> list[str]:
     trusted = _trusted(overrides)
     settings = read_settings(resolved, trusted, _hydra_section("train"))
     overrides += _changes(settings, overrides)
+    if not options:  # of Hydra: to show the settings, for example
+        _stop_if_finished(run_dir, overrides)
     # those of the command line alone: the folder does not say whom to trust
     overrides = [one for one in overrides if not one.startswith("trust=")]
     overrides.append(f"++trust=[{','.join(map(quote, trusted))}]")
     return [*_options_of(run_dir), *options, _run_dir_override(run_dir), *overrides]
+
+
+def _stop_if_finished(run_dir: Path, overrides: list[str]) -> None:
+    """End the command where the run has its results, unless a setting of the trainer changes."""
+    if not (run_dir / METRICS).is_file() or any(one.startswith("trainer.") for one in overrides):
+        return
+    if is_first_rank():
+        sys.stdout.write(
+            f"{run_dir} has finished; its results are in {run_dir / METRICS}.\n"
+            "To train longer, raise trainer.max_epochs; to measure it again, run evaluate.py.\n"
+        )
+    sys.exit()
 
 
 def _check_choice(group: str, override: str) -> None:

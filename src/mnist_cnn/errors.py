@@ -1,4 +1,4 @@
-"""The exception for errors that the user can correct, and tracebacks for the log files."""
+"""The exception for errors that the user can correct, safe messages, and tracebacks for the log files."""
 
 import logging
 
@@ -8,6 +8,11 @@ class UserError(Exception):
 
     The commands print the message without a traceback and exit with code 1.
     """
+
+
+def printable(text: str) -> str:
+    """Return `text` without what would control the terminal that shows it."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def log_traceback(log: logging.Logger, error: BaseException) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from mnist_cnn.errors import UserError
+from mnist_cnn.errors import UserError, printable
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
@@ -63,4 +63,4 @@ def _too_large(pixels: int | None) -> str:
 
 def _one_line(error: Exception) -> str:
     text = " ".join((str(error) or type(error).__name__).split())[:200]
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(text)

@@ -10,7 +10,7 @@ import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from mnist_cnn.errors import UserError
+from mnist_cnn.errors import UserError, printable
 
 MAX_BYTES = 100_000  # of the settings of a run, which have about 3 kB; YAML is read at some 30 kB a second
 
@@ -63,7 +63,7 @@ def read_settings(file: Path, trusted: Sequence[str], hydra: Mapping[str, Any]) 
 
 def _first_line(error: Exception) -> str:
     text = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(text)
 
 
 def _without_levels(hydra: Any) -> Any:

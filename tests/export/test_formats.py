@@ -158,6 +158,18 @@ def test_missing_package_is_named_with_its_extra(
     assert [path.name for path in ckpt.parent.iterdir()] == ["best.ckpt"]
 
 
+def test_broken_package_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "safetensors").mkdir()
+    (tmp_path / "safetensors" / "__init__.py").write_text("raise ImportError('libc.so.9 is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    for module in [name for name in sys.modules if name.partition(".")[0] == "safetensors"]:
+        monkeypatch.delitem(sys.modules, module)
+    with pytest.raises(
+        UserError, match=r"safetensors cannot use .*libc\.so\.9 is missing.*'\.\[safetensors\]'"
+    ):
+        formats.export([save(tmp_path, "cnnnet")], "safetensors", None, str(tmp_path))
+
+
 def test_missing_package_is_named_where_a_file_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

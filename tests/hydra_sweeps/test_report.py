@@ -100,6 +100,18 @@ def test_bars_in_values_are_escaped(tmp_path: Path) -> None:
     assert report.table([["a"], ["x|y\nz"]]).splitlines()[2] == "| x\\|y z |"
 
 
+def test_texts_of_runs_do_not_control_the_terminal(tmp_path: Path) -> None:
+    add_run(tmp_path / "0_a", scores(0.95), note="\x1b[31mred\u202e")
+    add_run(tmp_path / "1_a", scores(0.9), note="é")
+    add_failed(tmp_path / "2_a", "\x1b]0;title\x07")
+    report.write(tmp_path, DEFAULT_GOAL)
+    for text in (report.text(find_runs([tmp_path]), DEFAULT_GOAL), (tmp_path / "sweep.md").read_text()):
+        assert "?[31mred?" in text
+        assert "é" in text
+        assert "?]0;title?" in text
+        assert all(line.isprintable() for line in text.split("\n"))
+
+
 def test_failures_are_listed_with_their_settings(tmp_path: Path) -> None:
     lines = report.text(find_runs([add_grid(tmp_path)]), DEFAULT_GOAL).splitlines()
     assert "4 ok, 1 pruned, 1 failed" in lines

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import Self
 
-from mnist_cnn.errors import UserError
+from mnist_cnn.errors import UserError, printable
 from mnist_cnn.settings import Finite, ImageSize
 
 PerChannel = Finite | list[Finite]
@@ -43,7 +43,7 @@ class Description(BaseModel):
     @field_validator("classes")
     @classmethod
     def _do_not_control_the_terminal(cls, names: list[str]) -> list[str]:
-        return ["".join(one if one.isprintable() else "?" for one in name) for name in names]
+        return [printable(name) for name in names]
 
     @property
     def network_name(self) -> str:
@@ -70,9 +70,15 @@ class Description(BaseModel):
 @contextmanager
 def needs_extra(extra: str) -> Iterator[None]:
     """Raise `UserError` that names the extra to install where an import in the block fails."""
+    install = f"pip install -e '.[{extra}]'"
     try:
         yield
     except ModuleNotFoundError as error:
         raise UserError(
-            f"The format {extra} needs the package {error.name}. Install it with: pip install -e '.[{extra}]'"
+            f"The format {extra} needs the package {error.name}. Install it with: {install}"
+        ) from error
+    except ImportError as error:
+        raise UserError(
+            f"The format {extra} cannot use its packages: {printable(str(error))}. Install them again with: "
+            f"{install}"
         ) from error

@@ -132,6 +132,11 @@ class Progress(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._report_epoch(trainer, pl_module)
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        began = self._reported or not trainer.current_epoch  # else on_train_start did not run
+        if not began and trainer.is_global_zero:
+            log.info(f"resumed    after epoch {trainer.current_epoch}, the last")
+
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mnist_cnn.data import upgrade_settings
-from mnist_cnn.errors import UserError
+from mnist_cnn.errors import UserError, printable
 from mnist_cnn.files import atomic_write
 from mnist_cnn.models.ensemble import Ensemble
 from mnist_cnn.settings import CheckpointSettings, check
@@ -258,7 +258,7 @@ def load_classifier(path: Path) -> Classifier:
     except (LookupError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"{path} has no complete settings: {_one_line(error)}") from error
     if config["data"]["classes"] is not None:
-        config["data"]["classes"] = [_printable(name) for name in config["data"]["classes"]]
+        config["data"]["classes"] = [printable(name) for name in config["data"]["classes"]]
     # a number of a checkpoint takes at least a byte
     network, loss = (build_within(config[name], nn.Module, path.stat().st_size) for name in ("model", "loss"))
     metrics = {
@@ -278,12 +278,7 @@ def load_classifier(path: Path) -> Classifier:
 
 def _one_line(error: Exception) -> str:
     text = f"{type(error).__name__} {error}" if isinstance(error, LookupError) else str(error)
-    return _printable(" ".join(text.split())[:300])
-
-
-def _printable(text: str) -> str:
-    """Return `text` without what would control the terminal that shows it."""
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return printable(" ".join(text.split())[:300])
 
 
 def data_dir(trained: Mapping[str, Any], given: str | None) -> str:
