@@ -102,7 +102,7 @@ def test_bars_in_values_are_escaped(tmp_path: Path) -> None:
 
 def test_texts_of_runs_do_not_control_the_terminal(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", scores(0.95), note="\x1b[31mred\u202e")
-    add_run(tmp_path / "1_a", scores(0.9), note="é")
+    add_run(tmp_path / "1_a", scores(0.9), lr=0.2, note="é")
     add_failed(tmp_path / "2_a", "\x1b]0;title\x07")
     report.write(tmp_path, DEFAULT_GOAL)
     for text in (report.text(find_runs([tmp_path]), DEFAULT_GOAL), (tmp_path / "sweep.md").read_text()):
