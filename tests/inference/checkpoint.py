@@ -9,12 +9,16 @@ from mnist_cnn.training.classifier import Classifier
 
 
 def write_checkpoint(
-    path: Path, model: str = "SimpleCNN", channels: int = 1, loss: str = "torch.nn.CrossEntropyLoss"
+    path: Path,
+    model: str = "SimpleCNN",
+    channels: int = 1,
+    loss: str = "torch.nn.CrossEntropyLoss",
+    **settings: int,
 ) -> Path:
     torch.manual_seed(0)
-    network = getattr(models, model)(in_channels=channels)
+    network = getattr(models, model)(in_channels=channels, **settings)
     config = {
-        "model": {"_target_": f"mnist_cnn.models.{model}", "in_channels": channels},
+        "model": {"_target_": f"mnist_cnn.models.{model}", "in_channels": channels, **settings},
         "loss": {"_target_": loss},
         "data": {
             "source": {"_target_": "mnist_cnn.data.MNIST"},
