@@ -125,7 +125,7 @@ def test_interrupted_sweep_is_resumed_with_same_results(
     # as under `nohup … &`, where SIGINT is ignored
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        process = start(*sweep, "sleep=0.1", "hydra.sweep.dir=part")
+        process = start(*sweep, "sleep=0.2", "hydra.sweep.dir=part")
     finally:
         signal.signal(signal.SIGINT, before)
     wait_for(process, "epoch 10")
