@@ -12,7 +12,7 @@ _NAME = "scipy.signal"
 def without_scipy_signal() -> Iterator[None]:
     """Keep torchmetrics, which Lightning imports, from importing scipy.signal: a third of its time.
 
-    torchmetrics does so to give it back a function, `hamming`, for a package of audio metrics. After the block
+    torchmetrics does so to give back a function, `hamming`, for a package of audio metrics. After the block
     scipy.signal can be imported as ever.
     """
     if _NAME in sys.modules:
