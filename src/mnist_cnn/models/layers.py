@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.models import handmade
-from mnist_cnn.models.pooling import max_pool2d
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,7 @@ class LayerSet:
 
 
 LAYER_SETS = {
-    "torch": LayerSet(nn.Conv2d, nn.Linear, F.relu, max_pool2d),
+    "torch": LayerSet(nn.Conv2d, nn.Linear, F.relu, F.max_pool2d),
     "handmade": LayerSet(handmade.Conv2d, handmade.Linear, handmade.relu, handmade.max_pool2d),
 }
 
