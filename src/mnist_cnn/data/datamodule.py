@@ -42,7 +42,7 @@ class ImagesInMemory(Dataset[Batch]):
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Return the batch at `indices`; DataLoader calls this instead of one `__getitem__` an image."""
         rows = torch.tensor(indices)
-        return self.images[rows], self.targets[rows]
+        return self.images.index_select(0, rows), self.targets.index_select(0, rows)
 
 
 class ResumableLoader(DataLoader[Batch]):
@@ -233,19 +233,21 @@ class ImageData(L.LightningDataModule):
         """Normalize a batch on the device that it was moved to; in training, augment it before."""
         images, targets = batch
         if self.augment is not None and self.trainer is not None and self.trainer.training:
-            return self._standardize(self.augment(_scale(images))), targets
+            images = self.augment(_scale(images))  # which may share memory with others
+            return self._standardize(images), targets
         return self.normalize(images), targets
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images (B, C, H, W) as float32, channels last, normalized by `mean` and `std`."""
-        return self._standardize(_scale(images))
+        scaled = _scale(images)
+        return self._standardize(scaled, out=scaled)
 
-    def _standardize(self, images: Tensor) -> Tensor:
+    def _standardize(self, images: Tensor, out: Tensor | None = None) -> Tensor:
         if isinstance(self.mean, Tensor) and self.mean.device != images.device:
             self.mean = self.mean.to(images.device)
         if isinstance(self.std, Tensor) and self.std.device != images.device:
             self.std = self.std.to(images.device)
-        return (images - self.mean).div_(self.std)
+        return torch.sub(images, self.mean, out=out).div_(self.std)
 
 
 def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
