@@ -10,7 +10,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from mnist_cnn import commands
+from mnist_cnn import command_line, commands
 from mnist_cnn.errors import UserError
 from tests.conftest import REPOSITORY, Command
 from tests.runs import SMOKE, only_run
@@ -38,7 +38,7 @@ def folder_of(path: Path, text: str) -> Path:
 
 def resume(path: Path, settings: Settings, *arguments: str) -> list[str]:
     # JSON is YAML
-    return commands._arguments([f"resume={folder_of(path / 'run', json.dumps(settings))}", *arguments])
+    return command_line.for_hydra([f"resume={folder_of(path / 'run', json.dumps(settings))}", *arguments])
 
 
 def changed(key: str, value: Any) -> Settings:
@@ -102,7 +102,7 @@ def test_environment_is_not_read(tmp_path: Path) -> None:
 )
 def test_file_that_is_no_plain_settings_is_refused(text: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        commands._arguments([f"resume={folder_of(tmp_path / 'run', text)}"])
+        command_line.for_hydra([f"resume={folder_of(tmp_path / 'run', text)}"])
     assert "\n" not in str(caught.value)
 
 

@@ -15,6 +15,11 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
+def one_line(text: object) -> str:
+    """Return `text` without line breaks, and at most 500 characters of it."""
+    return " ".join(str(text).split())[:500]
+
+
 def log_traceback(log: logging.Logger, error: BaseException) -> None:
     """Write the traceback of `error` to the log files only; the console shows its message."""
     info = (type(error), error, error.__traceback__)

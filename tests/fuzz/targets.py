@@ -25,7 +25,7 @@ from PIL import Image
 
 from hydra_sweeps import definition, report, runs
 from hydra_sweeps.interface import SweepError
-from mnist_cnn import commands, settings
+from mnist_cnn import command_line, commands, messages, settings
 from mnist_cnn.data import KMNIST, MNIST, ImageFolder
 from mnist_cnn.data.download import load_arrays
 from mnist_cnn.data.source import DataUnavailable
@@ -340,7 +340,7 @@ seed: 3
 @target(lambda folder: hostile([RUN_SETTINGS], YAML_TOKENS), UserError, inputs=3_000)
 def read_run_settings(content: bytes, folder: Path) -> None:
     written(folder / ".hydra" / "resolved.yaml", content)
-    commands._arguments([f"resume={folder}"])
+    command_line.for_hydra([f"resume={folder}"])
 
 
 DEFINITION = b"""hydra:
@@ -361,7 +361,7 @@ SWEEP_TOKENS = [
 @target(lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), UserError, SweepError, inputs=4_000)
 def read_sweep_definition(content: bytes, folder: Path) -> None:
     written(folder / definition.FILE, content)
-    commands._arguments([f"sweep.resume={folder}"])
+    command_line.for_hydra([f"sweep.resume={folder}"])
 
 
 OVERRIDES = [
@@ -489,7 +489,7 @@ def read_arguments(content: bytes, folder: Path) -> None:
     arguments = content.decode("utf-8", "surrogateescape").split("\0")
     sys.argv = [str(REPOSITORY / "train.py"), *arguments]
     try:
-        overrides = commands._split(commands._arguments(arguments))[1]
+        overrides = command_line.split(command_line.for_hydra(arguments))[1]
         commands.register_resolvers()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
@@ -503,7 +503,7 @@ def read_arguments(content: bytes, folder: Path) -> None:
 
 def raise_for_user(error: Exception) -> None:
     """Raise `UserError` with what a command says of `error`, or `error` itself where it is no user's."""
-    message = commands._message(error)
+    message = messages.message_for_user(error)
     if message is None:
         raise error
     raise UserError(message) from error

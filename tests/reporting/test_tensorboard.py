@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -161,6 +162,7 @@ def test_resumed_logger_drops_and_restores_points(tmp_path: Path, first_epoch: i
     killed = RunLogger(tmp_path)
     write(killed, 1)
     killed.experiment.close()
+    time.sleep(1.0)  # the names of event files sort by the second, and after that by a number without zeros
     resumed = RunLogger(tmp_path, first_epoch)
     resumed.restore_step_metrics(steps[: 2 * (first_epoch - 1)])
     write(resumed, first_epoch)

@@ -169,6 +169,7 @@ def shut_down_ranks(trainer: L.Trainer) -> Iterator[None]:
             for process in launcher.procs:
                 process.kill()
                 process.wait()
+            launcher.started = None  # closes its port
             if torch.distributed.is_initialized():
                 torch.distributed.destroy_process_group()
             for name in RANK_VARIABLES:
