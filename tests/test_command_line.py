@@ -60,7 +60,7 @@ def test_finished_run_is_not_run_again_unless_the_trainer_changes(
     (tmp_path / "metrics.json").write_text("{}")
     with pytest.raises(SystemExit) as caught:
         command_line.for_hydra([f"resume={tmp_path}"])
-    assert caught.value.code is None
+    assert not caught.value.code
     assert f"{tmp_path} has finished" in capsys.readouterr().out
     assert command_line.for_hydra([f"resume={tmp_path}", "trainer.max_epochs=9"])
     assert command_line.for_hydra([f"resume={tmp_path}", "--cfg", "job"])

@@ -487,6 +487,7 @@ def overrides(folder: Path) -> st.SearchStrategy[bytes]:
 @target(overrides, UserError, SweepError, inputs=1_000)
 def read_arguments(content: bytes, folder: Path) -> None:
     arguments = content.decode("utf-8", "surrogateescape").split("\0")
+    before = sys.argv
     sys.argv = [str(REPOSITORY / "train.py"), *arguments]
     try:
         overrides = command_line.split(command_line.for_hydra(arguments))[1]
@@ -499,6 +500,8 @@ def read_arguments(content: bytes, folder: Path) -> None:
         settings.check(commands.to_dict(config), settings.TrainSettings)
     except Exception as error:
         raise_for_user(error)
+    finally:
+        sys.argv = before
 
 
 def raise_for_user(error: Exception) -> None:
