@@ -274,6 +274,7 @@ def test_several_objectives_have_pareto_front(sampler: str, tmp_path: Path) -> N
 # One of two processes on a study. It starts with the other.
 SWEEP = """
 import sys
+import time
 from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_sweeps.search import StudySearch
@@ -295,6 +296,7 @@ search = StudySearch(
     study_name="shared",
 )
 while (proposal := search.propose()) is not None:
+    time.sleep(0.2)  # a training; otherwise one sweep may run all trials before the other has begun
     search.tell(proposal, "finished", [0.5])
 """
 
