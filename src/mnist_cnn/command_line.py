@@ -39,7 +39,6 @@ def for_hydra(arguments: list[str]) -> list[str]:
     sweep that is resumed brings its own settings.
     """
     options, overrides = split(arguments)
-    multirun = any(option in ("-m", "--multirun") for option in options)
     paths = {}
     for index, override in enumerate(overrides):
         key, _, value = override.partition("=")
@@ -56,7 +55,7 @@ def for_hydra(arguments: list[str]) -> list[str]:
         return interface.resume_arguments([*options, *overrides])
     if "resume" not in paths:
         return [*options, *overrides]
-    if multirun:
+    if _is_multirun(options):
         raise UserError("resume=RUN resumes one run; leave out -m.")
     run_dir = Path(paths["resume"])
     resolved = run_dir / RESOLVED
@@ -113,7 +112,7 @@ def of_this_rank(arguments: list[str]) -> list[str]:
     if started is None:
         return added
     options, overrides = split(arguments)
-    if any(option in ("-m", "--multirun") for option in options):
+    if _is_multirun(options):
         raise UserError(
             "torchrun and srun start the processes of one run; start a sweep with python train.py -m."
         )
@@ -152,6 +151,10 @@ def split(arguments: list[str]) -> tuple[list[str], list[str]]:
         (options if is_option else overrides).append(argument)
         previous = argument
     return options, overrides
+
+
+def _is_multirun(options: list[str]) -> bool:
+    return any(option in ("-m", "--multirun") for option in options)
 
 
 def _changes(saved: Mapping[str, Any], overrides: list[str]) -> list[str]:
@@ -214,9 +217,11 @@ def hydra_section(name: str) -> dict[str, Any]:
 
 
 def options_of(folder: Path, settings: Path = RESOLVED) -> list[str]:
+    """Return the options with which Hydra takes the settings of a run from a file in its folder."""
     file = folder.absolute() / settings
     return ["--config-path", str(file.parent), "--config-name", file.stem]
 
 
 def run_dir_override(run_dir: Path) -> str:
+    """Return the override with which a run uses the folder `run_dir`."""
     return f"hydra.run.dir={quote(str(run_dir.absolute()))}"

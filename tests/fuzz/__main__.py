@@ -1,4 +1,4 @@
-"""`make fuzz`: each target in a process of its own, and a table of what became of its inputs."""
+"""`make fuzz`: each target in a process of its own, and a table of the results."""
 
 import argparse
 import json

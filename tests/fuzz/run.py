@@ -20,7 +20,7 @@ MAX_MESSAGE = 20_000  # characters
 
 @dataclass
 class Result:
-    """What became of the inputs of a target."""
+    """The results of a target."""
 
     inputs: int = 0
     refused: int = 0
