@@ -11,7 +11,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_sweeps.files import write_json
+from hydra_sweeps.files import atomic_write, write_json
 from hydra_sweeps.interface import HISTORY, METRICS, RESOLVED, SweepError, current_trial, resume_arguments
 
 
@@ -25,7 +25,8 @@ def main(config: DictConfig) -> float:
         print(f"resumed after epoch {len(history)}", flush=True)
     else:
         settings = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-        OmegaConf.save(settings, folder / RESOLVED)
+        with atomic_write(folder / RESOLVED) as file:
+            OmegaConf.save(settings, file)
     if config.fail == "error":
         raise ValueError("wanted")
     trial, status = current_trial(), "finished"
@@ -34,7 +35,8 @@ def main(config: DictConfig) -> float:
         x -= config.lr * 2 * (x - config.target)
         loss = (x - config.target) ** 2
         history.append({"epoch": epoch, "val/loss": loss, "x": x})
-        (folder / HISTORY).write_text(json.dumps(history))
+        with atomic_write(folder / HISTORY) as file:
+            file.write_text(json.dumps(history))
         print(f"epoch {epoch}", flush=True)
         time.sleep(config.sleep)
         if config.fail == "kill":
