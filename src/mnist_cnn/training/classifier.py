@@ -64,7 +64,7 @@ class Classifier(L.LightningModule):
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "_current_fx_name":
-            # Lightning sets this text some forty times a step; a module would look for parameters in it.
+            # Lightning sets this text several times a step; a module would look for parameters in it.
             self.__dict__[name] = value
         else:
             super().__setattr__(name, value)
@@ -194,7 +194,9 @@ class Classifier(L.LightningModule):
         Under autocast Lightning refuses to clip for a fused optimizer. This is right for float16, whose
         gradients are scaled until the step, and not for bfloat16, whose gradients are not.
         """
-        if not gradient_clip_val or self.trainer.precision == "16-mixed":
+        if not gradient_clip_val:
+            return
+        if self.trainer.precision == "16-mixed":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_algorithm == "value":
             nn.utils.clip_grad_value_(self.network.parameters(), gradient_clip_val)

@@ -17,8 +17,8 @@ from mnist_cnn.errors import UserError
 from mnist_cnn.ranks import processes_started
 from mnist_cnn.training.checkpoints import AtomicCheckpointIO
 from mnist_cnn.training.distributed import RANK_TIMEOUT, JobDDPStrategy
+from mnist_cnn.training.loop import NoProfiler, shorten_steps
 from mnist_cnn.training.memory import keep_freed_memory
-from mnist_cnn.training.overhead import NoProfiler, reduce_overhead
 from mnist_cnn.training.precision import cpu_name, native_precision
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
@@ -73,7 +73,8 @@ def build_trainer(
         if given.get("strategy", "ddp") not in ("ddp", "auto"):
             raise UserError(f"trainer.strategy={given['strategy']}: several devices are trained by ddp.")
         given["strategy"] = JobDDPStrategy(rank_command, rank_timeout)
-    given["profiler"] = _profiler(given["profiler"], run_dir) if "profiler" in given else NoProfiler()
+    profiler = _profiler(given["profiler"], run_dir) if "profiler" in given else None
+    given["profiler"] = profiler or NoProfiler()
     given["plugins"] = [*hardware.get("plugins", ()), AtomicCheckpointIO()]
     try:
         trainer = L.Trainer(
@@ -89,7 +90,8 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"Lightning's Trainer refuses these settings: {error}") from error
-    reduce_overhead(trainer)
+    if profiler is None:
+        shorten_steps(trainer)  # whose parts a profiler would not see
     _leave_signals_to_the_command(trainer)
     return trainer
 
