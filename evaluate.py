@@ -6,7 +6,7 @@ Several checkpoints, ckpt=[A,B], are evaluated as an ensemble.
 from typing import TYPE_CHECKING
 
 from mnist_cnn.entry import command, exit_on_interrupt
-from mnist_cnn.imports import without_scipy_signal
+from mnist_cnn.imports import fast_imports
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -21,7 +21,7 @@ def main(config: "DictConfig") -> float:
     settings.check(options, settings.EvaluateSettings)
     ckpts = commands.find_checkpoints(options["ckpt"])
 
-    with exit_on_interrupt(), without_scipy_signal():
+    with exit_on_interrupt(), fast_imports():
         from hydra.utils import instantiate
 
         from mnist_cnn.data import ImageData, Source

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mnist_cnn.entry import command, exit_on_interrupt
+from mnist_cnn.imports import fast_imports
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -17,7 +18,7 @@ def main(config: "DictConfig") -> None:
     settings.check(options, settings.ExportSettings)
     paths = commands.find_checkpoints(options["ckpt"])
 
-    with exit_on_interrupt():
+    with exit_on_interrupt(), fast_imports():
         from mnist_cnn.export import formats
         from mnist_cnn.training.quiet import quiet_libraries
 

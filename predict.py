@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from mnist_cnn.entry import command, exit_on_interrupt
+from mnist_cnn.imports import fast_imports
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -19,7 +20,7 @@ def main(config: "DictConfig") -> None:
     ckpt = commands.find_checkpoint(options["ckpt"])
     files = find_images(options["images"])
 
-    with exit_on_interrupt():
+    with exit_on_interrupt(), fast_imports():
         from mnist_cnn.inference.predictor import Predictor
         from mnist_cnn.reporting import readings
 

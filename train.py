@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING
 
 from mnist_cnn.entry import command, exit_on_interrupt
-from mnist_cnn.imports import without_scipy_signal
+from mnist_cnn.imports import fast_imports
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -20,7 +20,7 @@ def main(config: "DictConfig") -> float | None:
     commands.add_overrides_to_hparams(config)
     settings.check(commands.to_dict(config), settings.TrainSettings)  # before the imports, which take seconds
 
-    with exit_on_interrupt(), without_scipy_signal():
+    with exit_on_interrupt(), fast_imports():
         import lightning as L
         from hydra.utils import instantiate
         from omegaconf import OmegaConf

@@ -4,6 +4,7 @@ A job cannot affect other jobs, and a job that is killed fails alone. The proces
 that has imported the app's libraries, since these imports may take longer than a job.
 """
 
+import gc
 import io
 import logging
 import math
@@ -241,6 +242,7 @@ def _context(preload: Sequence[str]) -> ForkServerContext | SpawnContext:
 
 def _run(arguments: Sequence[str], number: int, environment: Mapping[str, str], folder: Path) -> None:
     """Run a job's command in this process, and exit with its code."""
+    gc.freeze()  # the collector need not look at the libraries of the server
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.setsid()  # so that the job's processes can be ended together

@@ -1,5 +1,6 @@
-"""A faster import of Lightning. It imports only the standard library."""
+"""A faster import of torch and Lightning. It imports only the standard library."""
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,27 @@ _NAME = "scipy.signal"
 
 
 @contextmanager
-def without_scipy_signal() -> Iterator[None]:
+def fast_imports() -> Iterator[None]:
+    """Import libraries in the block in less time: 2.1 seconds in place of 2.8 for torch and Lightning.
+
+    The garbage collector is off in the block, and does not look at the objects of the libraries later: there
+    are a million of them, and in a short run the collector would take another second.
+    """
+    is_first = "torch" not in sys.modules
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with _without_scipy_signal():
+            yield
+    finally:
+        if is_first:  # else what the process has run before may have left garbage
+            gc.freeze()
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
+def _without_scipy_signal() -> Iterator[None]:
     """Keep torchmetrics, which Lightning imports, from importing scipy.signal: a third of its time.
 
     torchmetrics does so to give back a function, `hamming`, for a package of audio metrics. After the block

@@ -39,3 +39,10 @@ def test_value_that_the_scheduler_refuses_is_reported() -> None:
     schedule = Schedule("torch.optim.lr_scheduler.ReduceLROnPlateau", factor=2.0)
     with pytest.raises(UserError, match="refuses these settings"):
         schedule.build(optimizer, Trainer(logger=False))
+
+
+def test_too_few_steps_for_a_cycle_are_reported() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = Schedule("torch.optim.lr_scheduler.OneCycleLR", max_lr=1.0, total_steps=5, pct_start=0.2)
+    with pytest.raises(UserError, match="5 steps are too few for OneCycleLR"):
+        schedule.build(optimizer, Trainer(logger=False))

@@ -56,6 +56,9 @@ class Schedule:
             arguments["total_steps"] = int(trainer.estimated_stepping_batches)
         try:
             scheduler: LRScheduler | ReduceLROnPlateau = self.scheduler(optimizer, **arguments)
+        except ZeroDivisionError:  # a phase of OneCycleLR has one step
+            steps = arguments.get("total_steps")
+            raise UserError(f"scheduler: {steps} steps are too few for {self.name}; train longer.") from None
         except (TypeError, ValueError) as error:
             raise UserError(f"scheduler: {self.name} refuses these settings: {error}.") from error
         return scheduler
