@@ -52,14 +52,8 @@ class ResumableLoader(DataLoader[Batch]):
     `batches_done` returns how many batches of the present epoch have been trained on.
     """
 
-    def __init__(
-        self,
-        dataset: ImagesInMemory,
-        batch_size: int,
-        sampler: DistributedSampler[Batch],
-        batches_done: Callable[[], int],
-    ) -> None:
-        super().__init__(dataset, batch_size, sampler=sampler)
+    def __init__(self, *args: Any, batches_done: Callable[[], int], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
         self.batches_done = batches_done
         self._skip = 0
 
@@ -202,7 +196,7 @@ class ImageData(L.LightningDataModule):
         assert self.train is not None
         rank, world_size = self._rank()
         sampler = DistributedSampler[Batch](self.train, world_size, rank, seed=self.seed)
-        return ResumableLoader(self.train, self.batch_size, sampler, self._batches_done)
+        return ResumableLoader(self.train, self.batch_size, sampler=sampler, batches_done=self._batches_done)
 
     def _batches_done(self) -> int:
         assert self.trainer is not None
