@@ -49,8 +49,8 @@ class Hooks:
         self._trainer = trainer
         self._overridden: dict[str, list[Callable[..., Any]]] = {}
 
-    def find(self) -> None:
-        """Forget which hooks are overridden, in case callbacks have been added."""
+    def reset(self) -> None:
+        """Look again which hooks are overridden, since callbacks may have been added."""
         self._overridden.clear()
 
     def call(self, name: str, *args: Any) -> None:
@@ -132,7 +132,7 @@ class EpochLoop(_TrainingEpochLoop):
 
     def on_run_start(self, data_fetcher: _DataFetcher) -> None:
         super().on_run_start(data_fetcher)
-        self._hooks.find()
+        self._hooks.reset()
         # Each of these is a method of the LightningModule or of the LightningDataModule.
         selector = self.trainer._data_connector._datahook_selector
         assert selector is not None
