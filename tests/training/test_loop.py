@@ -46,14 +46,15 @@ def summary(args: tuple[Any, ...]) -> list[Any]:
 
 
 class Recording(Classifier):
-    """A module with hooks of its own, which logs in each step."""
+    """A module with hooks of its own, which may log in each step."""
 
     calls: Calls
+    logs_steps = True
 
     def training_step(self, batch, batch_idx):
         loss = super().training_step(batch, batch_idx)
         self.calls.append(("training_step", self._current_fx_name, batch_idx))
-        if len(batch[0]) % 2 == 0:
+        if self.logs_steps:
             self.log("both", loss.detach(), on_step=True, on_epoch=True)
         return loss
 
@@ -69,7 +70,12 @@ class Recording(Classifier):
 
 
 def trained(
-    data: ImageData, short: bool, onecycle: bool = False, ema: bool = False, **options: Any
+    data: ImageData,
+    short: bool,
+    onecycle: bool = False,
+    ema: bool = False,
+    logs_steps: bool = True,
+    **options: Any,
 ) -> tuple[torch.Tensor, list[Any], L.Trainer]:
     """Return what a training leaves: weights, history, logged values, calls, and the state of the loops."""
     torch.manual_seed(0)
@@ -85,7 +91,7 @@ def trained(
         if onecycle
         else None,
     )
-    classifier.calls = calls
+    classifier.calls, classifier.logs_steps = calls, logs_steps
     trainer = L.Trainer(
         **{"max_epochs": 2} | options,
         accelerator="cpu",
@@ -111,6 +117,7 @@ def trained(
     "options",
     [
         {},
+        {"logs_steps": False},
         {"onecycle": True, "gradient_clip_val": 0.1},
         {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
         {"ema": True, "precision": "bf16-mixed"},

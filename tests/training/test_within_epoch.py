@@ -160,6 +160,19 @@ def test_run_killed_within_an_epoch_continues_bit_for_bit(
     assert_same(fit(tmp_path / "part", small_data, EMA(0.9), every=2, resume=True, **options), whole)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_run_killed_within_an_epoch_continues_from_the_end_of_the_epoch_before(
+    case: str, tmp_path: Path, small_data: ImageData
+) -> None:
+    small_data.augment = noisy
+    options = CASES[case]
+    whole = fit(tmp_path / "whole", small_data, EMA(0.9), **options)
+    with pytest.raises(Killed):
+        fit(tmp_path / "part", small_data, EMA(0.9), Kill(1, 4), **options)
+    assert within_epoch.KEY not in load(tmp_path / "part" / "checkpoints" / "last.ckpt")
+    assert_same(fit(tmp_path / "part", small_data, EMA(0.9), resume=True, **options), whole)
+
+
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(epoch=st.integers(0, EPOCHS - 1), batch=st.integers(0, BATCHES - 1), every=st.integers(1, 15))
 def test_run_may_be_killed_at_any_batch(

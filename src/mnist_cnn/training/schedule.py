@@ -56,9 +56,11 @@ class Schedule:
             arguments["total_steps"] = int(trainer.estimated_stepping_batches)
         try:
             scheduler: LRScheduler | ReduceLROnPlateau = self.scheduler(optimizer, **arguments)
-        except ZeroDivisionError:  # a phase of OneCycleLR has one step
-            steps = arguments.get("total_steps")
-            raise UserError(f"scheduler: {steps} steps are too few for {self.name}; train longer.") from None
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, ZeroDivisionError) as error:
+            if isinstance(error, ZeroDivisionError) and "total_steps" in arguments:  # a phase of one step
+                steps = arguments["total_steps"]
+                raise UserError(
+                    f"scheduler: {steps} steps are too few for {self.name}; train longer."
+                ) from error
             raise UserError(f"scheduler: {self.name} refuses these settings: {error}.") from error
         return scheduler

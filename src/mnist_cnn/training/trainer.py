@@ -12,6 +12,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import AdvancedProfiler, Profiler, PyTorchProfiler, SimpleProfiler
+from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.ranks import processes_started
@@ -90,9 +91,12 @@ def build_trainer(
         )
     except (MisconfigurationException, ValueError, TypeError) as error:
         raise UserError(f"Lightning's Trainer refuses these settings: {error}") from error
-    if profiler is None:
-        shorten_steps(trainer)  # whose parts a profiler would not see
+    # A profiler would not see the parts of the short loop, and other strategies have steps of their own.
+    if profiler is None and type(trainer.strategy) in (SingleDeviceStrategy, JobDDPStrategy):
+        shorten_steps(trainer)
     _leave_signals_to_the_command(trainer)
+    # Else a run with max_steps that is resumed from the end of an epoch would end this epoch again.
+    trainer.fit_loop._iteration_based_training = lambda: False  # type: ignore[method-assign]
     return trainer
 
 
