@@ -143,34 +143,22 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("every", [2, None], ids=["within the epoch", "at the end of the epoch before"])
 @pytest.mark.parametrize("case", CASES)
 def test_run_killed_within_an_epoch_continues_bit_for_bit(
-    case: str, tmp_path: Path, small_data: ImageData
+    case: str, every: int | None, tmp_path: Path, small_data: ImageData
 ) -> None:
     small_data.augment = noisy
     options = CASES[case]
     whole = fit(tmp_path / "whole", small_data, EMA(0.9), **options)
     with pytest.raises(Killed):
-        fit(tmp_path / "part", small_data, EMA(0.9), Kill(1, 4), every=2, **options)
+        fit(tmp_path / "part", small_data, EMA(0.9), Kill(1, 4), every=every, **options)
     checkpoint = load(tmp_path / "part" / "checkpoints" / "last.ckpt")
-    assert within_epoch.KEY in checkpoint
+    assert (within_epoch.KEY in checkpoint) == (every is not None)
     point = find_resume_point(tmp_path / "part")
     assert point is not None and point.epochs == 1
     np.random.rand(3), torch.rand(7)  # the process that resumes is in another state
-    assert_same(fit(tmp_path / "part", small_data, EMA(0.9), every=2, resume=True, **options), whole)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_run_killed_within_an_epoch_continues_from_the_end_of_the_epoch_before(
-    case: str, tmp_path: Path, small_data: ImageData
-) -> None:
-    small_data.augment = noisy
-    options = CASES[case]
-    whole = fit(tmp_path / "whole", small_data, EMA(0.9), **options)
-    with pytest.raises(Killed):
-        fit(tmp_path / "part", small_data, EMA(0.9), Kill(1, 4), **options)
-    assert within_epoch.KEY not in load(tmp_path / "part" / "checkpoints" / "last.ckpt")
-    assert_same(fit(tmp_path / "part", small_data, EMA(0.9), resume=True, **options), whole)
+    assert_same(fit(tmp_path / "part", small_data, EMA(0.9), every=every, resume=True, **options), whole)
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
