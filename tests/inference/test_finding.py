@@ -161,6 +161,21 @@ def test_digits_are_split_left_to_right_and_line_by_line() -> None:
         assert difference(image, to_mnist_form(draw(strokes, 90, 0.08))) < ALIKE
 
 
+def page_of_marks(lines: int) -> NDArray[Any]:
+    return 1 - np.tile(np.pad(np.ones((4, 3), np.float32), 4), (lines, 40))
+
+
+@pytest.mark.timeout(5)
+def test_many_marks_are_counted_in_little_time() -> None:
+    assert prepare(page_of_marks(lines=40))[1] == 40 * 40 - 1
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_more_marks_than_could_be_digits_are_refused(split: bool) -> None:
+    with pytest.raises(NothingFound, match="more than 2,000 marks"):
+        prepare(page_of_marks(lines=51), split)
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (28, 28), (300, 200)])
 @pytest.mark.parametrize("noise", [0, 0.02])
 def test_empty_page_holds_nothing(shape: tuple[int, int], noise: float) -> None:

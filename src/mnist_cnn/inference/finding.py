@@ -13,6 +13,8 @@ from mnist_cnn.inference.loading import load_picture
 
 Box = tuple[slice, slice]
 
+MOST_PARTS = 2000  # of digits in an image: the time grows with their square
+
 
 class NothingFound(Exception):
     """No digit was found in an image."""
@@ -110,91 +112,101 @@ def _without_edges(parts: list[Part], labels: NDArray[np.int32]) -> list[Part]:
     return parts
 
 
-def _gap(one: Box, other: Box) -> float:
-    """Return the distance between two boxes in pixels, 0 where they overlap."""
-    gaps = [max(a.start - b.stop, b.start - a.stop, 0) for a, b in zip(one, other, strict=True)]
-    return float(np.hypot(*gaps))
+def _boxes(parts: list[Part]) -> NDArray[np.int64]:
+    """Return the top, left, bottom and right of each part, (N, 4)."""
+    return np.array([[side.start for side in p.box] + [side.stop for side in p.box] for p in parts])
 
 
-def _joined(parts: list[Part]) -> Box:
-    return (
-        slice(min(p.box[0].start for p in parts), max(p.box[0].stop for p in parts)),
-        slice(min(p.box[1].start for p in parts), max(p.box[1].stop for p in parts)),
-    )
+def _joined(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the box around boxes (N, 4)."""
+    return np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
+
+
+def _gaps(box: NDArray[np.int64], boxes: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the distance of a box from each of `boxes` in pixels, 0 where they overlap."""
+    rows, columns = np.maximum(boxes[:, :2] - box[2:], box[:2] - boxes[:, 2:]).clip(0).T
+    gaps: NDArray[np.float64] = np.hypot(rows, columns)
+    return gaps
 
 
 def _one_digit(parts: list[Part]) -> list[Part]:
     """Return the largest part and those near it that are not specks."""
-    parts = sorted(parts, key=lambda part: part.mass * part.extent, reverse=True)
-    chosen = [parts[0]]
-    rest = [p for p in parts[1:] if p.extent >= 0.12 * parts[0].extent or p.mass >= 0.03 * parts[0].mass]
-    added = True
-    while added:
-        added = False
-        box = _joined(chosen)
-        reach = 0.3 * max(box[0].stop - box[0].start, box[1].stop - box[1].start)
-        for part in rest:
-            if _gap(box, part.box) <= reach:
-                chosen.append(part)
-                rest.remove(part)
-                added = True
-                break
-    return chosen
+    largest = max(parts, key=lambda part: part.mass * part.extent)
+    parts = [p for p in parts if p.extent >= 0.12 * largest.extent or p.mass >= 0.03 * largest.mass]
+    boxes = _boxes(parts)
+    chosen = np.array([part is largest for part in parts])
+    while True:
+        box = _joined(boxes[chosen])
+        near = chosen | (_gaps(box, boxes) <= 0.3 * max(box[2:] - box[:2]))
+        if (near == chosen).all():
+            return [part for part, is_near in zip(parts, near, strict=True) if is_near]
+        chosen = near
 
 
 def _split(parts: list[Part]) -> list[list[Part]]:
     """Return the parts of each digit: left to right, line by line."""
     tallest = max(part.height for part in parts)
-    parts = [p for p in parts if p.extent >= 0.1 * tallest]
     # Digits are the large parts; a small one belongs to the nearest of them.
     large = [p for p in parts if p.height >= 0.45 * tallest]
-    groups = [[p] for p in sorted(large, key=lambda p: p.box[1].start)]
-    merged = True
-    while merged:
-        merged = False
-        for i, group in enumerate(groups):
-            for other in groups[i + 1 :]:
-                a, b = _joined(group), _joined(other)
-                overlap = min(a[1].stop, b[1].stop) - max(a[1].start, b[1].start)
-                narrower = min(a[1].stop - a[1].start, b[1].stop - b[1].start)
-                rows = min(a[0].stop, b[0].stop) - max(a[0].start, b[0].start)
-                if overlap > 0.5 * narrower and rows > 0:
-                    group += other
-                    groups.remove(other)
-                    merged = True
-                    break
-            if merged:
-                break
-    for part in parts:
-        if part in large:
-            continue
-        nearest = min(groups, key=lambda group: _gap(_joined(group), part.box))
-        if _gap(_joined(nearest), part.box) <= 0.2 * tallest:
-            nearest.append(part)
-    return [group for line in _lines(groups) for group in line]
+    small = [p for p in parts if p.extent >= 0.1 * tallest and p.height < 0.45 * tallest]
+    if len(large) + len(small) > MOST_PARTS:
+        raise NothingFound(f"more than {MOST_PARTS:,} marks; cut out the digits")
+    large.sort(key=lambda p: p.box[1].start)
+    groups, boxes = [[p] for p in large], _boxes(large)
+
+    def join(index: int, parts: list[Part], box: NDArray[np.int64]) -> None:
+        groups[index] += parts
+        boxes[index] = _joined(np.stack([boxes[index], box]))
+
+    last = 0  # no group before this one is in the same place as another
+    while last < len(groups):
+        index = last
+        while len(found := _in_same_place(index, boxes)):
+            index, other = sorted((index, int(found[0])))
+            join(index, groups.pop(other), boxes[other])
+            boxes = np.delete(boxes, other, axis=0)
+            last -= other <= last
+        last += 1
+    for part in small:
+        (box,) = _boxes([part])
+        gaps = _gaps(box, boxes)
+        if gaps.min() <= 0.2 * tallest:
+            join(int(gaps.argmin()), [part], box)
+    return [groups[index] for line in _lines(boxes) for index in line]
 
 
-def _lines(groups: list[list[Part]]) -> list[list[list[Part]]]:
-    """Return groups by the lines of writing: those whose rows overlap by half."""
-    lines: list[list[list[Part]]] = []
-    for group in sorted(groups, key=lambda g: _joined(g)[0].start + _joined(g)[0].stop):
-        box = _joined(group)[0]
-        middle = (box.start + box.stop) / 2
+def _in_same_place(index: int, boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the boxes that share rows with one, and more than half of the columns of the narrower one."""
+    box = boxes[index]
+    rows, columns = (np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])).T
+    narrower = np.minimum(boxes[:, 3] - boxes[:, 1], box[3] - box[1])
+    same = (columns > 0.5 * narrower) & (rows > 0)
+    same[index] = False
+    return np.flatnonzero(same)
+
+
+def _lines(boxes: NDArray[np.int64]) -> list[list[int]]:
+    """Return the indices of boxes by the lines of writing: those whose rows overlap by half."""
+    top, left, bottom, _ = boxes.T.tolist()
+    lines: list[list[int]] = []
+    for index in sorted(range(len(boxes)), key=lambda i: top[i] + bottom[i]):
+        middle = (top[index] + bottom[index]) / 2
         for line in lines:
-            last = _joined(line[-1])[0]
-            if last.start <= middle <= last.stop:
-                line.append(group)
+            if top[line[-1]] <= middle <= bottom[line[-1]]:
+                line.append(index)
                 break
         else:
-            lines.append([group])
-    return [sorted(line, key=lambda g: _joined(g)[1].start) for line in lines]
+            lines.append([index])
+    return [sorted(line, key=lambda i: left[i]) for line in lines]
 
 
 def _cut_out(ink: Ink, labels: NDArray[np.int32], parts: list[Part]) -> Ink:
-    mask = np.isin(labels, [part.label for part in parts])
-    box = _joined(parts)
     margin = 2
-    rows, columns = (slice(max(0, side.start - margin), side.stop + margin) for side in box)
+    box = _joined(_boxes(parts))
+    top, left = (box[:2] - margin).clip(0)
+    bottom, right = box[2:] + margin
+    ink, labels = ink[top:bottom, left:right], labels[top:bottom, left:right]
+    mask = np.isin(labels, [part.label for part in parts])
     # Edges of strokes are fainter than the threshold and belong to them all the same.
-    near = ndimage.binary_dilation(mask[rows, columns], np.ones((3, 3)), iterations=2)
-    return np.where(near, ink[rows, columns], 0).astype(np.float32)
+    near = ndimage.binary_dilation(mask, np.ones((3, 3)), iterations=2)
+    return np.where(near, ink, 0).astype(np.float32)
