@@ -183,6 +183,12 @@ def test_empty_page_holds_nothing(shape: tuple[int, int], noise: float) -> None:
         prepare(on_paper(np.zeros(shape), noise))
 
 
+@pytest.mark.parametrize("shape", [(112, 1), (7, 200), (1, 400), (5, 1200)])
+def test_very_thin_image_holds_nothing(shape: tuple[int, int]) -> None:
+    with pytest.raises(NothingFound, match="no digit found"):
+        prepare(on_paper(np.random.default_rng(0).random(shape), noise=0))
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.integers(1, 60), st.booleans())
 def test_any_image_gives_digits_or_nothing(seed: int, height: int, width: int, split: bool) -> None:

@@ -171,6 +171,8 @@ def _local_contrast(grey: Grey) -> Grey:
     flat = np.log(grey + DARKEST)
     step = -(-max(grey.shape) // COARSE)
     height, width = (n // step * step for n in grey.shape)
+    if min(height, width) == 0:  # too thin an image to measure strokes
+        return np.zeros_like(grey)
     small = flat[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
     small = ndimage.gaussian_filter(small, 0.7)
     sides = [int(share * min(small.shape)) | 1 for share in SIDES]
@@ -211,6 +213,8 @@ def _narrow(image: Grey, side: int) -> Grey:
 
 def _normalized(contrast: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
     """Return `contrast` divided by that of full ink, and the pixels of ink; None where it is too weak."""
+    if float(np.ptp(contrast)) < LEAST_CONTRAST:
+        return None
     above, decisive = _classes(contrast)
     base = float(np.median(contrast[~above] if decisive else contrast))
     lower = contrast[contrast <= base]
