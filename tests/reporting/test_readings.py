@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 from mnist_cnn.errors import UserError
 from mnist_cnn.inference.predictor import Predictor, Reading
 from mnist_cnn.reporting import figures, readings
-from mnist_cnn.reporting.reading_figures import Panel, page
+from mnist_cnn.reporting.reading_figures import page
 from tests.inference.checkpoint import write_checkpoint
 
 
@@ -70,20 +71,35 @@ def test_digits_that_were_not_read_are_mentioned(tmp_path: Path, caplog: pytest.
     assert caplog.messages[2].endswith("40.00%  uncertain, perhaps 2 more digits; split=true reads them")
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(b"scan_\xe9.png", "scan_?.png"), (b"\x1b[2J.png", "?[2J.png"), ("扫描.png".encode(), "扫描.png")],
+)
+def test_any_file_name_is_reported_and_does_not_control_the_terminal(
+    name: bytes, shown: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = Predictor.load(write_checkpoint(tmp_path / "a.ckpt"))
+    with caplog.at_level(logging.INFO):
+        readings.report(tmp_path, predictor, [reading(os.fsdecode(name), SURE + [0.0] * 6)], 0.8)
+    assert caplog.messages[1].split()[0] == shown
+    assert name in (tmp_path / "predictions.csv").read_bytes()
+    assert (tmp_path / "predictions.png").is_file()
+
+
 def test_picture_shows_original_input_and_scores_of_each_digit(tmp_path: Path) -> None:
-    original = np.full((40, 60, 3), 200, np.uint8)
-    panels = [
-        Panel("sure.png", original, np.zeros((28, 28)), np.array(SURE), False, ""),
-        Panel("unsure $x.png", original, np.zeros((28, 28)), np.array(UNSURE), True, ""),
-        Panel("none.png", original, None, None, False, "no digit found"),
-    ]
-    figure = page(panels, list("0123"), "probability")
+    found = [reading("sure.png", SURE), reading("un $x.png", UNSURE), reading("two.png", SURE, UNSURE)]
+    found.append(Reading(Path("none.png"), error="no digit found"))
+    figure = page(readings.table(found, list("0123"), 0.8), list("0123"), "probability")
     images = [axes for axes in figure.axes if axes.images]
     bars = [axes for axes in figure.axes if axes.patches]
-    assert len(images) == 5
-    assert [[bar.get_height() for bar in axes.patches] for axes in bars] == [SURE, UNSURE]
+    names = ["sure.png", r"un \$x.png", "two.png, 1", "two.png, 2"]
+    assert [axes.get_title() for axes in images] == [
+        *(title for name in names for title in (name, "input")),
+        "none.png",
+    ]
+    assert [[bar.get_height() for bar in axes.patches] for axes in bars] == [SURE, UNSURE] * 2
     titles = [axes.get_title() for axes in bars]
-    assert titles == ["2, probability 0.900", "1, probability 0.450 – uncertain"]
+    assert titles == ["2, probability 0.900", "1, probability 0.450 – uncertain"] * 2
     assert any("no digit found" in text.get_text() for axes in figure.axes for text in axes.texts)
     figures.save(figure, tmp_path / "page.png")
     with Image.open(tmp_path / "page.png") as image:

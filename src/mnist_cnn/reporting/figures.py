@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -281,8 +282,9 @@ def to_image(figure: Figure) -> NDArray[np.uint8]:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Write a figure as PNG, atomically."""
-    with atomic_write(Path(path)) as aside:
+    """Write a figure as PNG, atomically. Characters that its font lacks are drawn as boxes."""
+    with atomic_write(Path(path)) as aside, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph .* missing from font")
         figure.savefig(aside, format="png")
 
 

@@ -2,48 +2,43 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from mnist_cnn.errors import printable
 from mnist_cnn.reporting.figures import BLUE, VERMILION
+
+if TYPE_CHECKING:
+    from mnist_cnn.reporting.readings import Row
 
 COLUMNS = 3  # panels side by side
 
 
-class Panel(NamedTuple):
-    """A digit of a file, or a file in which none was read."""
-
-    name: str
-    original: NDArray[Any]  # uint8 (H, W, 3)
-    digit: NDArray[Any] | None  # uint8 (28, 28)
-    scores: NDArray[Any] | None  # (K,)
-    uncertain: bool
-    error: str
-
-
-def page(panels: Sequence[Panel], classes: Sequence[str], score_name: str) -> Figure:
-    """Draw the panels; a frame and a word mark what is uncertain or was not read.
+def page(rows: Sequence["Row"], classes: Sequence[str], score_name: str) -> Figure:
+    """Draw a panel for each row; a frame and a word mark what is uncertain or was not read.
 
     classes: K names; score_name: what the scores are, such as "probability".
     """
-    columns = min(COLUMNS, max(len(panels), 1))
-    rows = max(math.ceil(len(panels) / columns), 1)
-    figure = Figure(figsize=(5.2 * columns, 1.75 * rows), dpi=120, layout="constrained")
-    grid = figure.subplots(rows, 3 * columns, squeeze=False, width_ratios=(1, 1, 1.6) * columns)
+    columns = min(COLUMNS, max(len(rows), 1))
+    lines = max(math.ceil(len(rows) / columns), 1)
+    figure = Figure(figsize=(5.2 * columns, 1.75 * lines), dpi=120, layout="constrained")
+    grid = figure.subplots(lines, 3 * columns, squeeze=False, width_ratios=(1, 1, 1.6) * columns)
     for axes in grid.flat:
         axes.set_axis_off()
-    for index, panel in enumerate(panels):
-        row, column = index // columns, 3 * (index % columns)
-        original, digit, bars = grid[row, column : column + 3]
-        _draw_image(original, panel.original, _shortened(panel.name), panel.uncertain or bool(panel.error))
-        if panel.digit is None or panel.scores is None:
-            digit.text(0.05, 0.5, _wrapped(panel.error), va="center", fontsize=8, color=VERMILION)
+    for index, row in enumerate(rows):
+        line, column = index // columns, 3 * (index % columns)
+        original, digit, bars = grid[line, column : column + 3]
+        reading = row.reading
+        name = f"{reading.file.name}, {row.number}" if len(reading.digits) > 1 else reading.file.name
+        _draw_image(original, reading.original, _shortened(name), row.uncertain or row.number is None)
+        if row.number is None:
+            digit.text(0.05, 0.5, _wrapped(reading.error or ""), va="center", fontsize=8, color=VERMILION)
             continue
-        _draw_image(digit, panel.digit, "input", panel.uncertain)
-        _draw_scores(bars, panel.scores, classes, score_name, panel.uncertain)
+        _draw_image(digit, reading.digits[row.number - 1, 0], "input", row.uncertain)
+        _draw_scores(bars, reading.scores[row.number - 1], classes, score_name, row.uncertain)
     return figure
 
 
@@ -72,6 +67,7 @@ def _draw_scores(
 
 
 def _shortened(name: str) -> str:
+    name = printable(name)
     # A dollar sign would start a formula.
     return (name if len(name) <= 20 else f"{name[:8]}…{name[-11:]}").replace("$", r"\$")
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mnist_cnn.errors import UserError
+from mnist_cnn.errors import UserError, printable
 from mnist_cnn.files import atomic_write, shown_path
 from mnist_cnn.inference.predictor import Predictor, Reading
 from mnist_cnn.reporting import figures
-from mnist_cnn.reporting.reading_figures import Panel, page
+from mnist_cnn.reporting.reading_figures import page
 
 log = logging.getLogger(__name__)
 
@@ -19,17 +19,15 @@ PANELS = 60  # digits in a picture; more are written to further pictures
 
 @dataclass
 class Row:
-    """The two highest scores of a digit, or the error of a file; a row of the table."""
+    """A digit of a file with its two highest scores, or a file in which none was read."""
 
-    file: Path
+    reading: Reading
     number: int | None = None  # of the digit in the file, from 1
     digit: str = ""
     score: float | None = None
     runner_up: str = ""
     runner_up_score: float | None = None
     uncertain: bool = False
-    others: int = 0  # how many more digits `split` would read
-    error: str = ""
 
 
 def report(folder: Path, predictor: Predictor, readings: Sequence[Reading], min_confidence: float) -> None:
@@ -42,11 +40,10 @@ def report(folder: Path, predictor: Predictor, readings: Sequence[Reading], min_
     for line in _lines(rows, probability):
         log.info("%s", line)
     _write_csv(folder / "predictions.csv", rows, probability)
-    panels = _panels(rows, readings)
-    for start in range(0, len(panels), PANELS):
+    for start in range(0, len(rows), PANELS):
         number = start // PANELS + 1
         name = "predictions.png" if number == 1 else f"predictions_{number}.png"
-        figures.save(page(panels[start : start + PANELS], predictor.classes, probability), folder / name)
+        figures.save(page(rows[start : start + PANELS], predictor.classes, probability), folder / name)
     log.info("folder: %s", shown_path(folder))
     failed = [reading for reading in readings if reading.error]
     if failed:
@@ -58,19 +55,18 @@ def table(readings: Sequence[Reading], classes: Sequence[str], min_confidence: f
     rows = []
     for reading in readings:
         if reading.error:
-            rows.append(Row(reading.file, error=reading.error))
-        for number, scores in enumerate(reading.scores.tolist() if not reading.error else [], start=1):
+            rows.append(Row(reading))
+        for number, scores in enumerate(reading.scores.tolist(), start=1):
             first, second = sorted(range(len(scores)), key=lambda k: -scores[k])[:2]
             rows.append(
                 Row(
-                    reading.file,
+                    reading,
                     number,
                     classes[first],
                     scores[first],
                     classes[second],
                     scores[second],
                     uncertain=scores[first] < min_confidence,
-                    others=reading.others,
                 )
             )
     return rows
@@ -80,14 +76,15 @@ def _lines(rows: Sequence[Row], probability: str) -> list[str]:
     several = any(row.number is not None and row.number > 1 for row in rows)
     cells = [["file", *(["number"] if several else []), "digit", probability, "runner-up", ""]]
     for row in rows:
-        name = [str(row.file), *([str(row.number or "")] if several else [])]
-        if row.error:
-            cells.append([*name, "–", "", "", row.error])
+        others, error = row.reading.others, row.reading.error
+        name = [printable(str(row.reading.file)), *([str(row.number or "")] if several else [])]
+        if error:
+            cells.append([*name, "–", "", "", error])
             continue
         marks = ["uncertain"] if row.uncertain else []
-        if row.others:
+        if others:
             # A broken stroke can look like two digits.
-            marks.append(f"perhaps {row.others} more digit{'s' * (row.others > 1)}; split=true reads them")
+            marks.append(f"perhaps {others} more digit{'s' * (others > 1)}; split=true reads them")
         second = f"{row.runner_up}  {_shown(row.runner_up_score, probability)}"
         cells.append([*name, row.digit, _shown(row.score, probability), second, ", ".join(marks)])
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
@@ -108,35 +105,25 @@ def _write_csv(path: Path, rows: Sequence[Row], probability: str) -> None:
         *("file", "number", "digit", probability),
         *("runner_up", f"runner_up_{probability}", "uncertain", "error"),
     )
-    with atomic_write(path) as aside, aside.open("w", newline="", encoding="utf-8") as file:
+    with (
+        atomic_write(path) as aside,
+        # Names of files that are not UTF-8 keep their bytes.
+        aside.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(header)
         for row in rows:
             scores = ["" if s is None else f"{s:.6f}" for s in (row.score, row.runner_up_score)]
-            uncertain = "" if row.error else str(row.uncertain).lower()
+            uncertain = "" if row.number is None else str(row.uncertain).lower()
             writer.writerow(
                 [
-                    row.file,
+                    row.reading.file,
                     row.number or "",
                     row.digit,
                     scores[0],
                     row.runner_up,
                     scores[1],
                     uncertain,
-                    row.error,
+                    row.reading.error or "",
                 ]
             )
-
-
-def _panels(rows: Sequence[Row], readings: Sequence[Reading]) -> list[Panel]:
-    by_file = {reading.file: reading for reading in readings}
-    panels = []
-    for row in rows:
-        reading = by_file[row.file]
-        if row.number is None:
-            panels.append(Panel(row.file.name, reading.original, None, None, False, row.error))
-        else:
-            digit, scores = reading.digits[row.number - 1, 0], reading.scores[row.number - 1]
-            name = row.file.name if len(reading.digits) == 1 else f"{row.file.name}, {row.number}"
-            panels.append(Panel(name, reading.original, digit, scores, row.uncertain, ""))
-    return panels
