@@ -76,10 +76,29 @@ def test_description_says_what_the_network_takes_and_how_it_was_trained(tmp_path
     assert description.mnist_cnn_version == version("mnist-cnn")
 
 
-def test_metrics_of_another_epoch_are_not_described(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"best_epoch": 1, "test/acc": 0.5}', "[1]", "no JSON"])
+def test_metrics_of_another_epoch_or_program_are_not_described(content: str, tmp_path: Path) -> None:
     ckpt = save(tmp_path, "cnnnet")
-    (tmp_path / "metrics.json").write_text(json.dumps({"best_epoch": 1, "test/acc": 0.5}))
+    (tmp_path / "metrics.json").write_text(content)
     assert load_trained(ckpt)[1].metrics == {}
+
+
+@pytest.mark.parametrize("format", ["safetensors", "html"])
+def test_checkpoint_in_the_root_folder_is_exported(
+    format: str, mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ckpt = save(tmp_path, "cnnnet")
+    monkeypatch.setattr(Path, "absolute", lambda path: Path("/", path.name))
+    assert formats.export([ckpt], format, None, str(mnist)).is_file()
+
+
+def test_checkpoint_with_data_settings_of_an_older_version_is_exported(tmp_path: Path, mnist: Path) -> None:
+    ckpt = save(tmp_path, "cnnnet")
+    checkpoint = torch.load(ckpt)
+    del checkpoint["config"]["data"]["source"]
+    checkpoint["config"]["data"]["name"] = "mnist"
+    torch.save(checkpoint, ckpt)
+    assert formats.export([ckpt], "safetensors", None, str(mnist)).is_file()
 
 
 @pytest.mark.parametrize("extension", [".onnx", ".pt2"])

@@ -49,7 +49,7 @@ def _export_page(ckpts: Sequence[Path], path: Path, data_dir: str | None) -> Pat
     for ckpt in ckpts:
         network, description = load_trained(ckpt)
         images, which = check.check_images(ckpt, description, data_dir)
-        networks.append(html.page_network(network, description, ckpt.absolute().parents[1].name, images))
+        networks.append(html.page_network(network, description, ckpt.absolute().parent.parent.name, images))
         _log_network(description)
         log.info(
             f"weights      {networks[-1].bits} bits; with 16 bits the logits of {len(images):,} {which} "

@@ -88,10 +88,11 @@ def _class_name(settings: dict[str, str]) -> str:
 
 def _metrics(path: Path, epochs: int) -> dict[str, float]:
     """Return the metrics in the run's metrics.json if they are those of the checkpoint's epoch."""
-    file = path.absolute().parents[1] / METRICS
-    if not file.is_file():
+    try:
+        metrics = json.loads((path.absolute().parent.parent / METRICS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
-    metrics = json.loads(file.read_text())
-    if metrics.get("best_epoch") != epochs:  # last.ckpt of a run whose best epoch was an earlier one
+    # Another epoch: last.ckpt of a run whose best epoch was an earlier one. No dict: of another program.
+    if not isinstance(metrics, dict) or metrics.get("best_epoch") != epochs:
         return {}
     return {name: float(value) for name, value in metrics.items() if name.startswith(("val/", "test/"))}
