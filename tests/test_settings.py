@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.settings import TrainSettings, check, has_validation
+from mnist_cnn.settings import PredictSettings, TrainSettings, check, has_validation
 
 VALID: dict[str, Any] = {
     "seed": 0,
@@ -128,6 +128,12 @@ def test_monitoring_validation_without_validation_images_is_refused(
 def test_network_with_another_number_of_classes_than_the_data_is_refused() -> None:
     with pytest.raises(UserError, match=r"model\.num_classes=5: the data has 10 classes"):
         check(with_value("model.num_classes", 5), TrainSettings)
+
+
+def test_list_of_images_is_refused_with_what_images_takes() -> None:
+    settings = {"ckpt": None, "images": ["a.png", "b.png"], "split": False, "min_confidence": 0.8}
+    with pytest.raises(UserError, match=r"^images=\['a.png', 'b.png'\]: it should be one file, one"):
+        check(settings, PredictSettings)
 
 
 @pytest.mark.parametrize(("key", "value"), [("data.val_size", 0), ("trainer.limit_val_batches", 0)])

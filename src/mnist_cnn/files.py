@@ -1,7 +1,8 @@
-"""Files that are written completely or not at all, and their paths in messages."""
+"""Files that are written completely or not at all, their order, and their paths in messages."""
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,3 +40,9 @@ def shown_path(path: Path) -> Path:
     """Return `path` relative to the current folder if it lies below it."""
     inside = path.is_relative_to(Path.cwd()) and path != Path.cwd()  # which hydra.job.chdir makes it
     return path.relative_to(Path.cwd()) if inside else path
+
+
+def natural_order(name: str) -> tuple[list[int | str], str]:
+    """Return a sort key by which 2 comes before 10."""
+    parts = re.split(r"(\d+)", name.casefold())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
@@ -188,6 +188,15 @@ class PredictSettings(_Section):
     images: str | None
     split: bool
     min_confidence: Fraction
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _images_are_not_a_list(cls, images: Any) -> Any:
+        if isinstance(images, list):
+            raise PydanticCustomError(
+                "several_images", "should be one file, one folder or one pattern, such as 'scans/*.png'"
+            )
+        return images
 
 
 class _ExportData(_Section):

@@ -37,5 +37,6 @@ def test_nothing_found_is_reported_with_what_was_given(scans: Path) -> None:
         with pytest.raises(UserError, match=part) as caught:
             find_images(pattern)
         assert pattern in str(caught.value)
-    with pytest.raises(UserError, match="images=PATH is missing"):
-        find_images(None)
+    for nothing in (None, ""):
+        with pytest.raises(UserError, match="images=PATH is missing"):
+            find_images(nothing)

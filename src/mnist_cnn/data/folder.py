@@ -1,7 +1,6 @@
 """Image files in one folder for each class."""
 
 import logging
-import re
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from mnist_cnn.data.source import Source
 from mnist_cnn.data.split import stratified_split
 from mnist_cnn.errors import UserError
+from mnist_cnn.files import natural_order
 from mnist_cnn.pictures import FORMATS, UnreadableImage, open_image
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class ImageFolder(Source):
                 f"{parent} holds {found}. Put the images into at least two class folders, "
                 f"such as {parent / 'cats'} and {parent / 'dogs'}, and give their parent as data.dir."
             )
-        return sorted(names, key=_natural_order)
+        return sorted(names, key=natural_order)
 
     def fetch(self, directory: Path) -> str:
         """Check that each class folder holds files; raises `UserError` if not."""
@@ -148,12 +148,6 @@ def _files_and_targets(parent: Path, names: list[str]) -> tuple[list[Path], Tens
     by_class = [_files(parent / name) for name in names]
     targets = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(f) for f in by_class]))
     return [file for files in by_class for file in files], targets
-
-
-def _natural_order(name: str) -> tuple[list[int | str], str]:
-    """Return a sort key by which 2 comes before 10."""
-    parts = re.split(r"(\d+)", name.casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def _load(path: Path, size: int, mode: str) -> np.ndarray | str:

@@ -1,10 +1,10 @@
 """The image files that a user names."""
 
 import glob
-import re
 from pathlib import Path
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.files import natural_order
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -15,7 +15,7 @@ def find_images(pattern: str | None) -> list[Path]:
     Of a folder these are the files whose names end as those of images do. Raises `UserError` where there
     is none.
     """
-    if pattern is None:
+    if not pattern:  # empty where a variable of the shell is not set
         raise UserError("images=PATH is missing: give an image file, a folder, or a pattern in quotes.")
     path = Path(pattern)
     if path.is_file():
@@ -29,9 +29,4 @@ def find_images(pattern: str | None) -> list[Path]:
         problem = f"images={pattern}: there is no such file or folder, and no file matches it as a pattern."
     if not found:
         raise UserError(problem)
-    return sorted(found, key=_natural_order)
-
-
-def _natural_order(path: Path) -> tuple[list[int | str], str]:
-    parts = re.split(r"(\d+)", str(path).casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], str(path)
+    return sorted(found, key=lambda path: natural_order(str(path)))
