@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -71,20 +72,31 @@ def test_missing_operation_is_named(tmp_path: Path) -> None:
         page_network(save(tmp_path, "mobilenet"))
 
 
-class Reads(nn.Module):
-    """Changes a value in place through another shape of it."""
+class Function(nn.Module):
+    """A network that computes a function of the images."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x + x
-        flat = y.flatten(1)
-        torch.relu_(y)
-        return flat
+        return self.function(x)
+
+
+def change_through_another_shape(x: Tensor) -> Tensor:
+    y = x + x
+    flat = y.flatten(1)
+    torch.relu_(y)
+    return flat
 
 
 @pytest.mark.parametrize(
     ("network", "part"),
     [
-        (Reads(), "in place"),
+        (Function(change_through_another_shape), "the in-place operation relu_.default on a value"),
+        (Function(lambda x: x + 1), "add.Tensor with a number or a weight"),
+        (Function(lambda x: x + torch.max_pool2d(x, 28)), "add.Tensor with inputs of different shapes"),
+        (Function(lambda x: x.view(28, 28)), "view.default that does not keep the batch dimension"),
         (nn.Conv2d(1, 2, 3, dilation=2), r"conv2d.default with dilation=\[2, 2\]"),
         (nn.MaxPool2d(2, dilation=2), "dilation"),
         (nn.AvgPool2d(2, ceil_mode=True), "ceil_mode=True"),

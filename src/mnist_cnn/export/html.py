@@ -87,7 +87,8 @@ OPERATIONS = {
 class PageNetwork:
     """A network as the page has it: its operations, and the numbers of all weights one after another.
 
-    The weights are written with `bits` bits; `change` is the largest one of a logit where they are 16.
+    The weights are written with `bits` bits; `change` is the largest absolute change of a logit with
+    16-bit weights.
     """
 
     name: str
@@ -212,20 +213,24 @@ class _Graph:
         target = str(node.target).removeprefix("aten.")
         operation = OPERATIONS.get(target)
         if operation is None:
-            raise self._unsupported(target)
+            raise self._unsupported(f"operation {target}")
         arguments = _arguments(node)
         for name, value in operation.fixed.items():
             if arguments[name] != value:
-                raise self._unsupported(f"{target} with {name}={arguments[name]}")
+                raise self._unsupported(f"operation {target} with {name}={arguments[name]}")
         inputs = [arguments[name] for name in operation.inputs]
         shapes = [
             _shape(one) for one in inputs if isinstance(one, Node) and one.name not in self.fixed_inputs
         ]
         batch, *shape = _shape(node)
-        if len(shapes) != len(inputs) or batch != 1 or (operation.kind == "add" and len(set(shapes)) > 1):
-            raise self._unsupported(f"{target} of other inputs than images, one by one")
+        if len(shapes) != len(inputs):
+            raise self._unsupported(f"operation {target} with a number or a weight as an input")
+        if batch != 1:
+            raise self._unsupported(f"operation {target} that does not keep the batch dimension")
+        if operation.kind == "add" and len(set(shapes)) > 1:
+            raise self._unsupported(f"operation {target} with inputs of different shapes")
         if _is_in_place(target) and len(inputs[0].users) > 1:
-            raise self._unsupported(f"{target}, in place, of a value that is used again")
+            raise self._unsupported(f"in-place operation {target} on a value that is used again")
 
         names = {
             name: self.fixed_inputs[arguments[name].name] for name in operation.weights if arguments[name]
@@ -254,9 +259,9 @@ class _Graph:
         self.weights.append(self.state[name].detach())
         return [offset, self.weights[-1].numel()]
 
-    def _unsupported(self, operation: str) -> UserError:
+    def _unsupported(self, what: str) -> UserError:
         return UserError(
-            f"{self.network_name} has the operation {operation}, which the page does not have. "
+            f"{self.network_name} has the {what}, which the page does not have. "
             "Use format=onnx for this network."
         )
 

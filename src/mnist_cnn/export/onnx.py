@@ -53,8 +53,8 @@ def load(path: Path) -> LoadedNetwork:
     """
     with needs_extra("onnx"):
         import onnxruntime
-    if not path.is_file():
-        raise UserError(f"{path} is no file.")  # to open a pipe can block, and a device may never end
+    if not path.is_file():  # to open a pipe can block, and a device may never end
+        raise UserError(f"{path} is not a regular file.")
     try:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised
@@ -82,8 +82,8 @@ def load(path: Path) -> LoadedNetwork:
             return np.asarray(logits, np.float32)
         except Exception as error:
             raise UserError(
-                f"{path} does not compute what export.py writes, or needs more than "
-                f"{MAX_MEMORY / 1e9:g} GB or {MAX_SECONDS} s. Export the checkpoint again."
+                f"{path} failed to run or exceeded the limits of {MAX_MEMORY / 1e9:g} GB and "
+                f"{MAX_SECONDS} s. Export it again: python export.py ckpt=PATH format=onnx"
             ) from error
         finally:
             timer.cancel()

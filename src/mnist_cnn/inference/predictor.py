@@ -81,12 +81,14 @@ class Predictor:
         """
         size = max(1, min(BATCH, BATCH_BYTES // (self.channels * self.size**2)))
         starts = range(0, len(images), size)
-        logits = np.concatenate([self.run(self._converted(images[i : i + size])) for i in starts])
-        if logits.shape != (len(images), len(self.classes)) or not np.isfinite(logits).all():
+        parts = [self.run(self._converted(images[i : i + size])) for i in starts]
+        fits = all(part.shape[1:] == (len(self.classes),) and np.isfinite(part).all() for part in parts)
+        if not fits or sum(map(len, parts)) != len(images):
             raise UserError(
-                f"The network gives no finite number for each of its {len(self.classes)} classes: its file "
-                "is damaged, or of another program."
+                f"Expected finite logits of shape ({len(images)}, {len(self.classes)}) from the network: the "
+                "file is damaged or was not written by export.py; export it again."
             )
+        logits = np.concatenate(parts)
         if not self.gives_probabilities:
             return logits
         powers = np.exp(logits - logits.max(1, keepdims=True))
