@@ -17,7 +17,7 @@ MOST_PARTS = 2000  # of digits in an image: the time grows with their square
 
 
 class NothingFound(Exception):
-    """No digit was found in an image."""
+    """No digit was found in an image, or more marks than could be digits."""
 
 
 class Part(NamedTuple):
@@ -52,7 +52,8 @@ def prepare_file(path: Path, split: bool = False) -> NDArray[np.uint8]:
 def prepare(grey: NDArray[np.float32], split: bool = False) -> tuple[NDArray[np.uint8], int]:
     """Return the digits in a grey image (H, W) in [0, 1], and how many more `split` would give.
 
-    The digits are uint8 (N, 1, 28, 28), as of `prepare_file`. Raises `NothingFound` where there is no digit.
+    The digits are uint8 (N, 1, 28, 28), as of `prepare_file`. Raises `NothingFound` where there is no digit
+    and where there are more than `MOST_PARTS` marks.
     """
     ready = _in_mnist_form(grey)
     if ready is not None:
