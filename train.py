@@ -52,7 +52,7 @@ def main(config: "DictConfig") -> float | None:
     # classifier
     network = instantiate(config.model)
     data.image_size = getattr(network, "image_size", data.image_size)
-    if config.init_from:
+    if config.init_from and resumed is None:
         checkpoints.initialize_from(network, commands.find_checkpoint(config.init_from, "init_from"))
     classifier = Classifier(
         network,

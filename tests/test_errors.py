@@ -31,7 +31,7 @@ TRAIN = [
     (["logger=null"], ["logger=null", "csv, mlflow, none, tensorboard, wandb"]),
     (["augment=1.5"], ["augment=1.5: choose one of affine, elastic, none, robust"]),
     (["~loss=[ce,mse]"], ["~loss=[ce,mse]: choose one of ce, "]),
-    (["~logger"], ["logger=???: it is required"]),
+    (["~logger"], ["logger is missing: set logger=VALUE"]),
     (["callbacks.pictures=5"], ["callbacks.pictures=5: it should be a valid dictionary"]),
     (
         ["callbacks=ema", "+callbacks.pictures.every_n_epochs=2"],

@@ -51,7 +51,10 @@ def with_value(key: str, value: object) -> dict[str, Any]:
         ("trainer.limit_train_batches", 0.1),
         ("trainer.limit_test_batches", 0),
         ("objective.metric", "val/f1"),
-        ("objective.metric", "train/loss"),
+        ("objective", {"metric": "train/loss", "mode": "min"}),
+        ("trainer.val_check_interval", 0.5),
+        ("trainer.max_time", "00:00:01:00"),
+        ("scheduler", {"T_max": "auto"}),
     ],
 )
 def test_valid_value_passes(key: str, value: object) -> None:
@@ -84,6 +87,12 @@ def test_valid_value_passes(key: str, value: object) -> None:
         ("trainer.limit_train_batches", -3),
         ("trainer.limit_train_batches", 0),
         ("trainer.max_steps", 0),
+        ("trainer.max_time", 60),
+        ("trainer.val_check_interval", 0),
+        ("trainer.fast_dev_run", 0.5),
+        ("trainer.benchmark", "yes"),
+        ("trainer.profiler", ["simple"]),
+        ("trainer.gradient_clip_algorithm", 3),
         ("objective.mode", "maximize"),
         ("objective.metric", "test/acc"),
         ("objective.metric", "val/recall"),
@@ -104,6 +113,19 @@ def test_all_invalid_values_are_reported_together() -> None:
     assert len(str(caught.value).splitlines()) == 2
 
 
+def test_missing_setting_is_named() -> None:
+    settings = {key: value for key, value in VALID.items() if key != "callbacks"}
+    with pytest.raises(UserError, match=r"^callbacks is missing: set callbacks=VALUE\.$"):
+        check(settings, TrainSettings)
+
+
+@pytest.mark.parametrize(("metric", "mode", "best"), [("val/loss", "max", "min"), ("val/acc", "min", "max")])
+def test_objective_that_chooses_the_worst_epoch_is_refused(metric: str, mode: str, best: str) -> None:
+    with pytest.raises(UserError, match=rf"objective\.metric={metric} .* add objective\.mode={best}"):
+        check(with_value("objective", {"metric": metric, "mode": mode}), TrainSettings)
+
+
+@pytest.mark.parametrize("setting", ["data.val_size", "trainer.limit_val_batches"])
 @pytest.mark.parametrize(
     ("section", "value", "owner"),
     [
@@ -116,12 +138,36 @@ def test_all_invalid_values_are_reported_together() -> None:
     ],
 )
 def test_monitoring_validation_without_validation_images_is_refused(
-    section: str, value: dict[str, Any], owner: str
+    section: str, value: dict[str, Any], owner: str, setting: str
 ) -> None:
     settings = with_value(section, value)
     check(settings, TrainSettings)
-    settings["data"]["val_size"] = 0
-    with pytest.raises(UserError, match=rf"data\.val_size=0 .* {owner}\.monitor=val/loss .*=train/loss"):
+    part, _, name = setting.partition(".")
+    settings[part][name] = 0
+    with pytest.raises(UserError, match=rf"{setting}=0 .* {owner}\.monitor=val/loss .*=train/loss"):
+        check(settings, TrainSettings)
+
+
+def test_monitoring_a_metric_that_is_not_measured_is_refused() -> None:
+    with pytest.raises(UserError, match=r"scheduler\.monitor=val/recall: .* one of loss, acc, f1"):
+        check(with_value("scheduler", {"monitor": "val/recall"}), TrainSettings)
+
+
+@pytest.mark.parametrize("name", ["limit_train_batches", "limit_val_batches"])
+def test_two_limits_of_the_same_batches_are_refused(name: str) -> None:
+    settings = with_value("trainer.overfit_batches", 3)
+    check(settings, TrainSettings)
+    settings["trainer"][name] = 2
+    with pytest.raises(UserError, match=rf"leave out trainer\.{name}"):
+        check(settings, TrainSettings)
+
+
+def test_clipping_scaled_gradients_of_a_fused_optimizer_is_refused() -> None:
+    settings = with_value("trainer.gradient_clip_val", 1.0)
+    settings["optim"]["fused"] = True
+    check(settings, TrainSettings)
+    settings["trainer"]["precision"] = "16-mixed"
+    with pytest.raises(UserError, match=r"needs optim\.fused=false"):
         check(settings, TrainSettings)
 
 

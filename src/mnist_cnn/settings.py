@@ -48,13 +48,14 @@ class _Optim(_Section):
     betas: list[Momentum] | None = None
     alpha: Momentum | None = None
     weight_decay: NotNegative | None = None
+    fused: bool | None = None
 
 
 class _Scheduler(_Section):
     monitor: str | None = None
     max_lr: Positive | None = None
     pct_start: Fraction | None = None
-    T_max: Count | None = None
+    T_max: Count | Literal["auto"] | None = None
     step_size: Count | None = None
     gamma: Positive | None = None
     patience: CountOrZero | None = None
@@ -70,13 +71,22 @@ class _Trainer(_Section):
     max_steps: Count | None = None
     min_epochs: CountOrZero | None = None
     min_steps: CountOrZero | None = None
-    overfit_batches: Limit | None = None
+    max_time: str | dict[str, int] | None = None
+    fast_dev_run: bool | Count | None = None
+    overfit_batches: TrainLimit | None = None
     limit_train_batches: TrainLimit | None = None
     limit_val_batches: Limit | None = None
     limit_test_batches: Limit | None = None
     accumulate_grad_batches: Count | None = None
     gradient_clip_val: NotNegative | None = None
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    val_check_interval: TrainLimit | None = None
     check_val_every_n_epoch: Count | None = None
+    deterministic: bool | Literal["warn"] | None = None
+    benchmark: bool | None = None
+    sync_batchnorm: bool | None = None
+    detect_anomaly: bool | None = None
+    profiler: str | None = None
 
 
 class _Checkpoint(_Section):
@@ -120,6 +130,13 @@ class TrainSettings(_Section):
                 f"objective.metric={self.objective.metric}: it should be val/ or train/ and one of "
                 f"{', '.join(known)}. The test images are for the final result alone.",
             )
+        best = {"loss": "min", "acc": "max"}.get(name, self.objective.mode)
+        if self.objective.mode != best:
+            raise PydanticCustomError(
+                "wrong_mode",
+                f"objective.metric={self.objective.metric} with objective.mode={self.objective.mode} would "
+                f"choose the worst epoch: add objective.mode={best}.",
+            )
         return self
 
     @model_validator(mode="after")
@@ -140,13 +157,49 @@ class TrainSettings(_Section):
         for name, callback in self.callbacks.items():
             metric = callback and callback.get("monitor")
             monitored[f"callbacks.{name}"] = metric if isinstance(metric, str) else None
+        measured = [*BASIC_METRICS, *self.metrics]
+        without = {
+            "data.val_size": self.data.val_size,
+            "trainer.limit_val_batches": self.trainer.limit_val_batches,
+        }
         for owner, metric in monitored.items():
-            if self.data.val_size == 0 and metric and metric.startswith("val/"):
+            split, _, name = (metric or "").partition("/")
+            for setting, value in without.items():
+                if split == "val" and value == 0:
+                    raise PydanticCustomError(
+                        "no_validation",
+                        f"{setting}=0 leaves no validation images, but {owner}.monitor={metric} needs them: "
+                        f"keep some, or set {owner}.monitor=train/{name}.",
+                    )
+            if split in ("train", "val") and name not in measured:
                 raise PydanticCustomError(
-                    "no_validation",
-                    f"data.val_size=0 leaves no validation images, but {owner}.monitor={metric} needs them: "
-                    f"keep some, or set {owner}.monitor={metric.replace('val/', 'train/')}.",
+                    "unknown_metric",
+                    f"{owner}.monitor={metric}: it should be val/ or train/ and one of "
+                    f"{', '.join(measured)}.",
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _limits_do_not_contradict(self) -> Self:
+        if self.trainer.overfit_batches is not None:
+            for name in ("limit_train_batches", "limit_val_batches"):
+                if getattr(self.trainer, name) is not None:
+                    raise PydanticCustomError(
+                        "two_limits",
+                        f"trainer.overfit_batches={self.trainer.overfit_batches} also limits the batches of "
+                        f"training and validation: leave out trainer.{name}.",
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _scaled_gradients_can_be_clipped(self) -> Self:
+        scaled = str(self.trainer.precision) in ("16", "16-mixed")
+        if scaled and self.trainer.gradient_clip_val and self.optim.fused:
+            raise PydanticCustomError(
+                "fused_clipping",
+                f"trainer.gradient_clip_val={self.trainer.gradient_clip_val} with trainer.precision="
+                f"{self.trainer.precision} needs optim.fused=false, or trainer.precision=bf16-mixed.",
+            )
         return self
 
     @model_validator(mode="after")
@@ -170,6 +223,7 @@ class _EvaluateTrainer(_Section):
     devices: Devices
     precision: str | int | None
     rank_timeout: Positive | None = None
+    limit_test_batches: TrainLimit | None = None
 
 
 class EvaluateSettings(_Section):
@@ -267,7 +321,9 @@ def check(settings: Mapping[str, Any], schema: type[_Section]) -> None:
             if not problem["loc"]:  # about several settings together; the message is complete
                 raise UserError(problem["msg"]) from None
             key, value = _setting(settings, problem["loc"])
-            message = "is required" if problem["type"] == "missing" else problem["msg"].removeprefix("Input ")
+            if problem["type"] == "missing":
+                raise UserError(f"{key} is missing: set {key}=VALUE.") from None
+            message = problem["msg"].removeprefix("Input ")
             wrong.setdefault(f"{key}={value}", []).append(message)
         lines = [
             f"{setting}: it {' or '.join(dict.fromkeys(messages))}" for setting, messages in wrong.items()
@@ -282,5 +338,5 @@ def _setting(settings: Any, location: tuple[int | str, ...]) -> tuple[str, Any]:
         if not isinstance(settings, Mapping):
             break
         keys.append(str(part))
-        settings = settings.get(part, "???")
+        settings = settings.get(part)
     return ".".join(keys), settings

@@ -191,6 +191,40 @@ def test_epoch_drops_no_image(small_data: ImageData) -> None:
     assert sum(len(targets) for _, targets in small_data.test_dataloader()) == 37
 
 
+@pytest.mark.parametrize(
+    ("size", "sizes"), [(19, [19, 19, 19, 19, 20]), (95, [96]), (97, [96]), (1, [1] * 96)]
+)
+def test_single_image_left_over_joins_the_batch_before(
+    size: int, sizes: list[int], small_data: ImageData
+) -> None:
+    small_data.batch_size = size
+    loader = small_data.train_dataloader()
+    assert [len(targets) for _, targets in loader] == sizes
+    assert len(loader) == len(sizes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"limit_train_batches": 0.01}, r"limit_train_batches=0\.01 is less than one of 12 batches"),
+        ({"limit_val_batches": 0.5}, "at least 1"),
+        ({"limit_test_batches": 0.5}, "at least 1"),
+        ({"val_check_interval": 5}, "divides 12"),
+        ({"val_check_interval": 0.5, "limit_train_batches": 5}, "an epoch has 5 batches"),
+        ({"val_check_interval": 13}, "divides 12"),
+    ],
+)
+def test_limits_that_do_not_fit_the_batches_are_refused_before_training(
+    options: dict[str, Any], message: str, small_data: ImageData
+) -> None:
+    small_data.batch_size = 8
+    small_data.trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, **options
+    )
+    with pytest.raises(UserError, match=message):
+        small_data.setup()
+
+
 def test_batches_are_normalized_and_channels_last(small_data: ImageData) -> None:
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 1, 28, 28)
     images, targets = small_data.on_after_batch_transfer((pixels, torch.arange(3)), 0)

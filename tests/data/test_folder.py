@@ -79,6 +79,13 @@ def test_class_may_be_called_test(tmp_path: Path) -> None:
     assert make_source().classes(tmp_path) == ["test", "train"]
 
 
+def test_test_folder_without_train_folder_is_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b", "test/a", "test/b"):
+        save(tmp_path / folder / "x.png")
+    with pytest.raises(UserError, match="move the class folders for training to"):
+        make_source().fetch(tmp_path)
+
+
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.dir=.*/none: there is no such folder.*data\.dir=PATH"):
         make_source().classes(tmp_path / "none")

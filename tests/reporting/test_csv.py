@@ -53,6 +53,14 @@ def test_step_metrics_have_their_own_file(tmp_path: Path) -> None:
     assert rows(tmp_path) == [{"epoch": "1", "train/loss": "0.5"}]
 
 
+def test_metric_of_no_split_belongs_to_a_step(tmp_path: Path) -> None:
+    logger = CSVLogger(tmp_path)
+    logger.log_metrics({"lr-SGD": 0.1}, step=50)  # as Lightning's LearningRateMonitor does
+    logger.save()
+    assert rows(tmp_path, "steps.csv") == [{"step": "50", "lr-SGD": "0.1"}]
+    assert rows(tmp_path) == []
+
+
 def test_restored_step_metrics_replace_those_of_interrupted_run(tmp_path: Path) -> None:
     logger = CSVLogger(tmp_path)
     for step in (50, 100, 150):

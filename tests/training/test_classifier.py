@@ -104,6 +104,7 @@ def fit(
     resume: bool = False,
     seed: int = 0,
     network: type[nn.Module] = SimpleCNN,
+    **options: Any,
 ) -> tuple[Classifier, L.Trainer]:
     """Train a network as train.py does."""
     L.seed_everything(seed, verbose=False)
@@ -121,6 +122,7 @@ def fit(
         use_distributed_sampler=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **options,
     )
     last = run_dir / "checkpoints" / "last.ckpt"
     trainer.fit(classifier, data, ckpt_path=last if resume else None, weights_only=True)
@@ -205,6 +207,36 @@ def test_moved_run_keeps_its_best_epoch(tmp_path: Path, small_data: ImageData) -
     assert isinstance(checkpoint, L.pytorch.callbacks.ModelCheckpoint)
     assert checkpoint.best_model_path == str(tmp_path / "there" / "checkpoints" / "best.ckpt")
     assert load_best_weights(classifier, checkpoint) == best + 1
+
+
+def test_missing_best_epoch_leaves_the_last_weights_with_a_warning(
+    tmp_path: Path, small_data: ImageData, caplog: pytest.LogCaptureFixture
+) -> None:
+    classifier, trainer = fit(tmp_path, small_data)
+    (tmp_path / "checkpoints" / "best.ckpt").unlink()
+    before = weights(classifier).clone()
+    checkpoint = trainer.checkpoint_callbacks[0]
+    assert isinstance(checkpoint, L.pytorch.callbacks.ModelCheckpoint)
+    assert load_best_weights(classifier, checkpoint) == EPOCHS
+    assert torch.equal(weights(classifier), before)
+    assert "best.ckpt is missing or damaged" in caplog.text
+
+
+def test_setting_that_the_optimizer_refuses_is_reported(tmp_path: Path, small_data: ImageData) -> None:
+    def nesterov(parameters: Any) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=0.1, nesterov=True)
+
+    with pytest.raises(UserError, match="optim: the optimizer refuses these settings: Nesterov"):
+        fit(tmp_path, small_data, optimizer=nesterov)
+
+
+# Lightning, after an epoch without validation
+@pytest.mark.filterwarnings("ignore:`ModelCheckpoint.* could not find the monitored key")
+def test_plateau_waits_for_a_validation(tmp_path: Path, small_data: ImageData) -> None:
+    schedule = SCHEDULES["plateau"]
+    _, trainer = fit(tmp_path, small_data, schedule=schedule, check_val_every_n_epoch=2)
+    # Validated, and reduced, after epochs 2 and 4.
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05 / 4)
 
 
 def test_weights_are_determined_by_the_seed(tmp_path: Path, small_data: ImageData) -> None:

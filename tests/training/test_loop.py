@@ -122,7 +122,7 @@ def trained(
         {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
         {"ema": True, "precision": "bf16-mixed"},
         {"accumulate_grad_batches": 2},
-        {"val_check_interval": 2},
+        {"val_check_interval": 1},
         {"val_check_interval": 2, "check_val_every_n_epoch": None},
         {"check_val_every_n_epoch": 2},
         {"max_steps": 4, "max_epochs": -1},

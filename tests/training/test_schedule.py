@@ -1,5 +1,8 @@
 """Learning rate schedules from their settings."""
 
+from typing import Literal
+from unittest.mock import Mock
+
 import pytest
 import torch
 from lightning import Trainer
@@ -8,6 +11,7 @@ from mnist_cnn.errors import UserError
 from mnist_cnn.training.schedule import Schedule
 
 STEP = "torch.optim.lr_scheduler.StepLR"
+PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
 
 
 def test_schedule_builds_the_scheduler_it_names() -> None:
@@ -27,6 +31,9 @@ def test_schedule_builds_the_scheduler_it_names() -> None:
         ({"scheduler": STEP, "interval": "batch"}, "choose epoch or step"),
         ({"scheduler": STEP, "step_sise": 3}, "step_sise"),
         ({"scheduler": STEP}, "step_size"),
+        ({"scheduler": STEP, "step_size": 1, "monitor": "val/loss"}, "StepLR does not use a metric"),
+        ({"scheduler": PLATEAU}, "ReduceLROnPlateau needs scheduler.monitor"),
+        ({"scheduler": PLATEAU, "monitor": "val/loss", "interval": "step"}, "interval=epoch"),
     ],
 )
 def test_invalid_schedule_is_refused(arguments: dict[str, object], message: str) -> None:
@@ -36,7 +43,7 @@ def test_invalid_schedule_is_refused(arguments: dict[str, object], message: str)
 
 def test_value_that_the_scheduler_refuses_is_reported() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    schedule = Schedule("torch.optim.lr_scheduler.ReduceLROnPlateau", factor=2.0)
+    schedule = Schedule(PLATEAU, monitor="val/loss", factor=2.0)
     with pytest.raises(UserError, match="refuses these settings"):
         schedule.build(optimizer, Trainer(logger=False))
 
@@ -44,5 +51,15 @@ def test_value_that_the_scheduler_refuses_is_reported() -> None:
 def test_too_few_steps_for_a_cycle_are_reported() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     schedule = Schedule("torch.optim.lr_scheduler.OneCycleLR", max_lr=1.0, total_steps=5, pct_start=0.2)
-    with pytest.raises(UserError, match="5 steps are too few for OneCycleLR"):
+    with pytest.raises(UserError, match="OneCycleLR needs more than 5 steps"):
         schedule.build(optimizer, Trainer(logger=False))
+
+
+@pytest.mark.parametrize(("interval", "length"), [("epoch", 3), ("step", 12)])
+def test_automatic_length_is_that_of_the_run_in_the_unit_of_the_interval(
+    interval: Literal["epoch", "step"], length: int
+) -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = Schedule("torch.optim.lr_scheduler.CosineAnnealingLR", interval, T_max="auto")
+    trainer = Mock(spec=Trainer, max_epochs=3, estimated_stepping_batches=12)
+    assert schedule.build(optimizer, trainer).T_max == length  # type: ignore[union-attr]

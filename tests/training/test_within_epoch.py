@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 from torchmetrics.classification import MulticlassF1Score
 
@@ -159,6 +160,18 @@ def test_run_killed_within_an_epoch_continues_bit_for_bit(
     assert point is not None and point.epochs == 1
     np.random.rand(3), torch.rand(7)  # the process that resumes is in another state
     assert_same(fit(tmp_path / "part", small_data, EMA(0.9), every=every, resume=True, **options), whole)
+
+
+def test_run_ended_by_early_stopping_does_not_train_on(tmp_path: Path, small_data: ImageData) -> None:
+    def stop() -> L.Callback:
+        return EarlyStopping("train/loss", patience=1, min_delta=100.0, check_on_train_epoch_end=True)
+
+    options = {"max_epochs": 5}
+    whole = fit(tmp_path, small_data, stop(), **options)
+    assert len(whole[0].history) == 2
+    assert_same(fit(tmp_path, small_data, stop(), resume=True, **options), whole)
+    longer = fit(tmp_path, small_data, stop(), resume=True, max_epochs=6)
+    assert len(longer[0].history) == 3
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

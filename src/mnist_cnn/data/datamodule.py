@@ -3,7 +3,8 @@
 Legend for shapes: B batch, C channels, H height, W width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,8 @@ class ResumableLoader(DataLoader[Batch]):
     """A DataLoader that can start within an epoch, by Lightning's protocol for this.
 
     It fetches whole batches of images in memory itself, which takes a tenth of DataLoader's time; of the
-    arguments only the data set, `batch_size` and `sampler` have an effect.
+    arguments only the data set, `batch_size` and `sampler` have an effect. A single image that is left over
+    joins the batch before, because batch normalization cannot train on one.
     `batches_done` returns how many batches of the present epoch have been trained on.
     """
 
@@ -62,8 +64,17 @@ class ResumableLoader(DataLoader[Batch]):
         # before it loads the state.
         skip, self._skip = self._skip, 0
         assert isinstance(self.dataset, ImagesInMemory) and self.batch_size is not None
-        for rows in torch.tensor(list(self.sampler)).split(self.batch_size)[skip:]:
-            yield self.dataset.__getitems__(rows)
+        rows = torch.tensor(list(self.sampler))
+        count = len(self)
+        for index in range(skip, count):
+            end = len(rows) if index == count - 1 else (index + 1) * self.batch_size
+            yield self.dataset.__getitems__(rows[index * self.batch_size : end])
+
+    def __len__(self) -> int:
+        assert self.batch_size is not None and isinstance(self.sampler, Sized)
+        images = len(self.sampler)
+        one_left_over = images > 1 and self.batch_size > 1 and images % self.batch_size == 1
+        return math.ceil(images / self.batch_size) - one_left_over
 
     def state_dict(self) -> dict[str, int]:
         return {"batches_done": self.batches_done()}
@@ -162,6 +173,37 @@ class ImageData(L.LightningDataModule):
             self.train = ImagesInMemory(images[train], targets[train])
             self.val = ImagesInMemory(images[val], targets[val])
             self.test = ImagesInMemory(*self._read(train=False))
+        if self.trainer is not None:
+            self._check_limits(self.trainer)
+
+    def _check_limits(self, trainer: L.Trainer) -> None:
+        """Raise `UserError` where the Trainer's limits do not fit the number of batches.
+
+        Lightning would notice those of the test after the training.
+        """
+        for name, loader in (
+            ("train", self.train_dataloader()),
+            ("val", self.val_dataloader()),
+            ("test", self.test_dataloader()),
+        ):
+            setting = f"limit_{name}_batches"
+            limit, batches = getattr(trainer, setting), len(loader)
+            if isinstance(limit, float) and batches and 0 < limit * batches < 1:
+                raise UserError(
+                    f"trainer.{setting}={limit} is less than one of {batches} batches: give the number of "
+                    f"batches, or at least {1 / batches:.2g}."
+                )
+        limit, interval = trainer.limit_train_batches, trainer.val_check_interval
+        if interval is None or trainer.check_val_every_n_epoch is None:
+            return
+        batches = len(self.train_dataloader())
+        batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
+        every = max(1, int(batches * interval)) if isinstance(interval, float) else interval
+        if batches % every:
+            raise UserError(
+                f"trainer.val_check_interval={interval}: an epoch has {batches} batches, and its last "
+                f"validation should be at its end. Choose a number of batches that divides {batches}."
+            )
 
     def _read(self, train: bool) -> Batch:
         images, targets = self.source.read(self.dir, train)

@@ -61,6 +61,12 @@ class ImageFolder(Source):
         """Check that each class folder holds files; raises `UserError` if not."""
         names = self.classes(directory)
         parent = _training_folder(directory)
+        test = _part(directory, "test")
+        if parent == directory and test and {path.name for path in _folders(test)} & set(names):
+            raise UserError(
+                f"{test} holds classes, and {directory} the same: move the class folders for training to "
+                f"{directory / 'train'}, or remove {test}."
+            )
         for name in names:
             if not _files(parent / name):
                 raise UserError(f"The class folder {parent / name} holds no images. Add some or remove it.")

@@ -10,6 +10,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_cnn.files import atomic_write
 
+SPLITS = ("train/", "val/", "test/")
+
 
 class CSVLogger(Logger):
     """Writes `metrics.csv`, one row per epoch, and `steps.csv`, one row per window of steps.
@@ -43,9 +45,17 @@ class CSVLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add `metrics` to the row of epoch `step`."""
+        """Add `metrics` to the row of epoch `step`.
+
+        Metrics of no split, as of Lightning's LearningRateMonitor, are of the global step `step`.
+        """
         assert step is not None
-        self.rows.setdefault(step, {"epoch": step}).update(metrics)
+        by_epoch = {name: value for name, value in metrics.items() if name.startswith(SPLITS)}
+        if by_epoch:
+            self.rows.setdefault(step, {"epoch": step}).update(by_epoch)
+        if len(by_epoch) < len(metrics):
+            others = {name: value for name, value in metrics.items() if name not in by_epoch}
+            self.log_step_metrics(others, step)
 
     @rank_zero_only
     def log_step_metrics(self, metrics: Mapping[str, float], step: int) -> None:

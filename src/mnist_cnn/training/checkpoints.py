@@ -133,11 +133,21 @@ def find_resume_point(run_dir: Path) -> ResumePoint | None:
 def load_best_weights(classifier: Classifier, checkpoint: ModelCheckpoint) -> int:
     """Load the weights that `checkpoint` saved into `classifier`; return their epoch, from 1.
 
-    Where nothing was saved, as with trainer.fast_dev_run, the weights stay as they are.
+    Where nothing was saved, as with trainer.fast_dev_run, the weights stay as they are. So they do, with a
+    warning, where the file was removed or damaged before the run was resumed.
     """
     if not checkpoint.best_model_path:
+        trained = not classifier.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if trained and checkpoint.monitor is not None:
+            log.warning(f"{checkpoint.monitor} was never measured: the result is that of the last weights.")
         return classifier.current_epoch
-    best = load(Path(checkpoint.best_model_path))
+    try:
+        best = load(Path(checkpoint.best_model_path))
+    except (UserError, FileNotFoundError):
+        log.warning(
+            f"{checkpoint.best_model_path} is missing or damaged: the result is that of the last weights."
+        )
+        return classifier.current_epoch
     classifier.load_state_dict(best["state_dict"])
     return int(best["epoch"]) + 1
 
@@ -333,10 +343,10 @@ def check_classes(classifier: Classifier, classes: Sequence[str]) -> None:
         )
 
 
-def initialize_from(network: nn.Module, path: Path) -> list[str]:
-    """Copy the weights of a checkpoint into `network`; return the names of those that do not fit.
+def initialize_from(network: nn.Module, path: Path) -> None:
+    """Copy the weights of a checkpoint into `network`.
 
-    What does not fit is a new last layer, where the number of classes differs: it keeps its initial values.
+    Where the number of classes differs, the last layer keeps its initial values, and a warning says so.
     Raises `UserError` where other layers differ, since it is another network then.
     """
     prefix = "network."
@@ -356,4 +366,5 @@ def initialize_from(network: nn.Module, path: Path) -> list[str]:
             "model and the image size that it was trained with; only the last layer may differ."
         )
     network.load_state_dict(own | fits)
-    return new
+    if new:
+        log.warning(f"init_from={path} has other classes: the last layer, {last_layer}, starts anew.")

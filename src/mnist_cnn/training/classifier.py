@@ -1,5 +1,6 @@
 """The one LightningModule: any network, loss, optimizer and learning rate schedule."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from mnist_cnn.data.datamodule import Batch
@@ -125,20 +126,8 @@ class Classifier(L.LightningModule):
             # would miss the step.
             scheduler = self.lr_schedulers()
             assert isinstance(scheduler, ReduceLROnPlateau)
-            scheduler.step(self._monitored(self.schedule.monitor))
-
-    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any | None) -> None:
-        if metric is None:  # a scheduler that watches a metric was stepped in on_train_epoch_end
-            scheduler.step()
-
-    def _monitored(self, name: str) -> Tensor:
-        metrics = self.trainer.callback_metrics
-        if name not in metrics:
-            known = ", ".join(sorted(set(metrics) - {"step"}))
-            raise UserError(
-                f"scheduler.monitor={name}: there is no such metric in this run; choose one of {known}."
-            )
-        return metrics[name]
+            if self.schedule.monitor in self.history[-1]:  # not after an epoch without validation
+                scheduler.step(self.trainer.callback_metrics[self.schedule.monitor])
 
     def on_validation_epoch_end(self) -> None:
         self._log_epoch("val", self.val_metrics, self.current_epoch + 1)
@@ -162,7 +151,10 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         assert self.optimizer is not None, "built for evaluation only"
-        optimizer = self.optimizer(self._parameters_to_train())
+        try:
+            optimizer = self.optimizer(self._parameters_to_train())
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(f"optim: the optimizer refuses these settings: {error}") from error
         if self.schedule is None:
             return optimizer
         config: dict[str, Any] = {
@@ -170,7 +162,8 @@ class Classifier(L.LightningModule):
             "interval": self.schedule.interval,
         }
         if self.schedule.monitor is not None:
-            config["monitor"] = self.schedule.monitor
+            # on_train_epoch_end steps it; Lightning never does
+            config |= {"monitor": self.schedule.monitor, "frequency": sys.maxsize}
         return {"optimizer": optimizer, "lr_scheduler": config}  # type: ignore[return-value]
 
     def _parameters_to_train(self) -> Iterable[nn.Parameter] | list[dict[str, Any]]:

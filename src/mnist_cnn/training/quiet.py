@@ -24,6 +24,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"The '\w+' does not have many workers")
     # Lightning warns about a run without validation images, which data.val_size=0 asks for.
     warnings.filterwarnings("ignore", message=r"Total length of `list` across ranks is zero")
+    # Lightning warns where an epoch ends without a validation, as trainer.check_val_every_n_epoch=2 asks for.
+    warnings.filterwarnings("ignore", message=r"`ModelCheckpoint\(monitor=.*could not find the monitored key")
     # Lightning warns that a resumed run writes to the folder that it is resumed from.
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     # Lightning asks for the Timer of trainer.max_time where a run is resumed without that limit.

@@ -15,8 +15,9 @@ class Schedule:
     """A learning rate scheduler before its optimizer exists, and when it steps.
 
     `scheduler` is the dotted name of a scheduler class, and `arguments` are the arguments of that class
-    but the optimizer. `total_steps="auto"` is replaced by the number of steps of the run. A scheduler that
-    watches a metric (`ReduceLROnPlateau`) has its name in `monitor`.
+    but the optimizer. `total_steps="auto"` and `T_max="auto"` are replaced by the length of the run, in
+    steps or epochs as `interval` says. `ReduceLROnPlateau`, and no other, needs the name of a metric in
+    `monitor`, and steps once an epoch.
     Raises `UserError` for an unknown class and for arguments that the class does not take.
     """
 
@@ -38,6 +39,15 @@ class Schedule:
             raise UserError(f"scheduler.scheduler={scheduler} cannot be imported: {error}") from error
         if not (isinstance(self.scheduler, type) and issubclass(self.scheduler, LRScheduler)):
             raise UserError(f"scheduler.scheduler={scheduler} is not a learning rate scheduler of torch.")
+        watches = issubclass(self.scheduler, ReduceLROnPlateau)
+        if watches != (monitor is not None):
+            raise UserError(
+                f"scheduler: {self.name} needs scheduler.monitor, such as val/loss."
+                if watches
+                else f"scheduler.monitor={monitor}: {self.name} does not use a metric. Leave it out."
+            )
+        if watches and interval == "step":
+            raise UserError(f"scheduler.interval=step: {self.name} steps once an epoch, interval=epoch.")
         try:
             inspect.signature(self.scheduler).bind_partial(None, **arguments)  # unknown names first
             inspect.signature(self.scheduler).bind(None, **arguments)
@@ -52,15 +62,18 @@ class Schedule:
     def build(self, optimizer: Optimizer, trainer: L.Trainer) -> LRScheduler | ReduceLROnPlateau:
         """Return the scheduler for `optimizer`; raises `UserError` for values that its class refuses."""
         arguments = dict(self.arguments)
-        if arguments.get("total_steps") == "auto":
-            arguments["total_steps"] = int(trainer.estimated_stepping_batches)
+        for name in ("total_steps", "T_max"):
+            if arguments.get(name) == "auto":
+                by_step = self.interval == "step"
+                arguments[name] = int(trainer.estimated_stepping_batches) if by_step else trainer.max_epochs
         try:
             scheduler: LRScheduler | ReduceLROnPlateau = self.scheduler(optimizer, **arguments)
         except (TypeError, ValueError, ZeroDivisionError) as error:
             if isinstance(error, ZeroDivisionError) and "total_steps" in arguments:  # a phase of one step
                 steps = arguments["total_steps"]
                 raise UserError(
-                    f"scheduler: {steps} steps are too few for {self.name}; train longer."
+                    f"scheduler: {self.name} needs more than {steps} steps: raise trainer.max_epochs or "
+                    "trainer.limit_train_batches."
                 ) from error
             raise UserError(f"scheduler: {self.name} refuses these settings: {error}.") from error
         return scheduler

@@ -23,6 +23,11 @@ from mnist_cnn.training.memory import keep_freed_memory
 from mnist_cnn.training.precision import cpu_name, native_precision
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
+# What Lightning raises for values that it does not take.
+REFUSALS = (
+    *(MisconfigurationException, ValueError, TypeError, RuntimeError, AttributeError),
+    ImportError,  # of a package that the value needs
+)
 PROFILERS: dict[str, type[Profiler]] = {
     "simple": SimpleProfiler,
     "advanced": AdvancedProfiler,
@@ -45,6 +50,19 @@ def build_trainer(
     fails. A profiler writes its report into `run_dir`.
     Raises `UserError` for devices that do not exist and for values that Lightning refuses.
     """
+    fixed: dict[str, Any] = {
+        "default_root_dir": run_dir,
+        "callbacks": list(callbacks),
+        "logger": list(loggers) or False,
+        "log_every_n_steps": 1,  # nothing is logged through Lightning in a step
+        "num_sanity_val_steps": 0,
+        "use_distributed_sampler": False,  # the data module divides the images among the ranks
+        "enable_progress_bar": False,  # reporting.progress has its own
+        "enable_model_summary": False,
+    }
+    for name in (*fixed, "plugins"):
+        if name in options:
+            raise UserError(f"trainer.{name} cannot be set: train.py sets it itself. Leave it out.")
     given = {name: value for name, value in options.items() if value is not None}
     rank_timeout = given.pop("rank_timeout", RANK_TIMEOUT)
     hardware: dict[str, Any] = {
@@ -65,14 +83,19 @@ def build_trainer(
         found = L.Trainer(**hardware, logger=False, enable_checkpointing=False)
         if given.get("precision") == "auto":
             given["precision"] = native_precision(found.strategy.root_device)
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
+    except REFUSALS as error:
         wanted = ", ".join(f"trainer.{name}={value}" for name, value in hardware.items() if name in options)
         raise UserError(f"{wanted}: {error}\n{_available()}") from error
     if found.strategy.root_device.type == "cpu":
         keep_freed_memory()
+    if given.get("strategy", "ddp") not in ("ddp", "auto"):
+        raise UserError(f"trainer.strategy={given['strategy']} is not supported: leave it out, or use ddp.")
     if found.world_size > 1:
-        if given.get("strategy", "ddp") not in ("ddp", "auto"):
-            raise UserError(f"trainer.strategy={given['strategy']}: several devices are trained by ddp.")
+        if "overfit_batches" in given:
+            raise UserError(
+                f"trainer.overfit_batches={given['overfit_batches']} with {found.world_size} devices: every "
+                "device would train on the same images. Add trainer.devices=1."
+            )
         given["strategy"] = JobDDPStrategy(rank_command, rank_timeout)
     profiler = _profiler(given["profiler"], run_dir) if "profiler" in given else None
     given["profiler"] = profiler or NoProfiler()
@@ -80,16 +103,9 @@ def build_trainer(
     try:
         trainer = L.Trainer(
             **given,
-            default_root_dir=run_dir,
-            callbacks=list(callbacks),
-            logger=list(loggers) or False,
-            log_every_n_steps=1,  # nothing is logged through Lightning in a step
-            num_sanity_val_steps=0,
-            use_distributed_sampler=False,  # the data module divides the images among the ranks
-            enable_progress_bar=False,  # reporting.progress has its own
-            enable_model_summary=False,
+            **fixed,
         )
-    except (MisconfigurationException, ValueError, TypeError) as error:
+    except REFUSALS as error:
         raise UserError(f"Lightning's Trainer refuses these settings: {error}") from error
     # A profiler would not see the parts of the short loop, and other strategies have steps of their own.
     if profiler is None and type(trainer.strategy) in (SingleDeviceStrategy, JobDDPStrategy):

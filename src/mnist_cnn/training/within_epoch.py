@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 
 from mnist_cnn import entry
 from mnist_cnn.data.datamodule import Batch, ResumableLoader
@@ -37,6 +37,7 @@ class SaveWithinEpoch(Checkpoint):
     holds for each rank the states of the random number generators and of `parts`, so that the resumed run
     ends with the same weights and curves as an uninterrupted one. There is none after a
     batch that completes the epoch or is followed by a validation, and none while gradients accumulate.
+    A run that early stopping has ended does not train on when it is resumed, unless with other max_epochs.
 
     It reads private state of Lightning's loops, checked with lightning 2.6.6.
     """
@@ -54,10 +55,12 @@ class SaveWithinEpoch(Checkpoint):
         self.every_n_minutes = every_n_minutes
         self._saved = 0.0  # when the latest checkpoint was written
         self._resumed: dict[str, Any] | None = None
+        self._max_epochs: int | None = None  # of the run before it was resumed
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        self._max_epochs = checkpoint.get("max_epochs")
         self._resumed = checkpoint.get(KEY)
         if self._resumed is not None and len(self._resumed["ranks"]) != trainer.world_size:
             count = len(self._resumed["ranks"])
@@ -79,6 +82,10 @@ class SaveWithinEpoch(Checkpoint):
             assert isinstance(loader, ResumableLoader)
             loader.load_state_dict({"batches_done": trainer.fit_loop.epoch_loop.batch_progress.current.ready})
         self._resumed = None
+        if self._max_epochs == trainer.max_epochs and any(
+            map(_has_stopped, trainer.early_stopping_callbacks)
+        ):
+            trainer.should_stop = True  # which Lightning does not save
         entry.defer_interrupts(True)
 
     def on_train_batch_end(
@@ -115,6 +122,7 @@ class SaveWithinEpoch(Checkpoint):
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         assert isinstance(pl_module, Classifier)
+        checkpoint["max_epochs"] = trainer.max_epochs
         if not pl_module.within_epoch:
             return
         state = {name: part.state() for name, part in self.parts.items()}
@@ -142,6 +150,10 @@ class SaveWithinEpoch(Checkpoint):
             requested = trainer.strategy.reduce_boolean_decision(requested, all=False)
         if requested:
             raise KeyboardInterrupt
+
+
+def _has_stopped(early_stopping: EarlyStopping) -> bool:
+    return early_stopping.stopped_epoch > 0 or early_stopping.wait_count >= early_stopping.patience
 
 
 def _get_generators(device: torch.device) -> dict[str, Any]:
