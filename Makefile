@@ -43,7 +43,7 @@ test: $(DEV) ## the whole test suite
 test-long: $(DEV) ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m long $(ARGS)
 
-fuzz: $(DEV) ## 100,000 hostile inputs for the readers of files from others, and a table of the results
+fuzz: $(DEV) ## 100,000 malformed inputs for the readers of untrusted files, and a table of the results
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(DEV) ## ruff and mypy

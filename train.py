@@ -61,7 +61,7 @@ def main(config: "DictConfig") -> float | None:
         optimizer=instantiate(config.optim),
         schedule=instantiate(config.scheduler) if "_target_" in config.scheduler else None,
         metrics={name: instantiate(metric) for name, metric in config.metrics.items()},
-        decay_biases=options.get("decay_biases", True),  # older runs do not have these two
+        decay_biases=options.get("decay_biases", True),  # .get: resumed runs of older versions
         compile=options.get("compile"),
         config=options,
     )
@@ -74,7 +74,7 @@ def main(config: "DictConfig") -> float | None:
         best = checkpoints.save_best(run_dir, config.objective.metric, config.objective.mode)
     curves, progress = Curves(), Progress(run_dir, commands.lr_source(options))
     outputs = summary.LogitCollector()
-    pruning = Pruning(current_trial())  # stops a job that its search has given up
+    pruning = Pruning(current_trial())  # stops a job that its search prunes
     callbacks = [
         ReseedEachEpoch(config.seed),
         *(instantiate(callback) for callback in (config.callbacks or {}).values() if callback),

@@ -65,7 +65,7 @@ def _roofline(result: Mapping[str, Any]) -> str:
                         share,
                     ]
                 )
-    header = ["network", "batch", "loop", "MFLOP an image", "GFLOP/s", f"of the {dtype} matrix rate"]
+    header = ["network", "batch", "loop", "MFLOP per image", "GFLOP/s", f"of the {dtype} matrix rate"]
     return "\n".join(lines) + "\n" + _table(header, rows)
 
 
@@ -78,7 +78,7 @@ def recipes(results: Path = RESULTS) -> str:
             result = json.loads(path.read_text())
             rows.append(_recipe_row(result))
             rows += [_ensemble_row(name, one) for one in result.get("ensembles", [])]
-    return _table(["recipe", "network", "epochs", "n", "test accuracy", "time a run", "machine"], rows)
+    return _table(["recipe", "network", "epochs", "n", "test accuracy", "time per run", "machine"], rows)
 
 
 def accuracy(result: Mapping[str, Any]) -> str:

@@ -244,7 +244,7 @@ def test_rank_that_ends_before_the_start_fails_its_job_at_once(
 ) -> None:
     ranks = ("trainer=ddp", "trainer.devices=2")  # which would wait ten minutes for each other
     done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}", fault("EarlyEnd"))
-    assert last_line(done) == "train.py: Rank 1 was killed by SIGKILL. It had not started yet."
+    assert last_line(done) == "train.py: Rank 1 was killed by SIGKILL. It had not started."
     assert processes_of(tmp_path) == []
 
 

@@ -41,7 +41,7 @@ def test_run_prints_what_it_does_and_writes_everything_into_its_folder(
             rf"epoch {epoch}/2 +train loss [\d.]+, [\d.]+% +validation loss [\d.]+, [\d.]+% +[\d,]+ images/s"
         )
         assert re.search(line, done.stdout)
-    assert re.search(r"^Test accuracy: \d+\.\d\d%$", done.stdout, re.MULTILINE)
+    assert re.search(r"^test accuracy: \d+\.\d\d%$", done.stdout, re.MULTILINE)
     assert f"run folder: {run_dir.relative_to(tmp_path)}" in done.stdout
     assert "tensorboard --logdir logs" in done.stdout
     # No progress bar outside a terminal, no warning, tip or deprecation.
@@ -101,7 +101,7 @@ def test_evaluate_reproduces_the_test_metrics_of_the_run_exactly(
     assert {"train/f1", "val/f1", "test/calibration_error"} <= trained.keys()
     assert sum(row["images"] for row in evaluated["classes"]) == 10_000
     assert sum(row["correct"] for row in evaluated["classes"]) == round(10_000 * trained["test/acc"])
-    assert f"Test accuracy: {trained['test/acc']:.2%}" in done.stdout
+    assert f"test accuracy: {trained['test/acc']:.2%}" in done.stdout
     assert {"confusion_matrix.png", "class_accuracy.png"} <= {path.name for path in folder.iterdir()}
 
 
@@ -208,7 +208,7 @@ def test_terminal_shows_a_progress_bar(mnist: Path, tmp_path: Path) -> None:
             shown += part
     assert process.wait() == 0
     assert re.search(rb"epoch 1/1: .*[\dk] images/s", shown)
-    assert b"Test accuracy" in shown
+    assert b"test accuracy" in shown
 
 
 @pytest.mark.timeout(600)  # three ranks are started that import everything
@@ -219,7 +219,7 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
     done = train(*SHORT, ALL_TEST_IMAGES, "trainer.limit_val_batches=null", "trainer.max_epochs=2", *two)
     run_dir = only_run(tmp_path)
     # Rank 0 alone prints and writes.
-    assert done.stdout.count("Test accuracy") == 1
+    assert done.stdout.count("test accuracy") == 1
     assert "2 x cpu" in done.stdout
     assert done.stderr == ""
     trained = json.loads((run_dir / "metrics.json").read_text())
@@ -234,7 +234,7 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
         arguments = (f"ckpt={checkpoint}", f"trainer.devices={devices}", f"hydra.run.dir={devices}")
         done = command("evaluate.py", *arguments, f"data.dir={mnist}", CPU)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("Test accuracy") == 1
+        assert done.stdout.count("test accuracy") == 1
         evaluated[devices] = json.loads((tmp_path / str(devices) / "evaluation.json").read_text())
         assert evaluated[devices]["test/acc"] == trained["test/acc"]
         assert evaluated[devices]["test/f1"] == pytest.approx(trained["test/f1"], rel=1e-6)

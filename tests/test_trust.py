@@ -1,4 +1,4 @@
-"""The folder of a run as data from a stranger: what it names is not built, and not resolved."""
+"""Untrusted run folders: what their settings name is not built, and not resolved."""
 
 import copy
 import json
@@ -63,7 +63,7 @@ def changed(key: str, value: Any) -> Settings:
         ("metrics.one", ["torch.load"]),
     ],
 )
-def test_class_of_a_stranger_is_not_built(key: str, target: Any, tmp_path: Path) -> None:
+def test_untrusted_class_is_not_built(key: str, target: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"names .*trust=\[PACKAGE\]"):
         resume(tmp_path, changed(key, {"_target_": target, "_partial_": True}))
 
@@ -73,7 +73,7 @@ def test_class_in_a_list_is_not_built(tmp_path: Path) -> None:
         resume(tmp_path, changed("augment", {"transforms": [[{"_target_": "torch.load"}]]}))
 
 
-def test_scheduler_of_a_stranger_is_not_imported(tmp_path: Path) -> None:
+def test_untrusted_scheduler_is_not_imported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names 'antigravity'"):
         resume(tmp_path, changed("scheduler.scheduler", "antigravity"))
 

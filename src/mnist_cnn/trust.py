@@ -1,4 +1,4 @@
-"""The settings in the folder of a run, read as data: the folder may come from a stranger."""
+"""The settings in the folder of a run, which are not trusted, read as data."""
 
 import io
 import re
@@ -101,6 +101,6 @@ def _check(node: Any, file: Path, trusted: Sequence[str]) -> None:
     for name, known in names:
         if not known.fullmatch(name) and not any(name.startswith(f"{module}.") for module in trusted):
             raise UserError(
-                f"{file} names {name[:200]!r}, which is no class that this repository uses. If you know and "
-                "trust the package that it belongs to, add trust=[PACKAGE]."
+                f"{file} names {name[:200]!r}, which is not a class that this repository uses. If you know "
+                "and trust the package that it belongs to, add trust=[PACKAGE]."
             )

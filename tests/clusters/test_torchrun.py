@@ -55,7 +55,7 @@ def check_run(run_dir: Path, outputs: Sequence[str]) -> None:
     assert len(list(run_dir.glob("events.out.tfevents*"))) == 1
     assert (run_dir / ".hydra" / "resolved.yaml").is_file()
     text = "".join(outputs)
-    assert [text.count(line) for line in ("epoch 2/2", "Test accuracy", "Traceback")] == [1, 1, 0], text
+    assert [text.count(line) for line in ("epoch 2/2", "test accuracy", "Traceback")] == [1, 1, 0], text
     assert processes_of(run_dir) == []
 
 

@@ -106,9 +106,7 @@ def test_source_with_a_wrong_shape_or_dtype_is_refused(
 ) -> None:
     source = Noise(*shape)
     source.images_dtype, source.targets_dtype = images, targets
-    with pytest.raises(
-        UserError, match=r"Noise gives images .* Needed are images torch\.uint8 \(N, C, H, W\)"
-    ):
+    with pytest.raises(UserError, match=r"Noise gives images .* Expected images torch\.uint8 \(N, C, H, W\)"):
         make_noise_data(source).setup()
 
 

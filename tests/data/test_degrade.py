@@ -41,5 +41,5 @@ def test_colour_images_and_their_channels_are_kept():
 
 
 def test_strength_above_one_is_refused():
-    with pytest.raises(UserError, match=r"specks=1.5 should be between 0"):
+    with pytest.raises(UserError, match=r"specks=1.5 must be in"):
         Degrade(specks=1.5)

@@ -1,4 +1,4 @@
-"""The readers of files and arguments that may come from somebody else, and what they must do with any input.
+"""The readers of untrusted files and arguments, and what they must do with any input.
 
 A reader returns, or it raises an error for the user. Each target gives samples of valid input, and reads one
 input in a folder of its own.

@@ -100,7 +100,7 @@ def test_report_writes_results_and_figures(
         "predictions.png",
         "loss_curve.png",
     }
-    assert f"Test accuracy: {metrics['test/acc']:.2%}" in caplog.messages
+    assert f"test accuracy: {metrics['test/acc']:.2%}" in caplog.messages
     assert f"best epoch: 1, validation accuracy {metrics['val/acc']:.2%}" in caplog.messages
     assert caplog.messages[-1] == f"run folder: {tmp_path}"
 

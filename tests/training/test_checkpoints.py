@@ -87,7 +87,7 @@ def test_pickle_that_calls_a_function_is_refused(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "executed",))
 
     torch.save({"state_dict": {}, "config": Malicious()}, tmp_path / "malicious.ckpt")
-    with pytest.raises(UserError, match="cannot be read as a checkpoint"):
+    with pytest.raises(UserError, match="is not a readable checkpoint"):
         checkpoints.load(tmp_path / "malicious.ckpt")
     assert not (tmp_path / "executed").exists()
 
@@ -95,7 +95,7 @@ def test_pickle_that_calls_a_function_is_refused(tmp_path: Path) -> None:
 def test_truncated_file_is_refused(tmp_path: Path) -> None:
     content = saved(tmp_path / "whole.ckpt").read_bytes()
     (tmp_path / "half.ckpt").write_bytes(content[: len(content) // 2])
-    with pytest.raises(UserError, match=r"half\.ckpt cannot be read as a checkpoint"):
+    with pytest.raises(UserError, match=r"half\.ckpt is not a readable checkpoint"):
         checkpoints.load(tmp_path / "half.ckpt")
 
 
@@ -289,7 +289,7 @@ def test_network_larger_than_its_file_is_not_built(changes: dict[str, Any], tmp_
 def test_pipe_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     os.mkfifo(tmp_path / "checkpoints" / "last.ckpt")
-    with pytest.raises(UserError, match="is no file"):
+    with pytest.raises(UserError, match="is not a regular file"):
         checkpoints.load(tmp_path / "checkpoints" / "last.ckpt")
     with pytest.raises(UserError, match=r"last\.ckpt cannot be read"):
         checkpoints.find_resume_point(tmp_path)

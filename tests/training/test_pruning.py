@@ -1,4 +1,4 @@
-"""Reporting to a search, and stopping a run that it has given up."""
+"""Reporting to a search, and stopping a run that it prunes."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Corrupted digits, in the manner of MNIST-C (Mu and Gilmer, 2019), to measure what a network withstands.
+"""Corrupted digits, in the manner of MNIST-C (Mu and Gilmer, 2019), to measure robustness.
 
 The kinds are those of MNIST-C; the code and the severities, stated beside each, are this project's own.
 Every corruption maps float32 images (N, 1, H, W) in [0, 1], bright on black, to images of the same form,
@@ -201,7 +201,7 @@ def _at(images: Tensor, right: Tensor, down: Tensor) -> Tensor:
 
 
 def _clouds(images: Tensor, generator: Generator, cells: int) -> Tensor:
-    """Return smooth noise (N, 1, H, W) in [0, 1] that varies over an n-th of the size."""
+    """Return uniform noise of cells x cells values in [0, 1], enlarged to (N, 1, H, W)."""
     coarse = torch.rand(len(images), 1, cells, cells, generator=generator)
     return F.interpolate(coarse, images.shape[-2:], mode="bicubic", align_corners=True).clamp(0, 1)
 

@@ -214,7 +214,7 @@ class ImageData(L.LightningDataModule):
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self.num_classes:
             raise UserError(
                 f"{self.name} has targets from {int(targets.min())} to {int(targets.max())}, "
-                f"but data.num_classes={self.num_classes}."
+                f"but data.num_classes={self.num_classes}. Set data.num_classes={int(targets.max()) + 1}."
             )
         return convert(images, self.in_channels, self.image_size), targets
 
@@ -318,7 +318,7 @@ def _check_images(images: Tensor, targets: Tensor, name: str) -> None:
     if not images_fit or targets.shape != images.shape[:1] or targets.dtype != torch.int64:
         raise UserError(
             f"{name} gives images {images.dtype} {tuple(images.shape)} and targets {targets.dtype} "
-            f"{tuple(targets.shape)}. Needed are images torch.uint8 (N, C, H, W) with 1 or 3 channels and "
+            f"{tuple(targets.shape)}. Expected images torch.uint8 (N, C, H, W) with 1 or 3 channels and "
             "targets torch.int64 (N,)."
         )
 

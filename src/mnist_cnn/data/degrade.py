@@ -16,7 +16,7 @@ Degradation = Callable[[Tensor, Tensor], Tensor]  # images (N, C, H, W), strengt
 
 
 class Degrade:
-    """Makes images look like worse scans: other pens, blur, grey paper, shadows, noise, and covered parts.
+    """Adds scan artifacts: other stroke widths, blur, grey paper, shadows, noise, covered parts.
 
     Takes and returns float32 images (B, C, H, W) in [0, 1], bright on black. Each degradation is applied to
     the fraction `share` of the images of a batch, chosen at random, with a strength for each image that is
@@ -75,7 +75,7 @@ class Degrade:
         given = {"share": share} | {name: value for name, (value, _) in strengths.items()}
         for name, value in given.items():
             if not 0 <= value <= 1:
-                raise UserError(f"The augmentation's {name}={value} should be between 0, for none, and 1.")
+                raise UserError(f"The augmentation's {name}={value} must be in [0, 1]; 0 leaves it out.")
         self.share = share
         self.degradations = [(limit, function) for limit, function in strengths.values() if limit]
 

@@ -290,7 +290,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def warn_on_error(what: str) -> Iterator[None]:
-    """Turn an exception in the block into a warning: a figure or card is not worth losing a run for.
+    """Turn an exception in the block into a warning: a failed figure or model card does not fail the run.
 
     Not so an `OSError`, as of a full disk, which the next file would meet, too.
     """

@@ -134,7 +134,7 @@ def report(
 
     log.info(f"run folder: {shown_path(run_dir)}")
     if any(isinstance(logger, TensorBoardLogger) for logger in run_loggers):
-        log.info(f"look at it: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)")
+        log.info(f"view: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)")
 
 
 def _test_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,4 +201,4 @@ def _accuracy_by_part(data: ImageData, logits: Tensor) -> dict[str, float]:
 
 def _log_test(metrics: Mapping[str, Any]) -> None:
     log.info(f"test loss: {metrics['test/loss']:.4f}")
-    log.info(f"Test accuracy: {metrics['test/acc']:.2%}")
+    log.info(f"test accuracy: {metrics['test/acc']:.2%}")

@@ -11,8 +11,8 @@ class EMA(WeightAveraging):
     """Averages the weights with a decay of `decay` a step; the average is validated, tested and saved.
 
     The average is updated every `every_n_steps` steps, then with `decay**every_n_steps`. At first the decay
-    is smaller, (1 + n) / (10 + n) after n updates, so that the average does not hold on to the untrained
-    weights (the same rule as in TensorFlow's ExponentialMovingAverage). The statistics of batch
+    is smaller, (1 + n) / (10 + n) after n updates, so that the initial weights do not dominate the average
+    (the same rule as in TensorFlow's ExponentialMovingAverage). The statistics of batch
     normalization are averaged like weights. A resumed run continues the average exactly.
     Raises `UserError` for values out of bounds.
     """

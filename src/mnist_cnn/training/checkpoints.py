@@ -25,7 +25,7 @@ from mnist_cnn.settings import CheckpointSettings, check
 from mnist_cnn.training import within_epoch
 from mnist_cnn.training.classifier import Classifier
 
-# A checkpoint may come from a stranger; of what it names, only classes of these packages are built.
+# Checkpoints are not trusted: of what they name, only classes of these packages are built.
 TRUSTED = ("mnist_cnn.", "torch.nn.", "torchmetrics.classification.")
 IMAGE_FORM = ("mean", "std", "in_channels", "image_size")  # settings of the data that a network depends on
 SLACK = 10_000_000  # numbers that take no notable memory; whether they fit is checked later
@@ -158,7 +158,9 @@ def load(path: Path) -> dict[str, Any]:
     A file that was changed after it was written is found by its checksums.
     """
     if path.exists() and not path.is_file():
-        raise UserError(f"{path} is no file.")  # to open a pipe can block, and a device may never end
+        raise UserError(
+            f"{path} is not a regular file."
+        )  # to open a pipe can block, and a device may never end
     try:
         _check_archive(path)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -168,7 +170,10 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} cannot be read as a checkpoint: {error}.") from error
     except Exception as error:  # torch's unpickler raises whatever the broken bytes lead to
         # torch's own message advises to load it unsafely.
-        raise UserError(f"{path} cannot be read as a checkpoint of tensors and plain values.") from error
+        raise UserError(
+            f"{path} is not a readable checkpoint: it is damaged, or holds objects other than tensors and "
+            "plain values. Give best.ckpt or last.ckpt of a run of train.py."
+        ) from error
     if isinstance(checkpoint, dict):
         state, config = checkpoint.get("state_dict"), checkpoint.get("config")
         if isinstance(state, dict) and isinstance(config, dict):
@@ -294,8 +299,8 @@ def _one_line(error: Exception) -> str:
 def data_dir(trained: Mapping[str, Any], given: str | None) -> str:
     """Return the folder of the images of a checkpoint with the data settings `trained`: `given`, or data.
 
-    The folder in the checkpoint may be that of another machine, or of a stranger who chooses what is written
-    where. Raises `UserError` if none is given for a folder of images, which are not downloaded.
+    The folder in the checkpoint may be that of another machine, and is not trusted. Raises `UserError` if
+    none is given for a folder of images, which are not downloaded.
     """
     if given is None and str(trained["source"].get("_target_")).endswith(".ImageFolder"):
         raise UserError(
@@ -339,7 +344,8 @@ def check_classes(classifier: Classifier, classes: Sequence[str]) -> None:
     if len(trained) != len(classes):
         raise UserError(
             f"The checkpoint was trained for {len(trained)} classes ({', '.join(trained)}), but the data has "
-            f"{len(classes)} ({', '.join(classes)})."
+            f"{len(classes)} ({', '.join(classes)}). Give data of the same classes, or train a network for "
+            "these with init_from=PATH."
         )
 
 

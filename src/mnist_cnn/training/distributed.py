@@ -103,7 +103,7 @@ class JobLauncher(_SubprocessScriptLauncher):
         end = time.monotonic() + RANK_TIMEOUT
         while self.started and self.started.add("started", 0) < len(self.procs) and time.monotonic() < end:
             if any(process.poll() is not None for process in self.procs):
-                raise UserError(f"{_lost_rank(self.procs)} It had not started yet.")
+                raise UserError(f"{_lost_rank(self.procs)} It had not started.")
             time.sleep(0.1)
 
 
@@ -206,4 +206,4 @@ def _no_answer(trainer: L.Trainer, error: BaseException) -> str:
             f"Rank {rank} has waited {trainer.strategy.seconds:g} s for another rank. If that was not "
             "enough, set trainer.rank_timeout to more seconds."
         )
-    return f"Rank {rank} has lost its connection to another rank."
+    return f"Rank {rank} has lost its connection to another rank, whose output above says why."

@@ -1,4 +1,4 @@
-"""Stop a run that its search has given up."""
+"""Stop a run that the pruner of its search stops."""
 
 from typing import Any, Protocol
 
@@ -17,9 +17,9 @@ class Trial(Protocol):
 
 
 class Pruning(L.Callback):
-    """Reports to `trial` after each epoch with a validation, and stops the run if the search has given it up.
+    """Reports to `trial` after each epoch with a validation, and stops the run if the search prunes it.
 
-    Only the first rank reports; all ranks stop together. Without a trial it does nothing. After training,
+    Only rank 0 reports; all ranks stop together. Without a trial it does nothing. After training,
     `pruned` tells whether the run was stopped, and `epoch` the last epoch reported (0: none).
     """
 
