@@ -34,15 +34,6 @@ def describe() -> dict[str, Any]:
     }
 
 
-def in_words(machine: dict[str, Any]) -> str:
-    """Return the description of a machine as one line."""
-    gpus = f", {len(machine['gpus'])} x {machine['gpus'][0]}" if "gpus" in machine else ""
-    return (
-        f"{machine['cpu']}, {machine['cores']} cores{gpus}, {machine['precision']}, "
-        f"torch {machine['torch']}, {machine['date']}"
-    )
-
-
 def flops_per_image(network: nn.Module, image_size: int) -> int:
     """Return the floating point operations of one training step, divided by its images.
 
@@ -56,14 +47,14 @@ def flops_per_image(network: nn.Module, image_size: int) -> int:
 
 
 def matmul_rate(dtype: torch.dtype) -> float:
-    """Return the floating point operations a second of a product of matrices 1024 x 1024, the best of ten."""
+    """Return the floating point operations per second of a product of matrices 1024 x 1024, the best of ten."""
     size = 1024
     left, right = (torch.randn(size, size, device=device()).to(dtype) for _ in range(2))
     return 2 * size**3 / _best_time(lambda: left @ right)
 
 
 def memory_bandwidth() -> float:
-    """Return the bytes a second that are read and written in copying 256 MB, the best of ten."""
+    """Return the bytes per second that are read and written in copying 256 MB, the best of ten."""
     source = torch.zeros(256 * 2**20, dtype=torch.uint8, device=device())
     target = torch.empty_like(source)
     return 2 * len(source) / _best_time(lambda: target.copy_(source))

@@ -162,7 +162,7 @@ def test_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
     ):
         for member in archive.infolist():
             packed.writestr(member.filename, archive.read(member))
-    with pytest.raises(UserError, match=r"b\.ckpt cannot be read"):
+    with pytest.raises(UserError, match=r"b\.ckpt is not a readable checkpoint"):
         checkpoints.load(tmp_path / "b.ckpt")
 
 
