@@ -47,7 +47,7 @@ def flops_per_image(network: nn.Module, image_size: int) -> int:
 
 
 def matmul_rate(dtype: torch.dtype) -> float:
-    """Return the floating point operations per second of a product of matrices 1024 x 1024, the best of ten."""
+    """Return the floating point operations per second of a 1024 x 1024 matrix product, the best of ten."""
     size = 1024
     left, right = (torch.randn(size, size, device=device()).to(dtype) for _ in range(2))
     return 2 * size**3 / _best_time(lambda: left @ right)
