@@ -27,7 +27,10 @@ def main() -> None:
     except SweepError as error:
         sys.exit(str(error))
     except OSError as error:
-        sys.exit(f"cannot write {error.filename or 'the report'}: {error.strerror}.")
+        sys.exit(
+            f"cannot access {error.filename or 'the report'}: {error.strerror}. Check the path, its "
+            "permissions and the free space."
+        )
 
 
 def _compare(folders: list[Path], path: Path | None) -> None:

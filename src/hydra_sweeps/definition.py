@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from hydra_sweeps.files import Unreadable, read_yaml
+from hydra_sweeps.files import Unreadable, printable, read_yaml
 from hydra_sweeps.interface import SweepError, quote
 
 FILE = "multirun.yaml"  # Hydra's name for the settings of a sweep
@@ -21,8 +21,8 @@ _IGNORED = (
     *("hydra.sweeper._target_", "hydra.sweeper.n_trials", "hydra.sweeper.storage"),
 )
 
-# Overrides that a resumed sweep takes from its folder, which may come from somebody else: choices of the
-# app's config groups, and values. What may name code, a file outside, a server or the environment is typed
+# Overrides that a resumed sweep takes from its folder, which may be untrusted: choices of the app's config
+# groups, and values. What may name code, a file outside, a server or the environment is typed
 # again: interpolations, classes, dotted names, paths upwards, and of Hydra's own settings all but these.
 _KEY = re.compile(r"(~|\+\+?)?[A-Za-z][\w-]*([./@:][\w-]+)*")
 _NAMES_SOMETHING = re.compile(r"\$\{|_target_|\.\.|://|[A-Za-z_]\w*\.[A-Za-z_]")
@@ -53,7 +53,7 @@ def _is_taken(override: str) -> bool:
         return False
     if name.startswith("hydra"):
         return _HYDRA.fullmatch(override) is not None
-    # a config group, or a setting beside them, which no path may leave
+    # A config group, or a setting at the top level, must not be a path outside the folder.
     return "." in name or not value.strip(" '\"[").startswith(("/", "~"))
 
 
@@ -70,8 +70,8 @@ def is_ignored(key: str, ignored: Iterable[str]) -> bool:
 def arguments_to_resume(folder: Path, arguments: list[str]) -> list[str]:
     """Return the arguments of the sweep in `folder`, with `arguments` in place of the former ones.
 
-    Raises `SweepError` if `folder` is not a sweep, and for what `is_taken` leaves out and `arguments` do not
-    give again.
+    Raises `SweepError` if `folder` is not a sweep, and for settings in
+    `left_out` that `arguments` do not give again.
     """
     file = folder / FILE
     if not file.is_file():
@@ -109,17 +109,12 @@ def _overrides(file: Path) -> list[str]:
         overrides = read_yaml(file)["hydra"]["overrides"]
         found = [*overrides["hydra"], *overrides["task"]]
     except Unreadable as reason:
-        raise SweepError(f"{file} cannot be read: {printable(str(reason))}.") from None
+        raise SweepError(f"{file} cannot be read: {printable(reason)}.") from None
     except (LookupError, TypeError):
         found = [None]
     if not all(isinstance(text, str) for text in found):
         raise SweepError(f"{file} is not the definition of a sweep: it has no list of overrides.")
     return found
-
-
-def printable(text: str) -> str:
-    """Return `text` without what would control the terminal that shows it."""
-    return "".join(one if one.isprintable() or one == "\n" else "?" for one in text)
 
 
 def refuse_changes(former: DictConfig | ListConfig, now: DictConfig, folder: Path) -> None:
@@ -152,12 +147,13 @@ def _flat(config: DictConfig | ListConfig, ignored: tuple[str, ...]) -> dict[str
     for text in hydra["overrides"]["task"]:
         key, _, value = text.partition("=")
         # A setting that may change is part of the definition where it is swept.
-        if not is_ignored(key_of(text), ignored) or _is_sweep(text):
+        if not is_ignored(key_of(text), ignored) or is_swept(text):
             flat[key_of(key)] = value
     return {key: value.replace(" ", "") for key, value in flat.items()}
 
 
-def _is_sweep(override: str) -> bool:
+def is_swept(override: str) -> bool:
+    """Return whether `override` gives several values."""
     return OverridesParser.create().parse_override(override).is_sweep_override()
 
 

@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and files of a folder that may come from somebody else."""
+"""Files that appear complete or not at all, and files of a folder that may be untrusted."""
 
 import io
 import json
@@ -23,7 +23,7 @@ class Unreadable(Exception):
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which replaces `path` if the block succeeds.
+    """Yield a temporary path next to `path`, which replaces `path` if the block succeeds.
 
     An `OSError` about the file names `path`.
     """
@@ -48,14 +48,19 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_text(path: Path, limit: int = MAX_BYTES) -> str:
-    """Return the content of a file; raises `Unreadable` where it is none that a run writes, and `OSError`."""
+    """Return the content of a file; raises `OSError`, and `Unreadable` where no run writes such a file."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
-        raise Unreadable(f"it is no regular file of at most {limit:,} bytes")
+        raise Unreadable(f"it is not a regular file of at most {limit:,} bytes")
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise Unreadable("it is no text") from None
+        raise Unreadable("it is not UTF-8 text") from None
+
+
+def printable(value: object) -> str:
+    """Return `value` as text without what would control the terminal, which an untrusted file may have."""
+    return "".join(one if one.isprintable() or one == "\n" else "?" for one in str(value))
 
 
 def read_yaml(path: Path) -> Any:
@@ -70,4 +75,4 @@ def read_yaml(path: Path) -> Any:
         return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         # OmegaConf raises OSError for a file that holds a single value
-        raise Unreadable(f"it is no YAML of settings ({' '.join(str(error).split())[:200]})") from None
+        raise Unreadable(f"it is not YAML of settings ({' '.join(str(error).split())[:200]})") from None

@@ -16,9 +16,10 @@
 
 - `objective: {metric: val/acc, mode: max}`: how runs are compared. `mode` is max or min.
 - `sweep: {resume: null, fail_fast: false, metrics: [...], ignore: [...]}`: `metrics` are the columns of the
-  report beside the objective; `ignore` lists the settings that say where a run happens, not what it learns.
-- `hparams`: what identifies a run in tables and figures. With `max_epochs` the
-  report tells what pruning has saved.
+  report in addition to the objective; `ignore` lists the settings that say where a run happens, not what it
+  learns. They count where they are swept.
+- `hparams`: what identifies a run in tables and figures. With `max_epochs` the report tells what pruning has
+  saved.
 - `seed`: runs that differ in nothing else are one row of the table.
 - `trust` (optional): packages of which a run may name classes; never taken from the folder of a sweep.
 - `resume` (optional): a run's folder. The app then takes its settings from `RESOLVED` in that folder, and

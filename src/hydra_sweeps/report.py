@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra_sweeps.definition import key_of
-from hydra_sweeps.files import atomic_write
+from hydra_sweeps.files import atomic_write, printable
 from hydra_sweeps.runs import (
     Goal,
     Objectives,
@@ -21,7 +21,6 @@ from hydra_sweeps.runs import (
     differing,
     find_runs,
     group,
-    printable,
     ranked,
     swept,
 )
@@ -63,7 +62,7 @@ def text(runs: Sequence[Run], goal: Goal, rest: str = "in sweep.csv") -> str:
     if omitted := len(failures) - _shown(failures):
         lines.append(f"… and {omitted} more failed {rest}")
     for job, command in _commands(runs, goal.objectives):
-        lines.append(f"{_praise(goal.objectives)}: job {job}, rerun with: {command}")
+        lines.append(f"{_best_label(goal.objectives)}: job {job}, rerun with: {command}")
     return printable("\n".join(lines))
 
 
@@ -221,7 +220,7 @@ def _failures(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _praise(objectives: Objectives) -> str:
+def _best_label(objectives: Objectives) -> str:
     return f"{'best' if len(objectives) == 1 else 'among the best'} by {', '.join(objectives)}"
 
 
@@ -246,7 +245,7 @@ def _markdown(name: str, runs: Sequence[Run], goal: Goal, figures: Sequence[str]
     if failures := _failures(runs):
         parts.append("\n".join(f"- {line}" for line in failures))
     if commands := dict(_commands(runs, goal.objectives)):
-        parts.append(f"{_praise(goal.objectives).capitalize()}: job {', '.join(commands)}. Rerun with:")
+        parts.append(f"{_best_label(goal.objectives).capitalize()}: job {', '.join(commands)}. Rerun with:")
         parts.append("```bash\n" + "\n".join(commands.values()) + "\n```")
     parts += [f"![{figure.removesuffix('.png')}](figures/{figure})" for figure in figures]
     return printable("\n\n".join(parts) + "\n")

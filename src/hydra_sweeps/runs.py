@@ -8,16 +8,18 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps.definition import FILE as DEFINITION
-from hydra_sweeps.definition import flatten, is_ignored, key_of
-from hydra_sweeps.files import Unreadable, read_text, read_yaml
+from hydra_sweeps.definition import flatten, is_ignored, is_swept, key_of
+from hydra_sweeps.files import Unreadable, printable, read_text, read_yaml
 from hydra_sweeps.interface import FAILED, HISTORY, METRICS, RESOLVED, SweepError
 
 Status: TypeAlias = Literal["finished", "pruned", "failed", "unfinished"]
@@ -35,7 +37,7 @@ _IGNORED = ("hparams", "hydra", "resume", "sweep", "objective")
 
 @dataclass(frozen=True)
 class Goal:
-    """How runs are compared: the objectives, and the metrics shown beside them."""
+    """How runs are compared: the objectives, and the metrics shown in addition."""
 
     objectives: Objectives
     metrics: Sequence[str]
@@ -75,9 +77,9 @@ def read_outcome(folder: Path) -> Outcome:
 class Run:
     """A run, finished or not.
 
-    `settings` are all settings as text, without the seed and the ignored ones; `hparams` identify the run;
-    `overrides` are those it was started with. `metrics` are the results, or those of the best
-    epoch so far.
+    `settings` are all settings as text, without the seed and the ignored ones that are not swept; `hparams`
+    identify the run; `overrides` are those it was started with. `metrics` are the results, or those of the
+    best epoch so far.
     """
 
     folder: Path
@@ -147,9 +149,13 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     folders = list(folders)
     # resolved, because one of the folders may contain another
     found = {Path(path) for folder in folders for path, _, _ in os.walk(folder.resolve())}
-    runs = [run for path in found if (run := _read(path)) is not None]
+    swept_in = cache(_swept_keys)  # it takes half a second to read the definition of a sweep
+    runs = [run for path in found if (run := _read(path, swept_in)) is not None]
     if not runs:
-        raise SweepError(f"There is no run below {', '.join(map(str, folders))}.")
+        raise SweepError(
+            f"No run found in {', '.join(map(str, folders))}. Give the folder of a run or a sweep, such as "
+            "logs/sweeps/SWEEP."
+        )
     return sorted(runs, key=lambda run: (run.folder.parent, _order(run), run.folder))
 
 
@@ -181,13 +187,19 @@ def ranked(runs: Iterable[Run], objectives: Objectives) -> list[Run]:
 
 
 def group(runs: Sequence[Run], objectives: Objectives) -> list[Group]:
-    """Group the finished runs that differ only in their seed; the best on average come first."""
+    """Group the finished runs that differ only in their seed; the best on average come first.
+
+    Of runs with the same seed, which are the same experiment, the best one counts.
+    """
     keys = differing(runs)
-    found: dict[str, list[Run]] = {}
-    for run in runs:
+    found: dict[str, dict[int | None, Run]] = {}
+    for run in ranked(runs, objectives):
         if run.status == "finished":
-            found.setdefault(run.settings, []).append(run)
-    groups = [Group({key: alike[0].hparams.get(key, "") for key in keys}, alike) for alike in found.values()]
+            found.setdefault(run.settings, {}).setdefault(run.seed, run)
+    groups = []
+    for by_seed in found.values():
+        alike = list(by_seed.values())
+        groups.append(Group({key: alike[0].hparams.get(key, "") for key in keys}, alike))
     return sorted(groups, key=lambda one: statistics.fmean(_costs(run, objectives)[0] for run in one.runs))
 
 
@@ -231,7 +243,7 @@ def _number(value: Any) -> float | None:
 # --- reading a folder ----------------------------------------------------------------------------
 
 
-def _read(folder: Path) -> Run | None:
+def _read(folder: Path, swept_in: Callable[[Path], Sequence[str]]) -> Run | None:
     resolved, failed = folder / RESOLVED, folder / FAILED
     if not resolved.is_file() and not failed.is_file():
         return None
@@ -246,10 +258,19 @@ def _read(folder: Path) -> Run | None:
             return None
         hparams, config = _intended(folder, overrides), {}
     ignore = _get(config, "sweep", "ignore")
-    ignored = (*_IGNORED, *(ignore if isinstance(ignore, list) else _DEFAULT_IGNORE))
+    ignored = (*_IGNORED, *map(str, ignore if isinstance(ignore, list) else _DEFAULT_IGNORE))
+    swept_keys = swept_in(folder.parent)
+    settings = {
+        key: value
+        for key, value in flatten(config)
+        if key != "seed" and (is_ignored(key, swept_keys) or not is_ignored(key, ignored))
+    }
+    # An app does not record what is ignored; where it is swept, it is what identifies the run.
+    hparams = {
+        key: settings[key] for key in swept_keys if key in settings and is_ignored(key, ignored)
+    } | hparams
     hparams = {printable(k): v if _number(v) is not None else printable(v) for k, v in hparams.items()}
-    hparams = {key: value for key, value in hparams.items() if not is_ignored(key, ignored)}
-    settings = {k: v for k, v in flatten(config) if k != "seed" and not is_ignored(k, ignored)}
+    hparams = {k: v for k, v in hparams.items() if k in swept_keys or not is_ignored(k, ignored)}
 
     outcome, goal = read_outcome(folder), goal_of(config)
     metrics = outcome.metrics or _metrics_so_far(folder / HISTORY, goal.objectives)
@@ -269,6 +290,17 @@ def _read(folder: Path) -> Run | None:
         checkpoint=next((path for path in checkpoints if path.is_file()), None),
         goal=goal,
     )
+
+
+def _swept_keys(sweep: Path) -> list[str]:
+    """Return the settings and groups that the sweep in the folder `sweep`, if it is one, has swept."""
+    overrides = _get(_yaml(sweep / DEFINITION), "hydra", "overrides", "task")
+    keys = []
+    for override in overrides if isinstance(overrides, list) else ():
+        with suppress(HydraException):
+            if is_swept(str(override)):
+                keys.append(key_of(str(override)))
+    return keys
 
 
 def _intended(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
@@ -300,11 +332,6 @@ def _metrics_so_far(path: Path, objectives: Objectives) -> dict[str, Any]:
     top = pick(rated, key=lambda row: row[metric]) if rated else rows[-1]
     metrics = {name: value for name, value in top.items() if name != "epoch"}
     return metrics | {"epochs": rows[-1]["epoch"], "best_epoch": top["epoch"]}
-
-
-def printable(value: object) -> str:
-    """Return `value` as text without what would control the terminal: a folder may be somebody else's."""
-    return "".join(one if one.isprintable() or one == "\n" else "?" for one in str(value))
 
 
 def _get(config: Any, *keys: str) -> Any:

@@ -152,8 +152,8 @@ def test_choices_and_values_are_taken_from_the_folder_of_a_sweep(override: str, 
         ("a: &a [1]\nhydra: *a", "YAML aliases"),
         ("hydra: {overrides: {hydra: [1], task: []}}", "no list of overrides"),
         ("hydra: 3", "no list of overrides"),
-        ("[", "no YAML of settings"),
-        ("x: " + "y" * 100_000, "no regular file of at most 100,000 bytes"),
+        ("[", "not YAML of settings"),
+        ("x: " + "y" * 100_000, "not a regular file of at most 100,000 bytes"),
     ],
 )
 def test_definition_that_is_none_is_refused_in_a_line(text: str, message: str, tmp_path: Path) -> None:

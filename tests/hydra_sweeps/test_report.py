@@ -76,6 +76,13 @@ def test_without_seeds_there_is_a_row_per_job(tmp_path: Path) -> None:
     assert len({len(line) for line in text.splitlines() if line.startswith("|")}) == 1
 
 
+def test_repeated_job_is_not_a_seed(tmp_path: Path) -> None:
+    for number in range(2):
+        add_run(tmp_path / f"{number}_a", scores(0.95))
+    [rows] = tables(report.text(find_runs([tmp_path]), DEFAULT_GOAL))
+    assert [row[0] for row in rows] == ["job", "0", "1"]
+
+
 def test_status_epochs_and_seed_are_shown_if_they_differ(tmp_path: Path) -> None:
     report.write(add_grid(tmp_path), DEFAULT_GOAL)
     _, rows = tables((tmp_path / "sweep.md").read_text())
@@ -263,7 +270,7 @@ def test_without_swept_settings_there_are_no_figures(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_runs_has_no_report(tmp_path: Path) -> None:
-    with pytest.raises(SweepError, match="no run below"):
+    with pytest.raises(SweepError, match="No run found"):
         report.write(tmp_path, DEFAULT_GOAL)
     assert list(tmp_path.iterdir()) == []
 
@@ -315,7 +322,7 @@ def test_the_command_says_how_to_get_all_rows(
     assert not (tmp_path / "sweep.csv").exists()  # no multirun.yaml: it is no sweep
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(["nowhere"], "not a folder"), (["."], "no run below")])
+@pytest.mark.parametrize(("arguments", "message"), [(["nowhere"], "not a folder"), (["."], "No run found")])
 def test_the_command_reports_user_errors(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
 ) -> None:
@@ -326,7 +333,7 @@ def test_the_command_reports_user_errors(
 
 def test_a_file_that_cannot_be_written_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_run(tmp_path / "0_a", scores(0.9))
-    with pytest.raises(SystemExit, match=r"cannot write .*nowhere.*: No such file"):
+    with pytest.raises(SystemExit, match=r"cannot access .*nowhere.*: No such file"):
         run_command(monkeypatch, tmp_path, "--csv", tmp_path / "nowhere" / "all.csv")
 
 

@@ -248,7 +248,7 @@ def test_a_job_without_hydra_files_counts_in_a_sweep(tmp_path: Path) -> None:
 
 
 def test_no_run_at_all_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(SweepError, match=f"no run below {tmp_path}, elsewhere"):
+    with pytest.raises(SweepError, match=f"No run found in {tmp_path}, elsewhere"):
         find_runs([tmp_path, Path("elsewhere")])
 
 
@@ -269,6 +269,23 @@ def test_ignored_settings_do_not_differ(tmp_path: Path) -> None:
     runs = find_runs([tmp_path])
     assert runs[0].settings == runs[1].settings
     assert differing(runs) == []
+
+
+@pytest.mark.parametrize(
+    ("swept", "key"), [("data.dir=fa,fb", "data.dir"), ("+trainer=auto,cpu", "trainer"), ("=(", None)]
+)
+def test_ignored_settings_differ_where_they_are_swept(swept: str, key: str | None, tmp_path: Path) -> None:
+    OmegaConf.save({"hydra": {"overrides": {"task": ["seed=0", swept]}}}, tmp_path / "multirun.yaml")
+    for number, (folder, device) in enumerate((("fa", "auto"), ("fb", "cpu"))):
+        settings = {"data": {"dir": folder}, "trainer": {"accelerator": device}}
+        choice = {"trainer": device} if key == "trainer" else {}  # which an app records
+        add_run(tmp_path / f"{number}_a", scores(0.9), settings=settings, **choice)
+    runs = find_runs([tmp_path])
+    assert (runs[0].settings != runs[1].settings) == (key is not None)
+    assert differing(runs) == ([] if key is None else [key])
+    assert key is None or [one.choices[key] for one in group(runs)] == (
+        ["fa", "fb"] if key == "data.dir" else ["auto", "cpu"]
+    )
 
 
 @pytest.mark.parametrize("settings", [{"data": {"name": "fashion"}}, {"trainer": {"max_epochs": 3}}])
@@ -305,7 +322,14 @@ def test_groups_have_finished_runs_that_differ_in_their_seed(tmp_path: Path) -> 
     add_run(tmp_path / "5_a", scores(0.98), lr=0.2)
     first, second = group(find_runs([tmp_path]))
     assert (first.choices, first.values("val/acc")) == ({"lr": 0.2}, [0.98])
-    assert (second.choices, second.values("val/acc")) == ({"lr": 0.1}, [0.95, 0.96, 0.97])
+    assert (second.choices, second.values("val/acc")) == ({"lr": 0.1}, [0.97, 0.96, 0.95])
+
+
+def test_groups_have_one_run_per_seed(tmp_path: Path) -> None:
+    for number, (seed, acc) in enumerate(((0, 0.95), (0, 0.96), (1, 0.9))):
+        add_run(tmp_path / f"{number}_a", scores(acc), seed=seed)
+    (one,) = group(find_runs([tmp_path]))
+    assert names(one.runs) == ["1_a", "2_a"]
 
 
 # --- which is best -------------------------------------------------------------------------------
