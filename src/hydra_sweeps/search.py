@@ -36,6 +36,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hydra_sweeps import definition, space
+from hydra_sweeps.files import printable
 from hydra_sweeps.runs import MODES
 
 State: TypeAlias = Literal["finished", "pruned", "failed"]
@@ -205,7 +206,7 @@ class StudySearch:
     def _check(self, trial: FrozenTrial, overrides: Any) -> None:
         """Raise `SweepError` unless `overrides` are parameters that this search proposes.
 
-        The study may come from somebody else, and overrides can name code.
+        The study may be untrusted, and overrides can name code.
         """
         fixed = optuna.trial.FixedTrial(trial.params)
         try:
@@ -350,6 +351,11 @@ def report(trial: optuna.Trial, value: float, epoch: int) -> bool:
 
 def check_objectives(objectives: Mapping[str, str]) -> dict[str, str]:
     """Return the objectives; raises `SweepError` for those that a search must not use."""
+    if not isinstance(objectives, Mapping):
+        raise SweepError(
+            f"hydra.sweeper.objectives={objectives}: write "
+            f"'hydra.sweeper.objectives={{{objectives}:maximize}}'."
+        )
     if not objectives:
         raise SweepError("hydra.sweeper.objectives is empty: give a metric, as in {val/acc:maximize}.")
     for metric, direction in objectives.items():
@@ -391,7 +397,7 @@ def _open(url: str | None, folder: Path) -> BaseStorage:
         # name, are files that remain in this case, and delay other processes by half a minute.
         lock: Any = FileLock(f"{journal}-lock")
         if (folder / JOURNAL).exists() and not (folder / JOURNAL).is_file():
-            raise SweepError(f"{folder / JOURNAL} is no file.")
+            raise SweepError(f"{folder / JOURNAL} is not a file.")
         with lock:
             _remove_torn_line(Path(journal))
         return JournalStorage(JournalFileBackend(journal, lock))
@@ -462,7 +468,7 @@ def _reached(url: str | None) -> Iterator[None]:
 def _readable(url: str | None, folder: Path) -> Iterator[None]:
     """Raise `SweepError` if the journal in `folder` cannot be read in the block.
 
-    It may come from somebody else, and Optuna raises what its content leads to.
+    It may be untrusted, and Optuna raises what its content leads to.
     """
     try:
         yield
@@ -471,7 +477,7 @@ def _readable(url: str | None, folder: Path) -> Iterator[None]:
     except Exception as error:
         if url is not None:
             raise
-        reason = definition.printable(" ".join(str(error).split())[:200])
+        reason = printable(" ".join(str(error).split())[:200])
         raise SweepError(
             f"{folder / JOURNAL} cannot be read as the journal of a search "
             f"({type(error).__name__} {reason}). Remove it to search anew."

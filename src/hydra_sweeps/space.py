@@ -2,7 +2,8 @@
 
 import decimal
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice, product
 from typing import TypeAlias
 
 from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
@@ -87,6 +88,26 @@ def values(distribution: BaseDistribution) -> list[Value] | None:
         decimal.Decimal(str(x)) for x in (distribution.low, distribution.high, distribution.step)
     )
     return [float(low + step * index) for index in range(int((high - low) / step) + 1)]
+
+
+def examples(distributions: Distributions) -> Iterator[list[str]]:
+    """Yield overrides of jobs in which each choice of text, such as that of a group, occurs with each other.
+
+    At most 100, since each takes time to compose.
+    """
+    points = [
+        [as_override(name, one) for one in _examples(distribution)]
+        for name, distribution in distributions.items()
+    ]
+    yield from map(list, islice(product(*points), 100))
+
+
+def _examples(distribution: BaseDistribution) -> list[Value]:
+    """Return values of which one can be composed if any can: all texts, or a number."""
+    if isinstance(distribution, CategoricalDistribution):
+        return [one for one in distribution.choices if isinstance(one, str)] or [*distribution.choices[:1]]
+    assert isinstance(distribution, IntDistribution | FloatDistribution)
+    return [distribution.low]
 
 
 def _same(one: Override, other: Override) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -49,6 +50,9 @@ _SWEEP_SETTINGS = (
     "hydra.run.",
 )
 
+# Settings of the app for the sweep, not for its jobs.
+_OF_THE_SWEEP = ("sweep.resume", "sweep.fail_fast")
+
 log = logging.getLogger(__name__)
 
 
@@ -62,7 +66,7 @@ class Job:
     folder: Path
     config: DictConfig | None  # None if its settings cannot be combined
     trial: int | None = None  # in a search, its number in the study
-    refused: str | None = None  # why its settings cannot be combined
+    refused: SweepError | None = None  # why its settings cannot be combined
 
 
 class BaseSweep(Sweeper):
@@ -109,7 +113,12 @@ class BaseSweep(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         given = [f"{key}={value}" for key, value in self.params.items()] + arguments
         parsed = OverridesParser.create(self.config_loader).parse_overrides(given)
-        overrides = [one for one in parsed if not key_of(str(one.input_line)).startswith("sweep.")]
+        overrides = [one for one in parsed if one.key_or_group not in _OF_THE_SWEEP]
+        for one in overrides:
+            if getattr(one.value(), "shuffle", False):
+                raise SweepError(
+                    f"{one.input_line}: resuming the sweep would give another order. Leave out shuffle()."
+                )
         resumed = OmegaConf.select(self.settings, "sweep.resume") is not None
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -128,7 +137,19 @@ class BaseSweep(Sweeper):
                 with _terminated_like_interrupted():
                     self._run()
         except Timeout:
-            raise SweepError(f"Another process is running the sweep in {self.folder}.") from None
+            raise SweepError(
+                f"Another process is running the sweep in {self.folder}. Wait until it ends, or stop it with "
+                "Ctrl-C or kill."
+            ) from None
+
+    def compose(self, overrides: Sequence[str], label: str) -> DictConfig:
+        """Return the settings of a job; raises `SweepError`, with its `label`, if they cannot be combined."""
+        try:
+            return self.config_loader.load_sweep_config(self.settings, list(overrides))
+        except (HydraException, OmegaConfBaseException) as error:
+            message = str(error).split("\nConfig search path:")[0].split("\nTo append")[0]
+            cause = f" {str(error.__cause__).splitlines()[0]}" if error.__cause__ else ""
+            raise SweepError(f"{label}: {message}{cause}") from error
 
     def job(self, number: int, fixed: Sequence[str], chosen: Sequence[str], trial: int | None = None) -> Job:
         """Compose the settings of a job and name its folder.
@@ -138,16 +159,16 @@ class BaseSweep(Sweeper):
         """
         overrides, label = (*fixed, *chosen), " ".join(chosen)
         try:
-            config = self.config_loader.load_sweep_config(self.settings, list(overrides))
-        except (HydraException, OmegaConfBaseException) as error:
-            message = str(error).split("\nConfig search path:")[0].split("\nTo append")[0]
-            cause = f" {str(error.__cause__).splitlines()[0]}" if error.__cause__ else ""
-            folder = self.folder / f"{number}_{label}".replace("/", "-")[:200]
-            return Job(number, overrides, label, folder, None, trial, f"{label}: {message}{cause}")
-        named = chosen or [one for one in fixed if not self._is_ignored(one)]
+            config = self.compose(overrides, label)
+        except SweepError as refused:
+            folder = self.folder / _file_name(f"{number}_{label}")
+            return Job(number, overrides, label, folder, None, trial, refused)
+        named = chosen or [
+            one for one in fixed if not self._is_ignored(one) and not key_of(one).startswith("sweep.")
+        ]
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = number
-            config.hydra.job.override_dirname = ",".join(named)
+            config.hydra.job.override_dirname = _file_name(",".join(named))
         before = HydraConfig.instance().cfg
         try:
             HydraConfig.instance().set_config(config)
@@ -197,7 +218,13 @@ class BaseSweep(Sweeper):
         folder = os.path.relpath(self.folder)
         overrides = self.settings.hydra.overrides
         again = definition.left_out((*overrides.hydra, *overrides.task))
-        return shlex.join(["python", Path(sys.argv[0]).name, f"sweep.resume={folder}", *again])
+        typed = get_args_parser().parse_known_args(sys.argv[1:])[0]
+        options = [
+            f"--{name}={value}"
+            for name in ("config-path", "config-dir", "config-name")
+            if (value := getattr(typed, name.replace("-", "_")))
+        ]
+        return shlex.join(["python", Path(sys.argv[0]).name, *options, f"sweep.resume={folder}", *again])
 
     def _report(self) -> None:
         self.draw(self.folder / "figures")
@@ -239,7 +266,7 @@ class BaseSweep(Sweeper):
             label = f": {job.label}" if job.label else ""
             log.info(f"job {job.number}{label}   ({job.number + 1} of {self.total})")
             if job.refused is not None:
-                self._end(job, self._outcome(job, job.refused))
+                self._end(job, self._outcome(job, str(job.refused)))
                 if self._stops():
                     return
                 continue
@@ -296,9 +323,14 @@ class BaseSweep(Sweeper):
         if outcome.status in ("failed", "unfinished"):
             log.error(f"job {job.number} failed: {outcome.error or 'its folder has no result'}")
             file = job.folder / f"{self.settings.hydra.job.name}.log"
-            if file.is_file() and "Traceback" in file.read_text():
+            if file.is_file() and "Traceback" in file.read_text(errors="replace"):
                 log.error(f"  traceback: {os.path.relpath(file)}")
         return outcome
+
+
+def _file_name(text: str) -> str:
+    """Return `text` as the name of one folder, which may have 255 bytes."""
+    return text.replace("/", "-").encode()[:200].decode(errors="ignore")
 
 
 def _program() -> list[str]:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 from hydra_sweeps.interface import SweepError
 from hydra_sweeps.runs import Outcome
@@ -33,6 +35,12 @@ class Grid(BaseSweep):
                     f"{one.input_line} is an interval. Give single values, or search in it: add "
                     "hydra/sweeper=optuna."
                 )
+            try:
+                is_empty = next(one.sweep_string_iterator(), None) is None
+            except (ValueError, HydraException) as error:
+                raise SweepError(f"{one.input_line}: {error}") from error
+            if is_empty:
+                raise SweepError(f"{one.input_line} has no value: no job would run.")
         # How BasicSweeper expands overrides; checked with hydra-core 1.3.8.
         ((same,),) = BasicSweeper.split_arguments(fixed, max_batch_size=None)
         (combinations,) = BasicSweeper.split_arguments(swept, max_batch_size=None)
@@ -40,7 +48,7 @@ class Grid(BaseSweep):
         self.total = len(self.jobs)
         for job in self.jobs:
             if job.refused is not None:
-                raise SweepError(job.refused)
+                raise job.refused
 
     def propose(self) -> Iterator[Job]:
         yield from self.jobs
@@ -67,22 +75,37 @@ class Search(BaseSweep):
             **{"n_trials": n_trials, "seed": seed, "sampler": sampler, "pruner": pruner},
             **{"storage": storage, "study_name": study_name, "conditional": conditional},
         }
-        self.prunes = pruner["name"] != "NopPruner"
 
     def begin(self, overrides: list[Override], resumed: bool) -> None:
         from hydra_sweeps import search, space
 
+        for name, example in (("sampler", "random"), ("pruner", "none")):
+            if not isinstance(self.options[name], Mapping):
+                raise SweepError(
+                    f"hydra.sweeper.{name}={self.options[name]}: choose with a slash, as in "
+                    f"hydra/sweeper/{name}={example}."
+                )
+        self.prunes = self.options["pruner"].get("name") != "NopPruner"
         objectives = search.check_objectives(
             self.goal.objectives if self.objectives is None else self.objectives
         )
         self.goal = replace(self.goal, objectives=objectives)
         self.fixed, distributions = space.split(overrides)
+        self._refuse_unknown_settings(list(space.examples(distributions)))
         self.study = search.StudySearch(
             distributions, objectives=objectives, folder=self.folder, config=self.settings, **self.options
         )
         self.total = self.study.n_trials
         self.left_over = self.study.left_over() if resumed else []
         self.running: dict[int, Proposal] = {}
+
+    def _refuse_unknown_settings(self, examples: list[list[str]]) -> None:
+        """Raise `SweepError` if no job can be composed, as where a setting is mistyped."""
+        for chosen in examples:
+            with suppress(SweepError):
+                self.compose([*self.fixed, *chosen], " ".join(chosen))
+                return
+        self.compose([*self.fixed, *examples[0]], " ".join(examples[0]))
 
     def propose(self) -> Iterator[Job]:
         for proposal in chain(self.left_over, iter(self.study.propose, None)):

@@ -8,10 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 
+from hydra_sweeps.sweep import BaseSweep, Job
 from tests.conftest import REPOSITORY
 
 App = Callable[..., "subprocess.Popen[str]"]
+Plan = Callable[..., list[Job]]
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +57,22 @@ def run(start: App) -> Callable[..., "subprocess.CompletedProcess[str]"]:
         return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
     return to_end
+
+
+@pytest.fixture
+def plan(app_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Begin a sweep of the app in this process and in a fresh folder; return its jobs, which are not run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["app.py"])
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    jobs: list[Job] = []
+    monkeypatch.setattr(BaseSweep, "_run", lambda sweep: jobs.extend(sweep.propose()))
+
+    def begin(*overrides: str) -> list[Job]:
+        with initialize_config_dir(str(app_folder / "conf"), version_base="1.3"):
+            hydra = GlobalHydra.instance().hydra
+            assert hydra is not None
+            hydra.multirun("app", lambda config: None, list(overrides), with_log_configuration=False)
+        return jobs
+
+    return begin

@@ -37,7 +37,7 @@ from hydra_sweeps.search import (
     check_objectives,
     check_pruner,
 )
-from hydra_sweeps.space import split
+from hydra_sweeps.space import examples, split
 from tests.conftest import REPOSITORY
 
 SWEEPER = REPOSITORY / "conf" / "hydra" / "sweeper"
@@ -619,6 +619,15 @@ def test_dashboard_opens_study_of_sweep(tmp_path: Path) -> None:
         server.wait()
 
 
+def test_examples_of_jobs_have_each_pair_of_texts() -> None:
+    overrides = OverridesParser.create().parse_overrides(["a=x,y", *STEPPED, "b=1,z"])
+    _, distributions = split(overrides)
+    shared = ["optim.lr=0.01", "data.batch_size=32", "b=z"]
+    assert list(examples(distributions)) == [
+        [f"a={a}", f"optim={optim}", *shared] for a in ("x", "y") for optim in ("sgd", "adam")
+    ]
+
+
 def journal_of_one_job(folder: Path) -> Path:
     make(folder).propose()
     return folder / "study.journal"
@@ -653,5 +662,5 @@ def test_torn_line_of_a_killed_process_does_not_damage_the_journal(tmp_path: Pat
 
 def test_journal_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "study.journal")
-    with pytest.raises(SweepError, match="is no file"):
+    with pytest.raises(SweepError, match="is not a file"):
         make(tmp_path)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -13,8 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
+from omegaconf import OmegaConf
 
-from tests.hydra_sweeps.conftest import App
+from hydra_sweeps.interface import SweepError
+from hydra_sweeps.sweep import Job
+from hydra_sweeps.sweepers import Grid
+from tests.hydra_sweeps.conftest import App, Plan
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -159,9 +164,6 @@ def test_one_sweep_is_run_by_one_process(run: Run, start: App) -> None:
     ("arguments", "message"),
     [
         (["sweep.resume=nowhere"], "sweep.resume=nowhere is not the folder of a sweep"),
-        (["-m", "rate=0.1,0.2"], "rate"),
-        (["-m", "lr=interval(0,1)"], "hydra/sweeper=optuna"),
-        (["-m", "seed=0,1", "hydra.sweep.subdir=same"], "Jobs 0 and 1 would have the same folder"),
         (["-m", "seed=0,1", *POOL[:1], "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0"),
         (["-m", "seed=0,1", "hydra/sweeper=basic", *POOL[:1]], "hydra/sweeper=grid"),
     ],
@@ -173,6 +175,59 @@ def test_user_errors_are_reported_before_any_job_runs(
     assert done.returncode == 1
     assert message in done.stderr
     assert not list(tmp_path.glob("sweep/*/.hydra"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["rate=0.1,0.2"], "rate=0.1: Could not override 'rate'"),
+        (["lr=interval(0,1)"], "hydra/sweeper=optuna"),
+        (["seed=range(0,3,0)"], "seed=range(0,3,0): range() arg 3 must not be zero"),
+        (["lr=range(0.0,3.0,0)"], "lr=range(0.0,3.0,0): Invalid range values"),
+        (["lr=0.1,0.2", "seed=range(3,0)"], "seed=range(3,0) has no value: no job would run."),
+        (["seed=glob(*)"], "seed=glob(*) has no value"),
+        (["lr=shuffle(0.1,0.2)"], "lr=shuffle(0.1,0.2): resuming the sweep would give another order"),
+        (["seed=0,1", "hydra.sweep.subdir=same"], "Jobs 0 and 1 would have the same folder"),
+    ],
+)
+def test_invalid_grids_are_refused(overrides: list[str], message: str, plan: Plan) -> None:
+    with pytest.raises(SweepError, match=re.escape(message)):
+        plan(*overrides)
+
+
+def test_jobs_get_settings_of_their_report(plan: Plan) -> None:
+    metrics, ignore = "sweep.metrics=[seconds]", "sweep.ignore=[lr]"
+    (job,) = plan(metrics, ignore, "lr=0.3", "seed=1", "sweep.fail_fast=true")
+    assert job.overrides == (metrics, ignore, "lr=0.3", "seed=1")
+    assert job.folder.name == "0_seed=1"
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [("a/b", "0_fail=a-b"), (f"'{'数' * 300}'", f"0_fail='{'数' * 64}")]
+)
+def test_folder_of_a_job_has_a_valid_name(value: str, name: str, plan: Plan) -> None:
+    first, _ = plan(f"fail={value},x")
+    assert first.folder == Path("sweep") / name
+
+
+def test_command_to_resume_has_options_of_the_configuration(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan("seed=0,1")
+    monkeypatch.setattr(sys, "argv", ["app.py", "-m", "--config-dir", "a b", "-cn=app", "seed=0,1"])
+    command = r"python app\.py '--config-dir=a b' --config-name=app sweep\.resume=sweep,"
+    with pytest.raises(SweepError, match=command):
+        plan("seed=0,1")
+
+
+def test_traceback_is_found_in_a_log_that_is_not_utf8(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "app.log").write_bytes(b"\xff\nTraceback")
+    sweep = Grid({})
+    sweep.settings = OmegaConf.create({"hydra": {"job": {"name": "app"}}})
+    assert sweep._outcome(Job(0, (), "", tmp_path, None), "wanted").error == "wanted"
+    assert f"traceback: {os.path.relpath(tmp_path / 'app.log')}" in caplog.text
 
 
 def test_last_value_of_setting_counts(run: Run, tmp_path: Path) -> None:
@@ -241,13 +296,16 @@ def test_metric_that_no_job_has_is_reported(run: Run) -> None:
         (["hydra.sweeper.objectives={seconds:minimize}"], "hydra/sweeper/pruner=none"),
         (["hydra.sweeper.conditional=nowhere.at_all"], "hydra.sweeper.conditional=nowhere.at_all"),
         (["hydra/sweeper/sampler=grid"], "lr is continuous"),
+        (["hydra.sweeper.objectives=val/acc"], "write 'hydra.sweeper.objectives={val/acc:maximize}'"),
+        (["hydra.sweeper.sampler=random"], "choose with a slash, as in hydra/sweeper/sampler=random"),
+        (["hydra.sweeper.pruner=none"], "choose with a slash, as in hydra/sweeper/pruner=none"),
+        (["rate=interval(0.1,0.2)", "fail=null,x"], "Could not override 'rate'"),
+        (["lr=shuffle(0.1,0.2)"], "Leave out shuffle()"),
     ],
 )
-def test_invalid_searches_are_refused(arguments: list[str], message: str, run: Run) -> None:
-    done = run("-m", *SEARCH, *arguments)
-    assert done.returncode == 1
-    assert done.stderr.startswith("app.py: ")
-    assert message in done.stderr
+def test_invalid_searches_are_refused(arguments: list[str], message: str, plan: Plan) -> None:
+    with pytest.raises(SweepError, match=re.escape(message)):
+        plan(*SEARCH, *arguments)
 
 
 @pytest.mark.parametrize(
