@@ -17,11 +17,60 @@ from mnist_cnn.errors import UserError
         (["seed=1", "--cfg=job", "~callbacks"], ["--cfg=job", "seed=1", "~callbacks"]),
         (["-cp", "runs/a=b,c", "seed=1", "-cn", "x"], ["-cp", "runs/a=b,c", "-cn", "x", "seed=1"]),
         (["ckpt=a b/epoch=1,x.ckpt"], ["ckpt='a b/epoch=1,x.ckpt'"]),
-        (["ckpt=[a b/x=1.ckpt, c.ckpt]"], ["ckpt=['a b/x=1.ckpt','c.ckpt']"]),
+        (["ckpt=[a b/x=1.ckpt, c.ckpt]"], ["ckpt=['a b/x=1.ckpt',c.ckpt]"]),
+        (
+            ["ckpt='a/it\\'s.ckpt'", "out=/x/1.y", "images=5"],
+            ["ckpt='a/it\\'s.ckpt'", "out=/x/1.y", "images='5'"],
+        ),
+        (["data.dir=图片", "init_from=null"], ["data.dir='图片'", "init_from=null"]),
+        (["data.dir=fa (1)", "seed=1"], ["data.dir='fa (1)'", "seed=1"]),
+        (["data.dir=f=a", "init_from=a,b"], ["data.dir='f=a'", "init_from='a,b'"]),
+        (["-m", "data.dir=fa,fb,f=a"], ["-m", "data.dir=fa,fb,'f=a'"]),
+        (["-m", "init_from=null,a/x=1.ckpt"], ["-m", "init_from=null,'a/x=1.ckpt'"]),
+        (["-m", "init_from=choice(a,b)", "ckpt='a,b'"], ["-m", "init_from=choice(a,b)", "ckpt='a,b'"]),
     ],
 )
 def test_options_come_first_and_paths_are_quoted(arguments: list[str], expected: list[str]) -> None:
     assert command_line.for_hydra(arguments) == expected
+
+
+def test_path_with_a_comma_is_not_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a,b").touch()
+    assert command_line.for_hydra(["-m", "init_from=a,b"]) == ["-m", "init_from='a,b'"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "hydra.launcher=pool"], "hydra.launcher=pool: choose with a slash: hydra/launcher=pool."),
+        (["hydra.sweeper=optuna"], "hydra.sweeper=optuna: choose with a slash: hydra/sweeper=optuna."),
+        (["resume=s"], "resume=s is the folder of a sweep. Resume it with sweep.resume=s."),
+        (
+            ["resume=x"],
+            "resume=x is not the folder of a run. No run exists under logs/ yet: start one with python",
+        ),
+        (["resume=r", "trust=[a b]"], "trust=[a b]: 'a b' is not a module name. Write trust=[my_package]."),
+    ],
+)
+def test_arguments_that_hydra_would_not_explain_are_refused(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("s/multirun.yaml", "r/.hydra/resolved.yaml"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    with pytest.raises(UserError) as caught:
+        command_line.for_hydra(arguments)
+    assert str(caught.value).startswith(message)
+
+
+def test_sweep_in_a_folder_with_a_quote_is_resumed(tmp_path: Path) -> None:
+    (tmp_path / "it's").mkdir()
+    overrides = {"hydra": {"overrides": {"hydra": [], "task": ["seed=0,1"]}}}
+    OmegaConf.save(overrides, tmp_path / "it's" / "multirun.yaml")
+    found = command_line.for_hydra([f"sweep.resume={tmp_path}/it's"])
+    assert found[:3] == ["-m", "seed=0,1", f"sweep.resume='{tmp_path}/it\\'s'"]
 
 
 def test_run_of_an_earlier_version_is_not_resumed(tmp_path: Path) -> None:

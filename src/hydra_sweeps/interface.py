@@ -32,6 +32,7 @@ user without a traceback.
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,6 +99,18 @@ def quote(value: object) -> str:
     return QuotedString(str(value), Quote.single).with_quotes()
 
 
+def unquote(value: str) -> str:
+    """Return a value of Hydra's command line without the quotes around it, if there are any."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    if value.startswith(("'", '"')):
+        with suppress(HydraException):  # only a part of it is quoted
+            override = OverridesParser.create().parse_override(f"x={value}")
+            return value if override.is_sweep_override() else str(override.value())
+    return value
+
+
 def resume_arguments(arguments: Sequence[str]) -> list[str]:
     """Return the command line that resumes the sweep of `sweep.resume=FOLDER`; any other is unchanged.
 
@@ -110,7 +123,7 @@ def resume_arguments(arguments: Sequence[str]) -> list[str]:
             from hydra_sweeps import definition
 
             others = [one for one in arguments if one not in (argument, "-m", "--multirun")]
-            return ["-m", *definition.arguments_to_resume(Path(value.strip("'\"")), others)]
+            return ["-m", *definition.arguments_to_resume(Path(unquote(value)), others)]
     return list(arguments)
 
 

@@ -1,5 +1,6 @@
 """The command line in the form that Hydra accepts, also of a run that is resumed."""
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from hydra_sweeps import interface
-from hydra_sweeps.interface import METRICS, RESOLVED, quote
+from hydra_sweeps.interface import METRICS, RESOLVED, quote, unquote
 from mnist_cnn.errors import UserError, one_line
 from mnist_cnn.ranks import is_first_rank, processes_started
 from mnist_cnn.trust import read_settings
@@ -23,6 +24,14 @@ _CHANGEABLE = (
     *("resume", "data.dir", "hydra.", "trainer.max_epochs", "trainer.accelerator", "trainer.devices"),
     *("trainer.limit_val_batches", "trainer.limit_test_batches", "trainer.max_time", "trainer.rank_timeout"),
     *("trust", "checkpoint.", "compile"),
+)
+
+# Settings that are paths, relative to the folder in which the command was typed.
+PATHS = ("data.dir", "ckpt", "init_from", "images", "out")
+
+# Paths that Hydra reads without quotes, and as text.
+_PLAIN_PATH = re.compile(
+    r"(?!(?:null|true|false|inf|nan)\Z)(?:\.{0,2}/|[a-z_])[\w./-]*", re.IGNORECASE | re.ASCII
 )
 
 # Options of Hydra that are followed by a value.
@@ -39,30 +48,36 @@ def for_hydra(arguments: list[str]) -> list[str]:
     sweep that is resumed brings its own settings.
     """
     options, overrides = split(arguments)
-    paths = {}
+    folders = {}
     for index, override in enumerate(overrides):
         key, _, value = override.partition("=")
         group = key.lstrip("+~").partition("@")[0]
         if group and (ROOT / "conf" / group).is_dir():
             _check_choice(group, override)
-        if key in ("resume", "ckpt", "init_from", "images", "out", "sweep.resume") and value not in (
-            "",
-            "null",
-        ):
-            paths[key] = value.strip("'\"")
-            overrides[index] = f"{key}={_quoted_paths(value) or quote(paths[key])}"
-    if "sweep.resume" in paths:
+        if key in ("hydra.launcher", "hydra.sweeper") and not value.startswith("{"):
+            raise UserError(f"{override}: choose with a slash: {key.replace('.', '/')}={value}.")
+        if value in ("", "null"):
+            continue
+        if key in ("resume", "sweep.resume"):
+            folders[key] = unquote(value)
+            overrides[index] = f"{key}={quote(folders[key])}"
+        elif key in PATHS:
+            overrides[index] = f"{key}={_quoted_paths(value, _is_multirun(options))}"
+    if "sweep.resume" in folders:
         return interface.resume_arguments([*options, *overrides])
-    if "resume" not in paths:
+    if "resume" not in folders:
         return [*options, *overrides]
     if _is_multirun(options):
         raise UserError("resume=RUN resumes one run; leave out -m.")
-    run_dir = Path(paths["resume"])
+    run_dir = Path(folders["resume"])
+    if (run_dir / "multirun.yaml").is_file():  # Hydra's file in the folder of a sweep
+        raise UserError(f"resume={run_dir} is the folder of a sweep. Resume it with sweep.resume={run_dir}.")
     resolved = run_dir / RESOLVED
     if not resolved.is_file():
         latest = message_with_latest(*RESOLVED.parts)
         raise UserError(
-            f"resume={run_dir} is not the folder of a run. {latest or 'There is none under logs/ yet.'}"
+            f"resume={run_dir} is not the folder of a run. "
+            f"{latest or 'No run exists under logs/ yet: start one with python train.py.'}"
         )
     trusted = _trusted(overrides)
     settings = read_settings(resolved, trusted, hydra_section("train"))
@@ -129,16 +144,24 @@ def _trusted(overrides: list[str]) -> list[str]:
     names = [name for name in names if name]
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
-            raise UserError(f"trust={given[-1]}: {name!r} is no name of a module. Write trust=[my_package].")
+            raise UserError(f"trust={given[-1]}: {name!r} is not a module name. Write trust=[my_package].")
     return names
 
 
-def _quoted_paths(value: str) -> str | None:
-    """Return a list of paths, `[a,b]`, with each of them quoted; None where `value` is no list."""
-    if not (value.startswith("[") and value.endswith("]")) or Path(value).exists():
-        return None
-    paths = [path.strip(" '\"") for path in value[1:-1].split(",")]
-    return f"[{','.join(map(quote, paths))}]"
+def _quoted_paths(value: str, is_sweep: bool) -> str:
+    """Return a path, a list `[a,b]`, or values of a sweep `a,b`, with quotes where Hydra needs them."""
+    if os.path.exists(value) or unquote(value) != value:
+        return _quoted_path(value)
+    if value.startswith("[") and value.endswith("]"):
+        return f"[{','.join(map(_quoted_path, value[1:-1].split(',')))}]"
+    if is_sweep and not re.match(r"(choice|glob)\(", value):
+        return ",".join(one if one == "null" else _quoted_path(one) for one in value.split(","))
+    return value if is_sweep else _quoted_path(value)
+
+
+def _quoted_path(value: str) -> str:
+    path = unquote(value.strip())
+    return path if _PLAIN_PATH.fullmatch(path) else quote(path)
 
 
 def split(arguments: list[str]) -> tuple[list[str], list[str]]:

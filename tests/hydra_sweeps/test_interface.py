@@ -1,6 +1,7 @@
 """What an app imports: quoting, resuming, and the trial of a job."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,13 +25,15 @@ def test_other_command_lines_are_unchanged() -> None:
 
 
 @pytest.mark.parametrize("name", ["sweep", "lr=0.1,momentum=0.9", "it's"])
-@pytest.mark.parametrize("quotes", ["", "'"])
-def test_resumed_sweep_brings_its_arguments(name: str, quotes: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("written", [str, quote])
+def test_resumed_sweep_brings_its_arguments(
+    name: str, written: Callable[[Path], str], tmp_path: Path
+) -> None:
     folder = tmp_path / name
     folder.mkdir()
     overrides = {"hydra": ["hydra.mode=MULTIRUN"], "task": ["seed=0,1"]}
     OmegaConf.save(OmegaConf.create({"hydra": {"overrides": overrides}}), folder / "multirun.yaml")
-    found = resume_arguments(["-m", f"sweep.resume={quotes}{folder}{quotes}", "sleep=1"])
+    found = resume_arguments(["-m", f"sweep.resume={written(folder)}", "sleep=1"])
     assert found == [
         "-m",
         "seed=0,1",
