@@ -83,7 +83,7 @@ def test_unwritable_logs_are_named(command: Command, tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file in the place of the folder")
     done = command("train.py")
     assert done.returncode == 1
-    assert done.stderr.startswith("train.py: cannot write ")
+    assert done.stderr.startswith("train.py: cannot access ")
     assert "logs" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -1,7 +1,4 @@
-"""The Hydra side of the commands: their start, their folders, and how they end.
-
-With `command_line` and `messages` it is what of this package imports Hydra.
-"""
+"""The Hydra side of the commands: their start, their folders, and how they end."""
 
 import contextlib
 import functools
@@ -24,6 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from hydra_sweeps import interface
 from hydra_sweeps.interface import FAILED, RESOLVED
 from mnist_cnn.command_line import (
+    PATHS,
     ROOT,
     for_hydra,
     hydra_section,
@@ -42,9 +40,6 @@ log = logging.getLogger(__name__)
 
 # Whether the user set HYDRA_FULL_ERROR; passed on to the processes that a job starts.
 _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
-
-# Settings that are paths, relative to the folder in which the command was typed.
-_PATHS = ("data.dir", "ckpt", "init_from", "images", "out")
 
 
 def run(function: Function, config_name: str) -> None:
@@ -70,14 +65,14 @@ def run(function: Function, config_name: str) -> None:
 
 
 def register_resolvers() -> None:
-    """Register what the YAML files use beside Hydra's own resolvers."""
+    """Register what the YAML files use in addition to Hydra's own resolvers."""
     OmegaConf.register_new_resolver("folder_name", _folder_name, replace=True)
     OmegaConf.register_new_resolver("start_of_run", name_of_start, replace=True, use_cache=True)
 
 
 def _folder_name(overrides: str) -> str:
     """Return the overrides of a job as a name that every file system accepts."""
-    return overrides.replace("/", "-")[:200]
+    return overrides.replace("/", "-").encode()[:200].decode(errors="ignore")
 
 
 def _locked(job: Callable[[DictConfig], object]) -> Callable[[DictConfig], object]:
@@ -153,7 +148,7 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
 def _make_paths_absolute(config: DictConfig) -> None:
     """Keep paths relative to the folder in which the command was typed, also with hydra.job.chdir=true."""
     if HydraConfig.get().job.chdir:
-        for key in _PATHS:
+        for key in PATHS:
             path = OmegaConf.select(config, key)
             if isinstance(path, ListConfig):
                 OmegaConf.update(config, key, [to_absolute_path(one) for one in path])

@@ -37,8 +37,8 @@ _NO_ROOM_FOR_LIBRARY = ("failed to map segment", "allocate memory")
 
 def message_for_user(error: BaseException) -> str | None:
     """Return the message for the user, or None where the error is not one that a user can correct."""
-    if isinstance(error, UserError | SweepError):
-        return str(error)
+    if isinstance(error, UserError | SweepError):  # one of a sweep may be due to settings of a job
+        return _unknown_setting(str(error.__cause__)) or str(error)
     for cause in (error, error.__cause__):  # Hydra wraps errors of the objects that it instantiates
         if isinstance(cause, ImportError) and any(text in str(cause) for text in _NO_ROOM_FOR_LIBRARY):
             return f"out of memory: {one_line(cause)}. Raise the limit of this process (ulimit -v)."
@@ -47,7 +47,8 @@ def message_for_user(error: BaseException) -> str | None:
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _hydra_message(error)
     if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
-        return f"cannot write {error.filename or _files_of_the_run()}: {error.strerror}."
+        file = error.filename or _files_of_the_run()
+        return f"cannot access {file}: {error.strerror}. Check the path, its permissions and the free space."
     return None
 
 
@@ -71,18 +72,21 @@ def _hydra_message(error: Exception) -> str:
     message = str(error).split("\nConfig search path:")[0]
     if isinstance(error.__cause__, OmegaConfBaseException):
         message += f"\n{error.__cause__}"
-    key = re.search(r"Could not override '([\w.]+)'", message)
-    return (key and _unknown_setting(key[1])) or message
+    return _unknown_setting(message) or message
 
 
-def _unknown_setting(key: str) -> str | None:
-    """Return a message with the settings beside the unknown setting `key`; None if there are none."""
+def _unknown_setting(message: str) -> str | None:
+    """Return a message with the known settings; None unless `message` is Hydra's of an unknown setting."""
+    match = re.search(r"Could not override '([\w.]+)'", message)
+    if match is None:
+        return None
+    key = match[1]
     # The settings depend on the options chosen, so that these are composed without the values.
     conf = ROOT / "conf"
     groups = {str(path.relative_to(conf)) for path in conf.rglob("*") if path.is_dir()}
     chosen = [a for a in sys.argv[1:] if a.split("=")[0] in groups and "," not in a]
     with initialize_config_dir(str(conf), version_base="1.3"):
-        config = compose(Path(sys.argv[0]).stem, overrides=chosen)
+        config = compose(Path(sys.argv[0]).stem, overrides=chosen, return_hydra_config=True)
     node: Any = config
     parents: list[str] = []
     rest = key.split(".")
@@ -91,7 +95,10 @@ def _unknown_setting(key: str) -> str | None:
         node = node[parents[-1]]
     if not rest or not isinstance(node, DictConfig):
         return None
-    known = sorted(str(name) for name in node if not str(name).startswith("_"))
+    for group, choice in (("hydra/launcher", "pool"), ("hydra/sweeper", "optuna")):
+        if parents == group.split("/") and not any(one.startswith(f"{group}=") for one in chosen):
+            return f"there is no setting {key}: add {group}={choice}."
+    known = sorted(str(name) for name in node if not str(name).startswith("_") and name != "hydra")
     near = difflib.get_close_matches(rest[0], known, n=1)
     hint = f" Did you mean {'.'.join([*parents, near[0], *rest[1:]])}?" if near else ""
     where = f"settings of {'.'.join(parents)}" if parents else "settings"
