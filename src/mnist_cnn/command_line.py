@@ -138,7 +138,7 @@ def of_this_rank(arguments: list[str]) -> list[str]:
 
 
 def _trusted(overrides: list[str]) -> list[str]:
-    """Return the modules in trust=[…]; raises `UserError` for names that are none."""
+    """Return the modules in trust=[…]; raises `UserError` for invalid names."""
     given = [override.partition("=")[2] for override in overrides if override.startswith("trust=")]
     names = [name.strip(" '\"") for value in given[-1:] for name in value.strip(" []").split(",")]
     names = [name for name in names if name]

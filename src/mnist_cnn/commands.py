@@ -269,7 +269,7 @@ def _command(script: str, folder: Path, settings: Path) -> list[str]:
 
 
 def find_checkpoint(path: str | None, setting: str = "ckpt") -> Path:
-    """Return the path of a checkpoint; raises `UserError` that lists existing ones where it is no file."""
+    """Return the path of a checkpoint; raises `UserError` that lists existing ones where it is not a file."""
     if path is not None and Path(path).is_file():
         return Path(path)
     problem = f"{setting}=PATH is missing" if path is None else f"{setting}={path} is not a file"

@@ -11,9 +11,9 @@ from typing import Any
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a path beside `path` to write to, which replaces `path` when the block succeeds.
+    """Give a path next to `path` to write to, which replaces `path` when the block succeeds.
 
-    When the block raises, `path` is unchanged and no file is left beside it. An `OSError` about the file
+    When the block raises, `path` is unchanged and no file is left next to it. An `OSError` about the file
     names `path`.
     """
     aside = path.with_name(f".{path.name}.part")

@@ -1,4 +1,4 @@
-"""What a command says of an error that its user can correct."""
+"""Messages for errors that the user can correct."""
 
 import difflib
 import errno

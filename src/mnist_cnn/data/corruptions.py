@@ -1,6 +1,6 @@
 """Corrupted digits, in the manner of MNIST-C (Mu and Gilmer, 2019), to measure robustness.
 
-The kinds are those of MNIST-C; the code and the severities, stated beside each, are this project's own.
+The kinds are those of MNIST-C; the code and the severities, stated with each, are this project's own.
 Every corruption maps float32 images (N, 1, H, W) in [0, 1], bright on black, to images of the same form,
 and draws its random numbers from the generator that it is given.
 """

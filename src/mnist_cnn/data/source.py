@@ -123,7 +123,7 @@ class PublishedSource(Source):
         """Unpack usable .gz files, warn about each unusable file, and return the names of the missing ones.
 
         An unusable file stays until `_write` replaces it; an unusable .gz stays for good, and is not
-        looked at again once the file beside it is right.
+        looked at again once the file next to it is right.
         """
         missing = []
         for file in self.md5:

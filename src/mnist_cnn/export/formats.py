@@ -21,7 +21,7 @@ def export(ckpts: Sequence[Path], format: str, out: str | None, data_dir: str | 
     """Write the networks of `ckpts`, one unless `format` is "html", and return the path of the file.
 
     The file is read again and compared with PyTorch on test images before it replaces another one.
-    `out` is the path, or a folder; by default the file is beside the first checkpoint.
+    `out` is the path, or a folder; by default the file is next to the first checkpoint.
     """
     path = _output_path(ckpts[0], format, out)
     if format == "html":

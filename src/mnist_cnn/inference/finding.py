@@ -99,7 +99,7 @@ def find_digits(image: InkImage, split: bool) -> tuple[list[Ink], int]:
 
 
 def _without_edges(parts: list[Part], labels: NDArray[np.int32]) -> list[Part]:
-    """Leave out the edges of the page and the table beside it, if something else was found."""
+    """Leave out the edges of the page and the table next to it, if something else was found."""
     height, width = labels.shape
     sides = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
     at_edge = set()

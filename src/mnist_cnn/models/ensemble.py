@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Shifts of the image in pixels (right, down) at which test-time augmentation looks beside the centre.
+# Shifts of the image in pixels (right, down) at which test-time augmentation looks in addition to the centre.
 SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
 
 

@@ -38,9 +38,9 @@ log = logging.getLogger(__name__)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: Lightning's own is copied from a temporary folder.
+    """Writes a checkpoint under another name and renames it; Lightning copies it from a temporary folder.
 
-    Where it cannot be written, the former one stays, and nothing beside it.
+    Where it cannot be written, the former one stays, and no partial file is left.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:

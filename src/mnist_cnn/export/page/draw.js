@@ -319,7 +319,7 @@ function percent(fraction, digits) {
   return `${(100 * fraction).toFixed(digits)}%`;
 }
 
-/** Show the values of each layer, one map beside the other. */
+/** Show the values of each layer, one map next to the other. */
 function showMaps({ panel, layers }, result) {
   const columns = Math.min(Math.round(panel.clientWidth / MAP_WIDTH), MOST_MAPS);
   const colours = ["--zero", "--positive", "--negative"].map(colour).map(toRgb);
