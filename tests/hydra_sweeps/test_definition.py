@@ -89,7 +89,7 @@ def test_other_settings_must_not_change(changes: dict[str, Any], message: str) -
     [
         *("model._target_=os.system", "+callbacks.x={_target_: os.system}", "++a.b=[{_target_: x}]"),
         *("scheduler.scheduler=antigravity.geohash", "hparams.key=${oc.env:HOME}", "model='${x}'"),
-        *("experiment=../../stranger/evil", "experiment=/tmp/evil", "init_from=/tmp/evil.ckpt", "+x=~/y"),
+        *("experiment=../../other/evil", "experiment=/tmp/evil", "init_from=/tmp/evil.ckpt", "+x=~/y"),
         *(
             "hydra.searchpath=[file:///tmp]",
             "hydra.job_logging={}",

@@ -35,7 +35,7 @@ def csv_rows(path: Path) -> list[dict[str, str]]:
 
 
 def add_grid(folder: Path) -> Path:
-    """Make a sweep of two learning rates and two seeds each, with a pruned and a failed job beside."""
+    """Make a sweep of two learning rates and two seeds each, and a pruned and a failed job."""
     for number, (lr, seed, acc) in enumerate(
         ((0.1, 0, 0.95), (0.1, 1, 0.97), (0.2, 0, 0.98), (0.2, 1, 0.982))
     ):

@@ -399,9 +399,9 @@ def test_attached_trial_is_pruned(tmp_path: Path) -> None:
         assert proposal is not None
         trial = attach_trial(proposal.trial, tmp_path, pruner)
         trial.report(value, 1)
-        hopeless = trial.should_prune()
-        search.tell(proposal, "pruned" if hopeless else "finished", None if hopeless else [value])
-    assert hopeless
+        pruned = trial.should_prune()
+        search.tell(proposal, "pruned" if pruned else "finished", None if pruned else [value])
+    assert pruned
     assert states(search)[-1] == TrialState.PRUNED
 
 
