@@ -113,7 +113,7 @@ def test_package_named_by_the_user_is_trusted_and_the_folder_names_none(tmp_path
     with pytest.raises(UserError, match="my_package"):
         resume(tmp_path / "b", own, "trust=[my_pack]")
     assert resume(tmp_path / "c", own, "trust=[my_package]")[-1] == "++trust=['my_package']"
-    with pytest.raises(UserError, match="no name of a module"):
+    with pytest.raises(UserError, match="not a module name"):
         resume(tmp_path / "d", own, "trust=[my-package]")
 
 

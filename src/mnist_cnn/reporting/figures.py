@@ -380,6 +380,7 @@ def _gallery(
     width, height = max(across * columns, 0.095 * len(title)), header + down * rows
     # One axes for all images, and no layout engine: ten times as fast as axes for each.
     figure = Figure(figsize=(width, height), dpi=120)
+    figure.set_layout_engine("none")  # also where matplotlib's settings choose one
     axes = figure.add_axes((0, 0, 1, 1))
     if title:
         axes.text(width / 2, 0.06, title, ha="center", va="top", fontsize=12)
