@@ -37,8 +37,8 @@ def describe() -> dict[str, Any]:
 def flops_per_image(network: nn.Module, image_size: int) -> int:
     """Return the floating point operations of one training step, divided by its images.
 
-    Counted are those of convolutions and linear layers, forward and backward; a multiplication and an
-    addition are two.
+    Counts those of convolutions and linear layers, forward and backward; a multiplication and an addition
+    are two.
     """
     images = torch.zeros(8, 1, image_size, image_size)
     with FlopCounterMode(display=False) as counter:

@@ -1,10 +1,10 @@
-"""Run a recipe with several seeds and keep what it reached: `python -m benchmarks.recipes best_simple`.
+"""Run a recipe with several seeds and store the results: `python -m benchmarks.recipes best_simple`.
 
 The recipe is conf/experiment/NAME.yaml, or `default` for train.py without arguments. Each seed is one run in
 logs/recipes/NAME/SEED; finished runs are kept, interrupted ones resumed. The test accuracies and the wall
 time of the whole command go to results/NAME.json, and from there into the README
-(`python -m benchmarks.tables`). Without --no-ensemble the networks are also evaluated together and with
-shifted images, which is reported apart.
+(`python -m benchmarks.tables`). By default the networks are also evaluated as an ensemble and
+with shifted images, which is reported apart; --no-ensemble skips this.
 """
 
 import argparse

@@ -1,14 +1,14 @@
-"""Images a second of this repository's training, all logging on, against two loops without it.
+"""Images per second of this repository's training, all logging on, against two loops without it.
 
 `make bench` runs the loops in turn, each in a process of its own, several times over, and prints the medians
 (smallest to largest) as a table; results/bench.json and results/bench.md keep it. All train on real MNIST
 with SGD and cross-entropy:
 
-- tutorial: one image at a time through torchvision's transforms, float32, a loss read every step;
-- lean: the least that PyTorch needs for the same work: bytes in memory, one index operation a batch,
+- tutorial: one image at a time through torchvision's transforms, float32, the loss read in every step;
+- lean: the least that PyTorch needs for the same work: bytes in memory, one index operation per batch,
   normalized in place, channels last, the device's own precision, pooling before ReLU, a fused optimizer,
   and nothing logged;
-- train.py: the command as it is: metrics, TensorBoard, figures, validation, checkpoints. Counted are the
+- train.py: the command as it is: metrics, TensorBoard, figures, validation, checkpoints. The rate covers the
   seconds in which it trains, as it reports them;
 - train.py fp32: the same in float32;
 - train.py augmented: the same with the augmentation of experiment=best_simple.
