@@ -1,8 +1,8 @@
 """The time to 99.01 % test accuracy, the tutorial's result: `python -m benchmarks.sprint`.
 
-Measured is the wall time of whole processes, in turn for each seed: `train.py experiment=sprint`, which
+Measures the wall time of whole processes, in turn for each seed: `train.py experiment=sprint`, which
 reaches the accuracy on average, and the tutorial's loop (benchmarks.tutorial), which looks at the test images
-after each epoch, until it first reaches it. Compared are the medians. Writes results/sprint.json.
+after each epoch, until it first reaches it. Compares the medians. Writes results/sprint.json.
 """
 
 import argparse
