@@ -63,7 +63,7 @@ notebooks: $(NOTEBOOKS) ## run the notebooks and write them as HTML to logs/note
 demo: $(CORE) ## a page to draw digits on, with the network of the newest run, at http://localhost:8000
 	@$(BIN)/python -m mnist_cnn.export $(ARGS)
 
-bench: $(CORE) ## this repository's training against the tutorial's loop, images a second
+bench: $(CORE) ## this repository's training against the tutorial's loop, images per second
 	@$(BIN)/python -m benchmarks.training $(ARGS)
 
 clean: ## remove caches; data, logs and .venv stay

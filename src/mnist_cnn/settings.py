@@ -120,15 +120,19 @@ class TrainSettings(_Section):
     logger: dict[str, Any] | None
     trainer: _Trainer
 
+    def _unknown_metric(self, setting: str, hint: str = "") -> PydanticCustomError:
+        names = ", ".join([*BASIC_METRICS, *self.metrics])
+        return PydanticCustomError(
+            "unknown_metric", f"{setting}: it should be val/ or train/ and one of {names}.{hint}"
+        )
+
     @model_validator(mode="after")
     def _metric_of_objective_exists(self) -> Self:
         split, _, name = self.objective.metric.partition("/")
-        known = [*BASIC_METRICS, *self.metrics]
-        if split not in ("train", "val") or name not in known:
-            raise PydanticCustomError(
-                "unknown_metric",
-                f"objective.metric={self.objective.metric}: it should be val/ or train/ and one of "
-                f"{', '.join(known)}. The test images are for the final result alone.",
+        if split not in ("train", "val") or name not in (*BASIC_METRICS, *self.metrics):
+            raise self._unknown_metric(
+                f"objective.metric={self.objective.metric}",
+                " The test images are for the final result alone.",
             )
         best = {"loss": "min", "acc": "max"}.get(name, self.objective.mode)
         if self.objective.mode != best:
@@ -157,7 +161,6 @@ class TrainSettings(_Section):
         for name, callback in self.callbacks.items():
             metric = callback and callback.get("monitor")
             monitored[f"callbacks.{name}"] = metric if isinstance(metric, str) else None
-        measured = [*BASIC_METRICS, *self.metrics]
         without = {
             "data.val_size": self.data.val_size,
             "trainer.limit_val_batches": self.trainer.limit_val_batches,
@@ -171,12 +174,8 @@ class TrainSettings(_Section):
                         f"{setting}=0 leaves no validation images, but {owner}.monitor={metric} needs them: "
                         f"keep some, or set {owner}.monitor=train/{name}.",
                     )
-            if split in ("train", "val") and name not in measured:
-                raise PydanticCustomError(
-                    "unknown_metric",
-                    f"{owner}.monitor={metric}: it should be val/ or train/ and one of "
-                    f"{', '.join(measured)}.",
-                )
+            if split in ("train", "val") and name not in (*BASIC_METRICS, *self.metrics):
+                raise self._unknown_metric(f"{owner}.monitor={metric}")
         return self
 
     @model_validator(mode="after")
@@ -316,19 +315,21 @@ def check(settings: Mapping[str, Any], schema: type[_Section]) -> None:
         schema.model_validate(settings)
     except ValidationError as error:
         # A value that may have one of several types has one error for each of them.
+        missing: list[str] = []
         wrong: dict[str, list[str]] = {}
         for problem in error.errors(include_url=False):
             if not problem["loc"]:  # about several settings together; the message is complete
                 raise UserError(problem["msg"]) from None
             key, value = _setting(settings, problem["loc"])
             if problem["type"] == "missing":
-                raise UserError(f"{key} is missing: set {key}=VALUE.") from None
+                missing.append(f"{key} is missing: set {key}=VALUE.")
+                continue
             message = problem["msg"].removeprefix("Input ")
             wrong.setdefault(f"{key}={value}", []).append(message)
         lines = [
             f"{setting}: it {' or '.join(dict.fromkeys(messages))}" for setting, messages in wrong.items()
         ]
-        raise UserError("\n".join(lines)) from None
+        raise UserError("\n".join(missing + lines)) from None
 
 
 def _setting(settings: Any, location: tuple[int | str, ...]) -> tuple[str, Any]:

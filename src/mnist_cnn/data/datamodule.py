@@ -181,13 +181,14 @@ class ImageData(L.LightningDataModule):
 
         Lightning would notice those of the test after the training.
         """
-        for name, loader in (
-            ("train", self.train_dataloader()),
-            ("val", self.val_dataloader()),
-            ("test", self.test_dataloader()),
-        ):
+        lengths = {
+            "train": len(self.train_dataloader()),
+            "val": len(self.val_dataloader()),
+            "test": len(self.test_dataloader()),
+        }
+        for name, batches in lengths.items():
             setting = f"limit_{name}_batches"
-            limit, batches = getattr(trainer, setting), len(loader)
+            limit = getattr(trainer, setting)
             if isinstance(limit, float) and batches and 0 < limit * batches < 1:
                 raise UserError(
                     f"trainer.{setting}={limit} is less than one of {batches} batches: give the number of "
@@ -196,7 +197,7 @@ class ImageData(L.LightningDataModule):
         limit, interval = trainer.limit_train_batches, trainer.val_check_interval
         if interval is None or trainer.check_val_every_n_epoch is None:
             return
-        batches = len(self.train_dataloader())
+        batches = lengths["train"]
         batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
         every = max(1, int(batches * interval)) if isinstance(interval, float) else interval
         if batches % every:

@@ -57,10 +57,10 @@ class Pruning(L.Callback):
                 f"The search compares jobs by {metric} after each epoch, but there are only {known}. Add "
                 "hydra/sweeper/pruner=none, or choose another objective."
             )
-        hopeless = False
+        should_prune = False
         if trainer.is_global_zero:
-            hopeless = self._trial.report(float(trainer.callback_metrics[metric]), self.epoch)
+            should_prune = self._trial.report(float(trainer.callback_metrics[metric]), self.epoch)
         # After the last epoch there is nothing left to save.
-        self.pruned = trainer.strategy.broadcast(hopeless) and self.epoch != trainer.max_epochs
+        self.pruned = trainer.strategy.broadcast(should_prune) and self.epoch != trainer.max_epochs
         if self.pruned:
             trainer.should_stop = True

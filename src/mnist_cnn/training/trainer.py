@@ -25,7 +25,11 @@ from mnist_cnn.training.precision import cpu_name, native_precision
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 # What Lightning raises for values that it does not take.
 REFUSALS = (
-    *(MisconfigurationException, ValueError, TypeError, RuntimeError, AttributeError),
+    MisconfigurationException,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    AttributeError,
     ImportError,  # of a package that the value needs
 )
 PROFILERS: dict[str, type[Profiler]] = {
