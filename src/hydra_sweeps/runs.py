@@ -189,13 +189,14 @@ def ranked(runs: Iterable[Run], objectives: Objectives) -> list[Run]:
 def group(runs: Sequence[Run], objectives: Objectives) -> list[Group]:
     """Group the finished runs that differ only in their seed; the best on average come first.
 
-    Of runs with the same seed, which are the same experiment, the best one counts.
+    Of runs with the same seed, which are the same experiment, the best one counts. Runs without a seed all
+    count.
     """
     keys = differing(runs)
-    found: dict[str, dict[int | None, Run]] = {}
+    found: dict[str, dict[int | Run, Run]] = {}
     for run in ranked(runs, objectives):
         if run.status == "finished":
-            found.setdefault(run.settings, {}).setdefault(run.seed, run)
+            found.setdefault(run.settings, {}).setdefault(run if run.seed is None else run.seed, run)
     groups = []
     for by_seed in found.values():
         alike = list(by_seed.values())

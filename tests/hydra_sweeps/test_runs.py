@@ -414,3 +414,10 @@ def test_an_unfinished_run_is_rated_by_its_own_objective(tmp_path: Path) -> None
     [run] = find_runs([tmp_path])
     assert run.metrics == {"val/loss": 0.3, "epochs": 3, "best_epoch": 2}
     assert "sleep" not in run.settings
+
+
+def test_runs_without_a_seed_all_count(tmp_path: Path) -> None:
+    for name, acc in (("0_a", 0.8), ("1_a", 0.9)):
+        add_run(tmp_path / name, scores(acc), seed=None, settings={"seed": None})
+    [one] = group(find_runs([tmp_path]))
+    assert one.values("val/acc") == [0.9, 0.8]
