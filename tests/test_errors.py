@@ -129,21 +129,73 @@ def test_gradient_clipping_works_with_a_fused_optimizer(algorithm: str, train: C
 @pytest.mark.parametrize("seconds", [0.0, 0.1, 0.3, 1.0, 2.0, 4.0])
 def test_interrupt_at_any_time_ends_without_a_traceback(seconds: float, mnist: Path, tmp_path: Path) -> None:
     errors = tmp_path / "stderr"
-    with errors.open("w") as stream:
-        process = subprocess.Popen(
+    with (
+        errors.open("w") as stream,
+        subprocess.Popen(
             [sys.executable, str(REPOSITORY / "train.py"), CPU, f"data.dir={mnist}"],
             cwd=tmp_path,
             env=environment(PYTHONPROFILEIMPORTTIME="1"),
             stdout=subprocess.DEVNULL,
             stderr=stream,
             preexec_fn=allow_interrupts,
-        )
-        while "mnist_cnn.entry" not in errors.read_text():  # until then Python itself is starting
-            time.sleep(0.01)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        ) as process,
+    ):
+        try:
+            while "mnist_cnn.entry" not in errors.read_text():  # until then Python itself is starting
+                time.sleep(0.01)
+            time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 130
+        finally:
+            process.kill()
     assert "Traceback" not in errors.read_text()
+
+
+# train.py, with one function in which a KeyboardInterrupt does not arrive, as in some libraries.
+INTERRUPT_IN = """
+import os, runpy, signal, sys, time
+from {module} import {owner}
+
+def interrupted(*arguments, **options):
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(60)
+    except KeyboardInterrupt:
+        if {raises}:
+            raise AttributeError("another error") from None
+    return function(*arguments, **options)
+
+function = {owner}.{name}
+{owner}.{name} = interrupted
+sys.argv[0] = {script!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("raises", [False, True], ids=["lost", "turned into another error"])
+@pytest.mark.parametrize(
+    ("module", "owner", "name"),
+    [
+        ("hydra._internal.hydra", "Hydra", "compose_config"),
+        ("mnist_cnn.data", "ImageData", "prepare_data"),
+        ("mnist_cnn.training", "checkpoints", "save_last"),
+    ],
+)
+def test_interrupt_that_a_library_catches_ends_the_command(
+    module: str, owner: str, name: str, raises: bool, mnist: Path, tmp_path: Path
+) -> None:
+    script = str(REPOSITORY / "train.py")
+    code = INTERRUPT_IN.format(module=module, owner=owner, name=name, raises=raises, script=script)
+    done = subprocess.run(
+        [sys.executable, "-c", code, CPU, "callbacks=none", f"data.dir={mnist}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        preexec_fn=allow_interrupts,
+    )
+    assert done.returncode == 130, done.stderr
+    assert "rror" not in done.stderr
 
 
 def test_help_lists_every_group_without_slow_imports(new_process: Command) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from filelock import FileLock, Timeout
@@ -30,7 +30,7 @@ from mnist_cnn.command_line import (
     options_of,
     run_dir_override,
 )
-from mnist_cnn.entry import Function, interrupt_code
+from mnist_cnn.entry import Function, interrupt_code, interrupted
 from mnist_cnn.errors import UserError, log_traceback, one_line
 from mnist_cnn.files import atomic_write, write_json
 from mnist_cnn.messages import message_for_user
@@ -58,6 +58,8 @@ def run(function: Function, config_name: str) -> None:
             sys.argv += of_this_rank(sys.argv[1:])
         main(_locked(_job(function)))()
     except Exception as error:
+        if interrupted():
+            raise KeyboardInterrupt from error
         message = message_for_user(error)
         if message is None or full_error:
             raise
@@ -115,19 +117,16 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
         if is_first_rank():
             (folder / FAILED).unlink(missing_ok=True)
         try:
+            if interrupted():
+                raise KeyboardInterrupt
             _make_paths_absolute(config)
             return function(config)
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning ends the process with SystemExit(1) when it is interrupted.
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                raise  # the sweep ends
-            if not interface.in_sweep() and is_first_rank() and (folder / RESOLVED).is_file():
-                resume = shlex.quote(f"resume={os.path.relpath(folder)}")
-                if config.get("trust"):
-                    resume += " " + shlex.quote(f"trust=[{','.join(config.trust)}]")
-                log.info(f"interrupted; resume with: python train.py {resume}")
-            raise SystemExit(interrupt_code()) from stop
+            _stop(config, folder, stop)
         except Exception as error:
+            if interrupted():
+                _stop(config, folder, KeyboardInterrupt())
             message = message_for_user(error)
             if is_first_rank():
                 with contextlib.suppress(OSError):  # a full disk may be what failed
@@ -143,6 +142,18 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
             sys.exit(f"{Path(sys.argv[0]).name}: {message}")
 
     return job
+
+
+def _stop(config: DictConfig, folder: Path, stop: BaseException) -> NoReturn:
+    """End an interrupted job; a run that can be resumed says how."""
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        raise stop  # the sweep ends
+    if not interface.in_sweep() and is_first_rank() and (folder / RESOLVED).is_file():
+        resume = shlex.quote(f"resume={os.path.relpath(folder)}")
+        if config.get("trust"):
+            resume += " " + shlex.quote(f"trust=[{','.join(config.trust)}]")
+        log.info(f"interrupted; resume with: python train.py {resume}")
+    raise SystemExit(interrupt_code()) from stop
 
 
 def _make_paths_absolute(config: DictConfig) -> None:

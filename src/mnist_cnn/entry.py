@@ -16,35 +16,37 @@ from typing import Any
 
 Function = Callable[[Any], object]
 
-_received = signal.SIGINT  # the signal that has interrupted the command
+_received: signal.Signals | None = None  # the last signal that has asked the command to end
 _deferred = False  # whether a first signal only requests that the command stops
-_requested = False  # whether there was one
+
+
+def interrupted() -> bool:
+    """Return whether a signal has asked the command to end.
+
+    The KeyboardInterrupt that it raises may not arrive: some libraries catch it and continue, and some then
+    raise another error. A command asks here before it starts something long and before it reports an error.
+    """
+    return _received is not None
 
 
 def interrupt_code() -> int:
     """Return the exit code of a command that was interrupted."""
-    return 128 + _received
+    return 128 + (_received or signal.SIGINT)
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
-    global _received, _requested
-    _received = signal.Signals(number)
-    if _requested or not _deferred:
+    global _received
+    is_first, _received = _received is None, signal.Signals(number)
+    if not (is_first and _deferred):
         raise KeyboardInterrupt
-    _requested = True
     # Not print, which may be what the signal has interrupted.
     os.write(2, b"\nstopping with a checkpoint; interrupt again to stop at once\n")
 
 
 def defer_interrupts(defer: bool) -> None:
-    """Let the first signal only request a stop (`interrupt_requested`), or let it raise KeyboardInterrupt."""
-    global _deferred, _requested
-    _deferred, _requested = defer, False
-
-
-def interrupt_requested() -> bool:
-    """Return whether a deferred signal has been received."""
-    return _requested
+    """Let the first signal only request a stop (`interrupted`), or let it raise KeyboardInterrupt."""
+    global _deferred
+    _deferred = defer
 
 
 def command(config_name: str) -> Callable[[Function], Callable[[], None]]:
@@ -64,7 +66,8 @@ def command(config_name: str) -> Callable[[Function], Callable[[], None]]:
                 if number and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                     signal.signal(number, _interrupt)
             try:
-                from mnist_cnn import commands
+                with exit_on_interrupt():
+                    from mnist_cnn import commands
 
                 commands.run(function, config_name)
             except KeyboardInterrupt:

@@ -1,6 +1,7 @@
 """Runs that are stopped within an epoch and continue there, on random images."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,21 +187,37 @@ def test_run_may_be_killed_at_any_batch(
     assert_same(fit(folder / "part", small_data, every=every, resume=True), whole)
 
 
+@pytest.fixture
+def interrupts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Handle SIGINT in the test as a command does."""
+    monkeypatch.setattr(entry, "_received", None)
+    before = signal.signal(signal.SIGINT, entry._interrupt)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("batch", [0, 5, BATCHES - 1])
 def test_signal_stops_after_the_batch_or_the_epoch_with_a_checkpoint(
     batch: int, tmp_path: Path, small_data: ImageData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = signal.signal(signal.SIGINT, entry._interrupt)
-    monkeypatch.setattr(entry, "_received", signal.SIGINT)
-    try:
-        whole = fit(tmp_path / "whole", small_data)
-        with pytest.raises(SystemExit):  # as which Lightning raises KeyboardInterrupt again
-            fit(tmp_path / "part", small_data, Signal(0, batch))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    whole = fit(tmp_path / "whole", small_data)
+    with pytest.raises(SystemExit):  # as which Lightning raises KeyboardInterrupt again
+        fit(tmp_path / "part", small_data, Signal(0, batch))
     done = load(tmp_path / "part" / "checkpoints" / "last.ckpt")["global_step"]
     assert done == batch + 1
+    monkeypatch.setattr(entry, "_received", None)  # the run is resumed in another process
     assert_same(fit(tmp_path / "part", small_data, resume=True), whole)
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_signal_that_was_lost_before_the_training_stops_it(
+    tmp_path: Path, small_data: ImageData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(entry, "_received", signal.SIGINT)
+    with pytest.raises(SystemExit):
+        fit(tmp_path, small_data)
+    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
 class TwoSignals(Signal):
@@ -211,13 +228,10 @@ class TwoSignals(Signal):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_second_signal_stops_at_once(tmp_path: Path, small_data: ImageData) -> None:
-    before = signal.signal(signal.SIGINT, entry._interrupt)
-    try:
-        with pytest.raises(SystemExit):
-            fit(tmp_path, small_data, TwoSignals(0, 5))
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with pytest.raises(SystemExit):
+        fit(tmp_path, small_data, TwoSignals(0, 5))
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 

@@ -91,7 +91,7 @@ class SaveWithinEpoch(Checkpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        wanted = entry.interrupt_requested() or self._is_old()
+        wanted = entry.interrupted() or self._is_old()
         if trainer.world_size > 1:
             if (batch_idx + 1) % BATCHES_PER_AGREEMENT:
                 wanted = False
@@ -145,7 +145,7 @@ class SaveWithinEpoch(Checkpoint):
         return not (loop._is_training_done or loop._should_accumulate() or loop._should_check_val_fx(fetcher))
 
     def _stop_if_requested(self, trainer: L.Trainer) -> None:
-        requested = entry.interrupt_requested()
+        requested = entry.interrupted()
         if trainer.world_size > 1:
             requested = trainer.strategy.reduce_boolean_decision(requested, all=False)
         if requested:
