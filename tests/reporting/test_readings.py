@@ -12,7 +12,7 @@ from PIL import Image
 from mnist_cnn.errors import UserError
 from mnist_cnn.inference.predictor import Predictor, Reading
 from mnist_cnn.reporting import figures, readings
-from mnist_cnn.reporting.reading_figures import page
+from mnist_cnn.reporting.reading_figures import ABOVE, SIDE, page
 from tests.inference.checkpoint import write_checkpoint
 
 
@@ -90,17 +90,38 @@ def test_picture_shows_original_input_and_scores_of_each_digit(tmp_path: Path) -
     found = [reading("sure.png", SURE), reading("un $x.png", UNSURE), reading("two.png", SURE, UNSURE)]
     found.append(Reading(Path("none.png"), error="no digit found"))
     figure = page(readings.table(found, list("0123"), 0.8), list("0123"), "probability")
-    images = [axes for axes in figure.axes if axes.images]
-    bars = [axes for axes in figure.axes if axes.patches]
+    (axes,) = figure.axes
+    texts = [text.get_text() for text in axes.texts]
     names = ["sure.png", r"un \$x.png", "two.png, 1", "two.png, 2"]
-    assert [axes.get_title() for axes in images] == [
-        *(title for name in names for title in (name, "input")),
+    titles = ["2, probability 0.900", "1, probability 0.450 – uncertain"] * 2
+    drawn = [text for text in texts if ".png" in text or "probability" in text]
+    assert drawn == [
+        *(text for pair in zip(names, titles, strict=True) for text in pair),
         "none.png",
     ]
-    assert [[bar.get_height() for bar in axes.patches] for axes in bars] == [SURE, UNSURE] * 2
-    titles = [axes.get_title() for axes in bars]
-    assert titles == ["2, probability 0.900", "1, probability 0.450 – uncertain"] * 2
-    assert any("no digit found" in text.get_text() for axes in figure.axes for text in axes.texts)
+    assert texts.count("input") == 4
+    assert len(axes.images) == 2 * 4 + 1
+    heights = [[-bar.get_height() / SIDE for bar in bars] for bars in axes.containers]
+    assert heights == [pytest.approx(scores) for scores in [SURE, UNSURE] * 2]
+    assert "no digit found" in texts
     figures.save(figure, tmp_path / "page.png")
     with Image.open(tmp_path / "page.png") as image:
         assert image.width > image.height
+
+
+def test_bars_of_outputs_that_are_not_probabilities_fit_their_panel(tmp_path: Path) -> None:
+    scores = [-0.5, 0.25, 1.5]
+    classes = ["Ankle boot", "Coat", "Bag"]
+    figure = page(readings.table([reading("a.png", scores)], classes, 0.8), classes, "output")
+    (axes,) = figure.axes
+    (bars,) = axes.containers
+    top, zero, bottom = (float(y) for y in (ABOVE, ABOVE + 0.75 * SIDE, ABOVE + SIDE))
+    ends = [(bar.get_y(), bar.get_y() + bar.get_height()) for bar in bars]
+    assert ends == [pytest.approx((zero, zero - SIDE * score / 2)) for score in scores]
+    assert (min(map(min, ends)), max(map(max, ends))) == pytest.approx((top, bottom))
+    height = axes.get_ylim()[0]
+    figures.save(figure, tmp_path / "page.png")
+    names = [text for text in axes.texts if text.get_text() in classes]
+    assert [text.get_text() for text in names] == classes
+    inside = axes.transData.inverted()
+    assert all(inside.transform(text.get_window_extent())[:, 1].max() < height for text in names)

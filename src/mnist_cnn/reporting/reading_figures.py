@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from mnist_cnn.errors import printable
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 
 COLUMNS = 3  # panels side by side
 
+# In inches, as all lengths and coordinates of the page.
+SIDE = 1.3  # of the two images of a panel
+ABOVE = 0.3  # for the titles
+BARS = 1.9
+WIDTH = 2 * (SIDE + 0.15) + 0.25 + BARS + 0.2  # of a panel
+
 
 def page(rows: Sequence["Row"], classes: Sequence[str], score_name: str) -> Figure:
     """Draw a panel for each row; a frame and a word mark what is uncertain or was not read.
@@ -24,46 +31,75 @@ def page(rows: Sequence["Row"], classes: Sequence[str], score_name: str) -> Figu
     """
     columns = min(COLUMNS, max(len(rows), 1))
     lines = max(math.ceil(len(rows) / columns), 1)
-    figure = Figure(figsize=(5.2 * columns, 1.75 * lines), dpi=120, layout="constrained")
-    grid = figure.subplots(lines, 3 * columns, squeeze=False, width_ratios=(1, 1, 1.6) * columns)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    longest = max(map(len, classes))
+    below = 0.2 if longest <= 2 else 0.1 + 0.07 * longest  # longer names are written upwards
+    height = ABOVE + SIDE + below
+    # One axes for all panels, and no layout engine: ten times as fast as axes for each.
+    figure = Figure(figsize=(WIDTH * columns, height * lines), dpi=120)
+    figure.set_layout_engine("none")  # also where matplotlib's settings choose one
+    axes = figure.add_axes((0, 0, 1, 1))
     for index, row in enumerate(rows):
-        line, column = index // columns, 3 * (index % columns)
-        original, digit, bars = grid[line, column : column + 3]
+        x, y = 0.1 + WIDTH * (index % columns), height * (index // columns) + ABOVE
         reading = row.reading
         name = f"{reading.file.name}, {row.number}" if len(reading.digits) > 1 else reading.file.name
-        _draw_image(original, reading.original, _shortened(name), row.uncertain or row.number is None)
+        _draw_image(axes, x, y, reading.original, _shortened(name), row.uncertain or row.number is None)
+        x += SIDE + 0.15
         if row.number is None:
-            digit.text(0.05, 0.5, _wrapped(reading.error or ""), va="center", fontsize=8, color=VERMILION)
+            error = _wrapped(reading.error or "")
+            axes.text(x, y + SIDE / 2, error, va="center", fontsize=8, color=VERMILION)
             continue
-        _draw_image(digit, reading.digits[row.number - 1, 0], "input", row.uncertain)
-        _draw_scores(bars, reading.scores[row.number - 1], classes, score_name, row.uncertain)
+        _draw_image(axes, x, y, reading.digits[row.number - 1, 0], "input", row.uncertain)
+        x += SIDE + 0.15 + 0.25
+        _draw_scores(axes, x, y, reading.scores[row.number - 1], classes, score_name, row.uncertain)
+    axes.set(xlim=(0, WIDTH * columns), ylim=(height * lines, 0), aspect="auto")
+    axes.set_axis_off()
     return figure
 
 
-def _draw_image(axes: Axes, image: NDArray[Any], title: str, marked: bool) -> None:
-    axes.set_axis_on()
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.set_title(title, fontsize=8)
-    axes.spines[:].set(visible=True, color=VERMILION if marked else "0.7", linewidth=2 if marked else 0.5)
+def _draw_image(axes: Axes, x: float, y: float, image: NDArray[Any], title: str, marked: bool) -> None:
+    """Draw an image in the middle of the square at (x, y)."""
+    scale = SIDE / max(image.shape[:2])
+    half, tall = scale * image.shape[1] / 2, scale * image.shape[0]
+    x, top = x + SIDE / 2, y + (SIDE - tall) / 2
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(x - half, x + half, top + tall, top))
+    color, width = (VERMILION, 2.0) if marked else ("0.7", 0.5)
+    axes.add_patch(Rectangle((x - half, top), 2 * half, tall, fill=False, color=color, linewidth=width))
+    axes.text(x, y - 0.06, title, ha="center", va="bottom", fontsize=8)
 
 
 def _draw_scores(
-    axes: Axes, scores: NDArray[Any], classes: Sequence[str], score_name: str, uncertain: bool
+    axes: Axes,
+    x: float,
+    y: float,
+    scores: NDArray[Any],
+    classes: Sequence[str],
+    score_name: str,
+    uncertain: bool,
 ) -> None:
-    axes.set_axis_on()
+    """Draw the scores as bars over the names of the classes, to the right of x."""
     best = int(scores.argmax())
+    low, high = min(0.0, float(scores.min())), max(1.0, float(scores.max()))
+    inch, zero = SIDE / (high - low), y + SIDE * high / (high - low)  # of a score of 1 and of 0
+    step = BARS / len(classes)
     color = VERMILION if uncertain else BLUE
-    axes.bar(range(len(scores)), scores, color=[color if k == best else "0.7" for k in range(len(scores))])
-    axes.set_xticks(range(len(scores)), classes, rotation=90 if max(map(len, classes)) > 2 else 0)
-    axes.tick_params(labelsize=7, length=2)
-    axes.set_ylim(min(0.0, float(scores.min())), max(1.0, float(scores.max())))
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.bar(
+        [x + step * (k + 0.5) for k in range(len(classes))],
+        -inch * scores,
+        width=0.8 * step,
+        bottom=zero,
+        color=[color if k == best else "0.7" for k in range(len(classes))],
+    )
+    axes.plot((x, x), (y, y + SIDE), (x, x + BARS), (zero, zero), color="black", linewidth=0.8)
+    for value in (low, high):
+        place = y + inch * (high - value)
+        axes.text(x - 0.05, place, f"{value:.2g}", ha="right", va="center", fontsize=7)
+    rotation = 90 if max(map(len, classes)) > 2 else 0
+    for k, name in enumerate(classes):
+        middle = x + step * (k + 0.5)
+        axes.text(middle, y + SIDE + 0.05, name, ha="center", va="top", fontsize=7, rotation=rotation)
     mark = " – uncertain" if uncertain else ""
-    axes.set_title(f"{classes[best]}, {score_name} {scores[best]:.3f}{mark}", fontsize=8)
+    title = f"{classes[best]}, {score_name} {scores[best]:.3f}{mark}"
+    axes.text(x + BARS / 2, y - 0.06, title, ha="center", va="bottom", fontsize=8)
 
 
 def _shortened(name: str) -> str:
