@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unicodedata import east_asian_width
 
 from hydra_sweeps.definition import key_of
 from hydra_sweeps.files import atomic_write, printable
@@ -101,10 +102,18 @@ def job_names(runs: Sequence[Run]) -> dict[Run, str]:
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Return `rows`, of which the first is the header, as a Markdown table with aligned columns."""
     cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    lines = [
+        " | ".join(cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        for row in cells
+    ]
     rule = " | ".join("-" * width for width in widths)
     return "\n".join(f"| {line} |" for line in [lines[0], rule, *lines[1:]])
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal `text` takes; a Chinese or Japanese character takes two."""
+    return sum(1 + (east_asian_width(character) in "WF") for character in text)
 
 
 # --- tables --------------------------------------------------------------------------------------

@@ -107,6 +107,12 @@ def test_bars_in_values_are_escaped(tmp_path: Path) -> None:
     assert report.table([["a"], ["x|y\nz"]]).splitlines()[2] == "| x\\|y z |"
 
 
+def test_columns_with_chinese_characters_are_aligned() -> None:
+    header, _, *rows = report.table([["data", "acc"], ["手写数字", "0.9"], ["mnist", "0.8"]]).splitlines()
+    assert header == "| data     | acc |"
+    assert rows == ["| 手写数字 | 0.9 |", "| mnist    | 0.8 |"]
+
+
 def test_texts_of_runs_do_not_control_the_terminal(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", scores(0.95), note="\x1b[31mred\u202e")
     add_run(tmp_path / "1_a", scores(0.9), lr=0.2, note="é")

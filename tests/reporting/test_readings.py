@@ -71,6 +71,20 @@ def test_digits_that_were_not_read_are_mentioned(tmp_path: Path, caplog: pytest.
     assert caplog.messages[2].endswith("40.00%  uncertain, perhaps 2 more digits; split=true reads them")
 
 
+def test_columns_with_chinese_file_names_are_aligned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    predictor = Predictor.load(write_checkpoint(tmp_path / "a.ckpt"))
+    with caplog.at_level(logging.INFO):
+        readings.report(
+            tmp_path, predictor, [reading(name, SURE + [0.0] * 6) for name in ("手写.png", "a")], 0.8
+        )
+    assert caplog.messages[1:3] == [
+        "手写.png  2      90.00%       3  7.00%",
+        "a         2      90.00%       3  7.00%",
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [(b"scan_\xe9.png", "scan_?.png"), (b"\x1b[2J.png", "?[2J.png"), ("扫描.png".encode(), "扫描.png")],

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from unicodedata import east_asian_width
 
 from mnist_cnn.errors import UserError, printable
 from mnist_cnn.files import atomic_write, shown_path
@@ -87,11 +88,18 @@ def _lines(rows: Sequence[Row], probability: str) -> list[str]:
             marks.append(f"perhaps {others} more digit{'s' * (others > 1)}; split=true reads them")
         second = f"{row.runner_up}  {_shown(row.runner_up_score, probability)}"
         cells.append([*name, row.digit, _shown(row.score, probability), second, ", ".join(marks)])
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
+    widths = [max(_width(line[column]) for line in cells) for column in range(len(cells[0]) - 1)] + [0]
     return [
-        "  ".join([*(f"{cell:<{w}}" for cell, w in zip(line, widths, strict=False)), line[-1]]).rstrip()
+        "  ".join(
+            cell + " " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
         for line in cells
     ]
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal `text` takes; a Chinese or Japanese character takes two."""
+    return sum(1 + (east_asian_width(character) in "WF") for character in text)
 
 
 def _shown(score: float | None, probability: str) -> str:
