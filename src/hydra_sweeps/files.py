@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 MAX_BYTES = 10_000_000  # of a file that is read
 MAX_YAML_BYTES = 100_000  # the parser reads about 30 kB a second; multirun.yaml has about 15 kB
+MAX_YAML_DEPTH = 50  # levels; multirun.yaml has about 10, and the time to read is quadratic in them
 
 
 class Unreadable(Exception):
@@ -66,13 +67,18 @@ def printable(value: object) -> str:
 def read_yaml(path: Path) -> Any:
     """Return what is in a YAML file, with interpolations as they are; raises `Unreadable` and `OSError`.
 
-    Aliases, of which a small file can make a large structure, are refused.
+    Aliases, of which a small file can make a large structure, and deep structures are refused.
     """
     text = read_text(path, MAX_YAML_BYTES)
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise Unreadable("it has YAML aliases")
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise Unreadable("it has YAML aliases")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_YAML_DEPTH:
+                raise Unreadable(f"it has more than {MAX_YAML_DEPTH} levels")
         return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         # OmegaConf raises OSError for a file that holds a single value
         raise Unreadable(f"it is not YAML of settings ({' '.join(str(error).split())[:200]})") from None

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mnist_cnn.errors import UserError, printable
 
 MAX_BYTES = 100_000  # of the settings of a run, which have about 3 kB; YAML is read at some 30 kB a second
+MAX_DEPTH = 50  # of their levels, which are about 6; the time that YAML takes is quadratic in it
 
 # The classes that the config groups of this project name, and those that can be chosen in their place. The
 # name after the module is a class: with names of modules in between, `mnist_cnn.data.download.subprocess.run`
@@ -42,11 +43,15 @@ def read_settings(file: Path, trusted: Sequence[str], hydra: Mapping[str, Any]) 
             raise UserError(
                 f"{file} starts with a comment, which Hydra may take for an instruction: remove it."
             )
+        depth = 0
         for event in yaml.parse(text, yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 raise UserError(f"{file} has a YAML alias (*), which settings of a run do not have.")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise UserError(f"{file} has more than {MAX_DEPTH} levels: it is not the settings of a run.")
         settings = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{file} cannot be read as settings: {_first_line(error)}") from None
     if not isinstance(settings, dict) or "defaults" in settings:
         raise UserError(f"{file} is not the settings of a run.")
