@@ -1,5 +1,6 @@
 """Errors of users: one message with the valid choices, no traceback, at once."""
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -196,6 +197,27 @@ def test_interrupt_that_a_library_catches_ends_the_command(
     )
     assert done.returncode == 130, done.stderr
     assert "rror" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "arguments"),
+    [
+        ("mnist_cnn.data", "MNIST.fetch", []),
+        ("mnist_cnn.export", "newest_checkpoint", []),
+        ("hydra_sweeps", "find_runs", ["."]),
+    ],
+)
+def test_interrupt_of_a_module_has_no_traceback(
+    module: str, name: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"{module}.__main__.{name}", interrupted)
+    monkeypatch.setattr(sys, "argv", [module, *arguments])
+    with pytest.raises(SystemExit) as stop:
+        importlib.import_module(f"{module}.__main__").main()
+    assert stop.value.code == 130
 
 
 def test_help_lists_every_group_without_slow_imports(new_process: Command) -> None:

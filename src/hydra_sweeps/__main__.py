@@ -31,6 +31,8 @@ def main() -> None:
             f"cannot access {error.filename or 'the report'}: {error.strerror}. Check the path, its "
             "permissions and the free space."
         )
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _compare(folders: list[Path], path: Path | None) -> None:

@@ -341,7 +341,7 @@ def test_fetch_gives_up_on_a_silent_mirror(tmp_path: Path, monkeypatch: pytest.M
         start = time.monotonic()
         with pytest.raises(DataUnavailable, match=r"no answer within 0\.2 s"):
             MNIST().fetch(tmp_path)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 10
 
 
 # Saves seconds of imports: the package is replaced by a bare one, because its __init__ imports Lightning,

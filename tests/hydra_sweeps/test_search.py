@@ -433,7 +433,7 @@ def test_lock_of_killed_process_is_released(tmp_path: Path) -> None:
         process.wait()
     started = time.monotonic()
     assert search.propose() is not None
-    assert time.monotonic() - started < 5  # Optuna's own locks wait for 30 seconds
+    assert time.monotonic() - started < 20  # Optuna's own locks wait for 30 seconds
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,8 @@ def main() -> None:
             print(f"{split:>5}: {len(images):,} images, labels {first}, …")
     except (UserError, OSError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     print(f"{options.name}: {origin}")
 
 

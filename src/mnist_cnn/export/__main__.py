@@ -51,6 +51,8 @@ def main(arguments: list[str] | None = None) -> None:
         formats.export([ckpt], "html", str(PAGE), None)
     except UserError as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
     with make_server(PAGE.parent, options.port) as server:
         print(f"draw a digit: http://{ADDRESS}:{server.server_port}   (Ctrl-C ends it)", flush=True)
         try:
