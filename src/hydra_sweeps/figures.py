@@ -137,7 +137,7 @@ def heat_map(names: tuple[str, str], rows: Sequence[Any], columns: Sequence[Any]
                 column, row, results.text(mean), ha="center", va="center", color=color, fontweight=weight
             )
     _name_columns(axes, across)
-    axes.set_yticks(range(len(down)), map(_short, down))
+    axes.set_yticks(range(len(down)), map(_short, down), parse_math=False)
     axes.set(xlabel=names[1], ylabel=names[0], title=f"{results.title}, means")
     figure.colorbar(image)
     return figure
@@ -157,7 +157,7 @@ def _distinct(values: Sequence[Any]) -> list[Any]:
 
 def _name_columns(axes: Axes, labels: Sequence[Any]) -> None:
     texts = [_short(label) for label in labels]
-    axes.set_xticks(range(len(texts)), texts)
+    axes.set_xticks(range(len(texts)), texts, parse_math=False)
     if max(map(len, texts)) > 8:
         axes.tick_params(axis="x", labelrotation=30)
 

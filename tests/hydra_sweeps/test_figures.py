@@ -148,3 +148,9 @@ def test_a_loss_is_shown_as_it_is_with_the_low_values_as_the_best() -> None:
     assert points(axes)[3] == (3, 0.12)
     figure = heat_map(("a", "b"), list("xxyy"), list("pqpq"), results)
     assert [text.get_text() for text in figure.axes[0].texts if text.get_weight() == "bold"] == ["0.1"]
+
+
+def test_dollar_signs_in_values_are_no_formulas() -> None:
+    values = [r"$\frac$", "$_$"]
+    render(by_setting("data", values, accuracies([0.5, 0.75])))
+    render(heat_map(("data", "model"), values, values, accuracies([0.5, 0.75])))

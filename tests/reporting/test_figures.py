@@ -211,6 +211,21 @@ def test_confusion_matrix_names_classes_on_both_axes() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == CLASSES
 
 
+def test_dollar_signs_in_class_names_are_no_formulas() -> None:
+    classes = [r"$\frac$", "$", "US$_AU$"]
+    targets, predicted = torch.tensor([0, 1, 2]), torch.tensor([1, 2, 0])
+    for figure in (
+        figures.predictions(digits(3), targets, predicted, torch.ones(3), classes),
+        figures.most_wrong(digits(3), targets, predicted, torch.ones(3), classes),
+        figures.confusion_matrix(torch.eye(3, dtype=torch.int64), classes),
+        figures.class_accuracy(torch.tensor([1, 1, 1]), torch.tensor([2, 2, 2]), classes),
+    ):
+        figures.to_image(figure)
+        named = [text for text in figure.findobj(Text) if "$" in text.get_text()]
+        assert named
+        assert not any(text.get_parse_math() for text in named)
+
+
 def test_wrong_number_of_class_names_is_refused() -> None:
     with pytest.raises(ValueError, match="5 class names for 3 classes"):
         figures.confusion_matrix(torch.eye(3, dtype=torch.int64), CLASSES)

@@ -106,7 +106,7 @@ def test_picture_shows_original_input_and_scores_of_each_digit(tmp_path: Path) -
     figure = page(readings.table(found, list("0123"), 0.8), list("0123"), "probability")
     (axes,) = figure.axes
     texts = [text.get_text() for text in axes.texts]
-    names = ["sure.png", r"un \$x.png", "two.png, 1", "two.png, 2"]
+    names = ["sure.png", "un $x.png", "two.png, 1", "two.png, 2"]
     titles = ["2, probability 0.900", "1, probability 0.450 – uncertain"] * 2
     drawn = [text for text in texts if ".png" in text or "probability" in text]
     assert drawn == [
@@ -118,6 +118,7 @@ def test_picture_shows_original_input_and_scores_of_each_digit(tmp_path: Path) -
     heights = [[-bar.get_height() / SIDE for bar in bars] for bars in axes.containers]
     assert heights == [pytest.approx(scores) for scores in [SURE, UNSURE] * 2]
     assert "no digit found" in texts
+    assert not any(text.get_parse_math() for text in axes.texts if "$" in text.get_text())
     figures.save(figure, tmp_path / "page.png")
     with Image.open(tmp_path / "page.png") as image:
         assert image.width > image.height

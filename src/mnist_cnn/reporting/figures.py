@@ -118,13 +118,19 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
         axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9, in_layout=False)
 
     tilted = max(map(len, names)) > 3
-    axes.set_xticks(range(size), names, rotation=45 if tilted else 0, ha="right" if tilted else "center")
+    axes.set_xticks(
+        range(size),
+        names,
+        rotation=45 if tilted else 0,
+        ha="right" if tilted else "center",
+        parse_math=False,
+    )
     axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
     axes.tick_params(which="both", length=0)
     axes.spines[:].set_visible(False)
-    axes.set_yticks(range(size), names)
+    axes.set_yticks(range(size), names, parse_math=False)
     axes.set(xlabel="Prediction", ylabel="Label")
     _right_labels(axes, [_percent(c, t) for c, t in zip(correct, totals, strict=True)])
     # The title of the axes would be centred over the cells; this text is the header of the column.
@@ -261,7 +267,7 @@ def class_accuracy(correct: Tensor, total: Tensor, classes: Sequence[str] | None
         mean = 100 * hits.sum() / totals.sum()
         axes.axvline(mean, color=VERMILION, linestyle="--", linewidth=1.5)
     axes.set_xlim(start, 100)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)  # the first class on top
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right"]].set_visible(False)
@@ -393,7 +399,7 @@ def _gallery(
         y = header + above + down * (index // columns)
         axes.imshow(pixels, cmap="gray", extent=(x - half, x + half, y + tall, y))
         color = VERMILION if frame else "black"
-        axes.text(x, y - 0.06, caption, ha="center", va="bottom", fontsize=10, color=color)
+        axes.text(x, y - 0.06, caption, ha="center", va="bottom", fontsize=10, color=color, parse_math=False)
         if frame:  # for readers who do not see the colour
             axes.add_patch(Rectangle((x - half, y), 2 * half, tall, fill=False, color=color, linewidth=4))
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")

@@ -46,7 +46,7 @@ def page(rows: Sequence["Row"], classes: Sequence[str], score_name: str) -> Figu
         x += SIDE + 0.15
         if row.number is None:
             error = _wrapped(reading.error or "")
-            axes.text(x, y + SIDE / 2, error, va="center", fontsize=8, color=VERMILION)
+            axes.text(x, y + SIDE / 2, error, va="center", fontsize=8, color=VERMILION, parse_math=False)
             continue
         _draw_image(axes, x, y, reading.digits[row.number - 1, 0], "input", row.uncertain)
         x += SIDE + 0.15 + 0.25
@@ -64,7 +64,7 @@ def _draw_image(axes: Axes, x: float, y: float, image: NDArray[Any], title: str,
     axes.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(x - half, x + half, top + tall, top))
     color, width = (VERMILION, 2.0) if marked else ("0.7", 0.5)
     axes.add_patch(Rectangle((x - half, top), 2 * half, tall, fill=False, color=color, linewidth=width))
-    axes.text(x, y - 0.06, title, ha="center", va="bottom", fontsize=8)
+    axes.text(x, y - 0.06, title, ha="center", va="bottom", fontsize=8, parse_math=False)
 
 
 def _draw_scores(
@@ -96,21 +96,29 @@ def _draw_scores(
     rotation = 90 if max(map(len, classes)) > 2 else 0
     for k, name in enumerate(classes):
         middle = x + step * (k + 0.5)
-        axes.text(middle, y + SIDE + 0.05, name, ha="center", va="top", fontsize=7, rotation=rotation)
+        axes.text(
+            middle,
+            y + SIDE + 0.05,
+            name,
+            ha="center",
+            va="top",
+            fontsize=7,
+            rotation=rotation,
+            parse_math=False,
+        )
     mark = " – uncertain" if uncertain else ""
     title = f"{classes[best]}, {score_name} {scores[best]:.3f}{mark}"
-    axes.text(x + BARS / 2, y - 0.06, title, ha="center", va="bottom", fontsize=8)
+    axes.text(x + BARS / 2, y - 0.06, title, ha="center", va="bottom", fontsize=8, parse_math=False)
 
 
 def _shortened(name: str) -> str:
     name = printable(name)
-    # A dollar sign would start a formula.
-    return (name if len(name) <= 20 else f"{name[:8]}…{name[-11:]}").replace("$", r"\$")
+    return name if len(name) <= 20 else f"{name[:8]}…{name[-11:]}"
 
 
 def _wrapped(text: str) -> str:
     lines, line = [], ""
-    for word in text.replace("$", r"\$").split():
+    for word in text.split():
         if len(line) + len(word) > 34:
             lines.append(line)
             line = ""
