@@ -211,6 +211,19 @@ def test_confusion_matrix_names_classes_on_both_axes() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == CLASSES
 
 
+@pytest.mark.parametrize("size", [30, 31, 300])
+def test_confusion_matrix_of_many_classes_keeps_its_size(size: int) -> None:
+    classes = [f"class {k}" for k in range(size)]
+    figure = figures.confusion_matrix(torch.eye(size, dtype=torch.int64), classes)
+    axes = figure.axes[0]
+    assert figures.to_image(figure).shape == (2040, 2256, 3)
+    labels = [label.get_text() for label in axes.get_xticklabels()]
+    assert labels == [classes[int(place)] for place in axes.get_xticks()]
+    assert labels[0] == "class 0"
+    assert 16 <= len(labels) <= 30
+    assert len(axes.texts) == (30 * 30 + 1 if size == 30 else 0)  # the counts, and the header of a column
+
+
 def test_dollar_signs_in_class_names_are_no_formulas() -> None:
     classes = [r"$\frac$", "$", "US$_AU$"]
     targets, predicted = torch.tensor([0, 1, 2]), torch.tensor([1, 2, 0])
@@ -492,3 +505,12 @@ def test_importing_figures_loads_neither_pyplot_nor_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_of_many_classes_the_lowest_accuracies_are_drawn() -> None:
+    correct, total = torch.arange(250), torch.full((250,), 250)
+    total[0] = 0  # a class without images has no accuracy
+    axes = figures.class_accuracy(correct.flip(0), total.flip(0)).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert names == [str(k) for k in range(248, 148, -1)]
+    assert "the lowest 100 of 250 classes" in axes.get_title()

@@ -107,8 +107,8 @@ def test_picture_shows_original_input_and_scores_of_each_digit(tmp_path: Path) -
     (axes,) = figure.axes
     texts = [text.get_text() for text in axes.texts]
     names = ["sure.png", "un $x.png", "two.png, 1", "two.png, 2"]
-    titles = ["2, probability 0.900", "1, probability 0.450 – uncertain"] * 2
-    drawn = [text for text in texts if ".png" in text or "probability" in text]
+    titles = ["2: 0.900", "1: 0.450 – uncertain"] * 2
+    drawn = [text for text in texts if ".png" in text or ": " in text]
     assert drawn == [
         *(text for pair in zip(names, titles, strict=True) for text in pair),
         "none.png",
@@ -140,3 +140,19 @@ def test_bars_of_outputs_that_are_not_probabilities_fit_their_panel(tmp_path: Pa
     assert [text.get_text() for text in names] == classes
     inside = axes.transData.inverted()
     assert all(inside.transform(text.get_window_extent())[:, 1].max() < height for text in names)
+
+
+def test_of_many_classes_the_highest_scores_are_drawn(tmp_path: Path) -> None:
+    classes = [f"a long name of a class, {k}" for k in range(500)]
+    scores = [k / 1000 for k in range(500)]
+    figure = page(readings.table([reading("a.png", scores)], classes, 0.8), classes, "probability")
+    (axes,) = figure.axes
+    (bars,) = axes.containers
+    assert [-bar.get_height() / SIDE for bar in bars] == pytest.approx(scores[:-21:-1])
+    figures.save(figure, tmp_path / "page.png")
+    extent = figure.bbox
+    for text in axes.texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= extent.x1
+        assert box.y0 >= 0

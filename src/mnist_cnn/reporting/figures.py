@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 # Blue and vermilion of Okabe and Ito's palette, distinguishable with every kind of colour vision.
 BLUE, VERMILION = "#0072B2", "#D55E00"
 MAPS_PER_ROW = 16
+MAX_COUNTS = 30  # classes up to which a confusion matrix has its counts
+MAX_BARS = 100  # classes of which the accuracies are drawn
 
 
 def predictions(
@@ -91,7 +93,7 @@ def most_wrong(
 
 
 def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Figure:
-    """Draw a confusion matrix, coloured by the share of errors.
+    """Draw a confusion matrix, coloured by the share of errors; of up to 30 classes with the counts.
 
     counts: (K, K) integers, one row per label, one column per prediction.
     """
@@ -103,38 +105,23 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
     share = np.ma.masked_array(100 * table / np.maximum(totals, 1)[:, None], mask=np.eye(size, dtype=bool))
     top = max(float(share.max()), 0.1) if size > 1 else 0.1
 
-    side = 2.5 + 0.5 * size
+    side = 2.5 + 0.5 * min(size, MAX_COUNTS)
     figure = _figure(side + 1.3, side - 0.5)
     axes = figure.add_subplot()
     cmap = colormaps["Oranges"].with_extremes(bad="0.9")
     image = axes.imshow(share, cmap=cmap, vmin=0, vmax=top)
-    for (row, column), count in np.ndenumerate(table):
-        if row == column:
-            color = "black"
-        elif count == 0:
-            color = "0.7"
-        else:
-            color = "white" if share[row, column] > 0.6 * top else "black"
-        axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9, in_layout=False)
-
-    tilted = max(map(len, names)) > 3
-    axes.set_xticks(
-        range(size),
-        names,
-        rotation=45 if tilted else 0,
-        ha="right" if tilted else "center",
-        parse_math=False,
-    )
-    axes.set_xticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.set_yticks(np.arange(size + 1) - 0.5, minor=True)
-    axes.grid(which="minor", color="white", linewidth=1)
-    axes.tick_params(which="both", length=0)
-    axes.spines[:].set_visible(False)
-    axes.set_yticks(range(size), names, parse_math=False)
+    named = range(0, size, math.ceil(size / MAX_COUNTS))
+    labels = [names[k] for k in named]
+    tilted = max(map(len, labels)) > 3
+    rotation, ha = (45, "right") if tilted else (0, "center")
+    axes.set_xticks(named, labels, rotation=rotation, ha=ha, parse_math=False)
+    axes.set_yticks(named, labels, parse_math=False)
     axes.set(xlabel="Prediction", ylabel="Label")
-    _right_labels(axes, [_percent(c, t) for c, t in zip(correct, totals, strict=True)])
-    # The title of the axes would be centred over the cells; this text is the header of the column.
-    axes.text(size - 0.4, -0.6, "Accuracy", fontsize=10)
+    if size <= MAX_COUNTS:
+        _write_counts(axes, table, share, top)
+        _right_labels(axes, [_percent(c, t) for c, t in zip(correct, totals, strict=True)])
+        # The title of the axes would be centred over the cells; this text is the header of the column.
+        axes.text(size - 0.4, -0.6, "Accuracy", fontsize=10)
     errors, images = int(totals.sum() - correct.sum()), int(totals.sum())
     axes.set_title(
         f"Accuracy {_percent(correct.sum(), images)}: {_plural(errors, 'error')} in "
@@ -143,6 +130,23 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
     bar = figure.colorbar(image, ax=axes, shrink=0.7, label="Errors in % of the label's images")
     bar.ax.spines[:].set_visible(False)
     return figure
+
+
+def _write_counts(axes: Axes, table: Array, share: Array, top: float) -> None:
+    """Write the counts into the cells of a confusion matrix, and lines between the cells."""
+    for (row, column), count in np.ndenumerate(table):
+        if row == column:
+            color = "black"
+        elif count == 0:
+            color = "0.7"
+        else:
+            color = "white" if share[row, column] > 0.6 * top else "black"
+        axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9, in_layout=False)
+    axes.set_xticks(np.arange(len(table) + 1) - 0.5, minor=True)
+    axes.set_yticks(np.arange(len(table) + 1) - 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=1)
+    axes.tick_params(which="both", length=0)
+    axes.spines[:].set_visible(False)
 
 
 def kernels(weight: Tensor) -> Figure:
@@ -249,13 +253,19 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> Figure:
 def class_accuracy(correct: Tensor, total: Tensor, classes: Sequence[str] | None = None) -> Figure:
     """Draw the accuracy of each class as a bar, on an axis that shows the differences.
 
-    correct, total: (K,) integers, the number of correctly classified images and of all images per class.
+    Of more than 100 classes, the 100 with the lowest accuracy are drawn. correct, total: (K,) integers, the
+    number of correctly classified images and of all images per class.
     """
     hits, totals = _array(correct).astype(np.int64), _array(total).astype(np.int64)
     names = _names(classes, len(totals))
+    overall, mean = _percent(hits.sum(), totals.sum()), 100 * hits.sum() / max(totals.sum(), 1)
+    title = f"Accuracy {overall} (dashed) and by class"
     accuracy = 100 * hits / np.maximum(totals, 1)
+    if len(names) > MAX_BARS:
+        title = f"Accuracy {overall} (dashed) and the lowest {MAX_BARS} of {len(names):,} classes"
+        shown = np.argsort(np.where(totals > 0, accuracy, 101), kind="stable")[:MAX_BARS]
+        hits, totals, accuracy, names = hits[shown], totals[shown], accuracy[shown], [names[k] for k in shown]
     known = accuracy[totals > 0]
-    overall = _percent(hits.sum(), totals.sum())
     worst = float(known.min()) if known.size else 0.0
     start = worst - max(0.3 * (100 - worst), 0.1)
     start = start if start > 50 else 0.0
@@ -264,7 +274,6 @@ def class_accuracy(correct: Tensor, total: Tensor, classes: Sequence[str] | None
     axes = figure.add_subplot()
     axes.barh(range(len(names)), accuracy, color=BLUE, height=0.7)
     if known.size:
-        mean = 100 * hits.sum() / totals.sum()
         axes.axvline(mean, color=VERMILION, linestyle="--", linewidth=1.5)
     axes.set_xlim(start, 100)
     axes.set_yticks(range(len(names)), names, parse_math=False)
@@ -272,7 +281,7 @@ def class_accuracy(correct: Tensor, total: Tensor, classes: Sequence[str] | None
     axes.tick_params(axis="y", length=0)
     axes.spines[["top", "right"]].set_visible(False)
     cut = " (the axis does not start at 0)" if start > 0 else ""
-    axes.set(xlabel=f"Accuracy in %{cut}", title=f"Accuracy {overall} (dashed) and by class")
+    axes.set(xlabel=f"Accuracy in %{cut}", title=title)
     labels = [f"{_percent(h, t)}  {h:,} / {t:,}" for h, t in zip(hits, totals, strict=True)]
     _right_labels(axes, labels)
     return figure

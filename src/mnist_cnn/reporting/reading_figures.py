@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mnist_cnn.reporting.readings import Row
 
 COLUMNS = 3  # panels side by side
+MAX_BARS = 20  # scores in a panel
 
 # In inches, as all lengths and coordinates of the page.
 SIDE = 1.3  # of the two images of a panel
@@ -31,7 +32,7 @@ def page(rows: Sequence["Row"], classes: Sequence[str], score_name: str) -> Figu
     """
     columns = min(COLUMNS, max(len(rows), 1))
     lines = max(math.ceil(len(rows) / columns), 1)
-    longest = max(map(len, classes))
+    longest = max(len(_shortened(name)) for name in classes)
     below = 0.2 if longest <= 2 else 0.1 + 0.07 * longest  # longer names are written upwards
     height = ABOVE + SIDE + below
     # One axes for all panels, and no layout engine: ten times as fast as axes for each.
@@ -76,30 +77,32 @@ def _draw_scores(
     score_name: str,
     uncertain: bool,
 ) -> None:
-    """Draw the scores as bars over the names of the classes, to the right of x."""
-    best = int(scores.argmax())
-    low, high = min(0.0, float(scores.min())), max(1.0, float(scores.max()))
+    """Draw the scores, of more than 20 classes the highest, as bars with the names of their classes."""
+    order = (-scores).argsort(kind="stable")
+    best = int(order[0])
+    shown = range(len(scores)) if len(scores) <= MAX_BARS else order[:MAX_BARS]
+    low, high = min(0.0, float(scores[shown].min())), max(1.0, float(scores[best]))
     inch, zero = SIDE / (high - low), y + SIDE * high / (high - low)  # of a score of 1 and of 0
-    step = BARS / len(classes)
+    middles = [x + BARS * (position + 0.5) / len(shown) for position in range(len(shown))]
     color = VERMILION if uncertain else BLUE
     axes.bar(
-        [x + step * (k + 0.5) for k in range(len(classes))],
-        -inch * scores,
-        width=0.8 * step,
+        middles,
+        -inch * scores[shown],
+        width=0.8 * BARS / len(shown),
         bottom=zero,
-        color=[color if k == best else "0.7" for k in range(len(classes))],
+        color=[color if k == best else "0.7" for k in shown],
     )
     axes.plot((x, x), (y, y + SIDE), (x, x + BARS), (zero, zero), color="black", linewidth=0.8)
     for value in (low, high):
         place = y + inch * (high - value)
         axes.text(x - 0.05, place, f"{value:.2g}", ha="right", va="center", fontsize=7)
+    axes.text(x - 0.08, y + SIDE / 2, score_name, ha="right", va="center", fontsize=7, rotation=90)
     rotation = 90 if max(map(len, classes)) > 2 else 0
-    for k, name in enumerate(classes):
-        middle = x + step * (k + 0.5)
+    for middle, k in zip(middles, shown, strict=True):
         axes.text(
             middle,
             y + SIDE + 0.05,
-            name,
+            _shortened(classes[k]),
             ha="center",
             va="top",
             fontsize=7,
@@ -107,8 +110,8 @@ def _draw_scores(
             parse_math=False,
         )
     mark = " – uncertain" if uncertain else ""
-    title = f"{classes[best]}, {score_name} {scores[best]:.3f}{mark}"
-    axes.text(x + BARS / 2, y - 0.06, title, ha="center", va="bottom", fontsize=8, parse_math=False)
+    title = f"{_shortened(classes[best])}: {scores[best]:.3f}{mark}"
+    axes.text(x + BARS / 2 - 0.1, y - 0.06, title, ha="center", va="bottom", fontsize=8, parse_math=False)
 
 
 def _shortened(name: str) -> str:
