@@ -199,6 +199,39 @@ def test_interrupt_that_a_library_catches_ends_the_command(
     assert "rror" not in done.stderr
 
 
+FULL_DISK_AFTER_INTERRUPT = """
+import errno, os, runpy, signal, sys
+from mnist_cnn.training.within_epoch import SaveWithinEpoch
+
+def fail(*arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.ckpt")
+
+SaveWithinEpoch.on_train_batch_end = fail
+sys.argv[0] = {script!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_checkpoint_of_an_interrupted_run_that_cannot_be_written_is_reported(
+    mnist: Path, tmp_path: Path
+) -> None:
+    code = FULL_DISK_AFTER_INTERRUPT.format(script=str(REPOSITORY / "train.py"))
+    done = subprocess.run(
+        [sys.executable, "-c", code, CPU, "callbacks=none", f"data.dir={mnist}"],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        preexec_fn=allow_interrupts,
+    )
+    assert done.returncode == 1
+    assert "stopping with a checkpoint" in done.stderr
+    assert "No space left" in done.stderr
+    assert "resume" not in done.stdout
+    assert "No space left" in (only_run(tmp_path) / "failed.json").read_text()
+
+
 @pytest.mark.parametrize(
     ("module", "name", "arguments"),
     [

@@ -91,6 +91,7 @@ def test_environment_is_not_read(tmp_path: Path) -> None:
         ("defaults: [evil]\nobjective: {}\n", "not the settings of a run"),
         ("objective: {}\nx: " + "y" * 1_000_000, "larger than"),
         ("[" * 20_000, "more than 50 levels"),
+        ("x: '" + "${f:" * 1_000 + "}" * 1_000 + "'", "cannot be read"),
         ("? " * 20_000, "more than 50 levels"),
         ("- " * 20_000, "more than 50 levels"),
         ("a: [", "cannot be read"),

@@ -101,10 +101,12 @@ def by_setting(name: str, values: Sequence[Any], results: Results) -> Figure:
         axes.set_xlim(-0.6, len(labels) - 0.3)
     elif np.nanmin(x) > 0 and np.nanmax(x) >= 10 * np.nanmin(x):
         axes.set_xscale("log")
-    axes.set(xlabel=name, title=results.title)
+    title = results.title
     if is_edge.any():
         worst = results.text(float(results.drawn.min() if results.maximize else results.drawn.max()))
-        axes.set_title(f"{results.title}; triangles: as far as {worst}")
+        title += f"; triangles: as far as {worst}"
+    axes.set_xlabel(name, parse_math=False)
+    axes.set_title(title, parse_math=False)
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
@@ -138,7 +140,9 @@ def heat_map(names: tuple[str, str], rows: Sequence[Any], columns: Sequence[Any]
             )
     _name_columns(axes, across)
     axes.set_yticks(range(len(down)), map(_short, down), parse_math=False)
-    axes.set(xlabel=names[1], ylabel=names[0], title=f"{results.title}, means")
+    axes.set_xlabel(names[1], parse_math=False)
+    axes.set_ylabel(names[0], parse_math=False)
+    axes.set_title(f"{results.title}, means", parse_math=False)
     figure.colorbar(image)
     return figure
 

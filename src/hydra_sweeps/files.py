@@ -79,6 +79,6 @@ def read_yaml(path: Path) -> Any:
             if depth > MAX_YAML_DEPTH:
                 raise Unreadable(f"it has more than {MAX_YAML_DEPTH} levels")
         return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         # OmegaConf raises OSError for a file that holds a single value
         raise Unreadable(f"it is not YAML of settings ({' '.join(str(error).split())[:200]})") from None

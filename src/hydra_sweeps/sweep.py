@@ -354,12 +354,18 @@ def _options(config: DictConfig) -> list[str]:
 
 @contextmanager
 def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a sweep as Ctrl-C does: nohup and background shells leave SIGINT ignored."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Let SIGTERM end a sweep as Ctrl-C does: nohup and background shells leave SIGINT ignored.
+
+    Where the app handles SIGTERM itself, it stays so.
+    """
+    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from mnist_cnn.command_line import (
     options_of,
     run_dir_override,
 )
-from mnist_cnn.entry import Function, interrupt_code, interrupted
+from mnist_cnn.entry import Function, interrupt_code, interrupt_raised, interrupted
 from mnist_cnn.errors import UserError, log_traceback, one_line
 from mnist_cnn.files import atomic_write, write_json
 from mnist_cnn.messages import message_for_user
@@ -58,7 +58,7 @@ def run(function: Function, config_name: str) -> None:
             sys.argv += of_this_rank(sys.argv[1:])
         main(_locked(_job(function)))()
     except Exception as error:
-        if interrupted():
+        if interrupt_raised():
             raise KeyboardInterrupt from error
         message = message_for_user(error)
         if message is None or full_error:
@@ -125,7 +125,7 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
             # Lightning ends the process with SystemExit(1) when it is interrupted.
             _stop(config, folder, stop)
         except Exception as error:
-            if interrupted():
+            if interrupt_raised():
                 _stop(config, folder, KeyboardInterrupt())
             message = message_for_user(error)
             if is_first_rank():

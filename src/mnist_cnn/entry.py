@@ -17,16 +17,21 @@ from typing import Any
 Function = Callable[[Any], object]
 
 _received: signal.Signals | None = None  # the last signal that has asked the command to end
+_raised = False  # whether a signal has raised KeyboardInterrupt
 _deferred = False  # whether a first signal only requests that the command stops
 
 
 def interrupted() -> bool:
-    """Return whether a signal has asked the command to end.
+    """Return whether a signal has asked the command to end; it asks here before it starts something long.
 
-    The KeyboardInterrupt that it raises may not arrive: some libraries catch it and continue, and some then
-    raise another error. A command asks here before it starts something long and before it reports an error.
+    A KeyboardInterrupt may not arrive: some libraries catch it and continue.
     """
     return _received is not None
+
+
+def interrupt_raised() -> bool:
+    """Return whether a signal has raised KeyboardInterrupt, which some libraries turn into another error."""
+    return _raised
 
 
 def interrupt_code() -> int:
@@ -35,9 +40,10 @@ def interrupt_code() -> int:
 
 
 def _interrupt(number: int, _: FrameType | None) -> None:
-    global _received
+    global _received, _raised
     is_first, _received = _received is None, signal.Signals(number)
     if not (is_first and _deferred):
+        _raised = True
         raise KeyboardInterrupt
     # Not print, which may be what the signal has interrupted.
     os.write(2, b"\nstopping with a checkpoint; interrupt again to stop at once\n")

@@ -51,7 +51,7 @@ def read_settings(file: Path, trusted: Sequence[str], hydra: Mapping[str, Any]) 
             if depth > MAX_DEPTH:
                 raise UserError(f"{file} has more than {MAX_DEPTH} levels: it is not the settings of a run.")
         settings = OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
         raise UserError(f"{file} cannot be read as settings: {_first_line(error)}") from None
     if not isinstance(settings, dict) or "defaults" in settings:
         raise UserError(f"{file} is not the settings of a run.")

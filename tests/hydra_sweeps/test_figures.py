@@ -150,7 +150,8 @@ def test_a_loss_is_shown_as_it_is_with_the_low_values_as_the_best() -> None:
     assert [text.get_text() for text in figure.axes[0].texts if text.get_weight() == "bold"] == ["0.1"]
 
 
-def test_dollar_signs_in_values_are_no_formulas() -> None:
+def test_dollar_signs_are_no_formulas() -> None:
     values = [r"$\frac$", "$_$"]
-    render(by_setting("data", values, accuracies([0.5, 0.75])))
-    render(heat_map(("data", "model"), values, values, accuracies([0.5, 0.75])))
+    results = Results("$_$", True, np.array([0.5, 0.75]), np.array([True, True]))
+    render(by_setting("$_$", values, results))
+    render(heat_map(("$_$", "$^$"), values, values, results))

@@ -194,6 +194,14 @@ def test_deep_yaml_is_refused_at_once(opening: str, tmp_path: Path, caplog: pyte
     assert "resolved.yaml is left out: it has more than 50 levels" in caplog.text
 
 
+def test_nested_interpolations_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = add_run(tmp_path / "a", overrides=["lr=0.3"])
+    (folder / ".hydra" / "resolved.yaml").write_text("x: '" + "${f:" * 1_000 + "}" * 1_000 + "'")
+    (run,) = find_runs([tmp_path])
+    assert run.hparams == {"lr": 0.3}
+    assert "resolved.yaml is left out: it is not YAML of settings" in caplog.text
+
+
 def test_an_unreadable_failure_is_a_failure(tmp_path: Path) -> None:
     (add_run(tmp_path / "0_a") / "failed.json").write_text('{"err')
     [run] = find_runs([tmp_path])

@@ -191,6 +191,7 @@ def test_run_may_be_killed_at_any_batch(
 def interrupts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Handle SIGINT in the test as a command does."""
     monkeypatch.setattr(entry, "_received", None)
+    monkeypatch.setattr(entry, "_raised", False)
     before = signal.signal(signal.SIGINT, entry._interrupt)
     yield
     signal.signal(signal.SIGINT, before)
