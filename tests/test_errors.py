@@ -152,6 +152,18 @@ def test_interrupt_at_any_time_ends_without_a_traceback(seconds: float, mnist: P
     assert "Traceback" not in errors.read_text()
 
 
+def train_with(code: str, mnist: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run `code`, which changes something and then runs train.py, in a new process in `folder`."""
+    return subprocess.run(
+        [sys.executable, "-c", code, CPU, "callbacks=none", f"data.dir={mnist}"],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        preexec_fn=allow_interrupts,
+    )
+
+
 # train.py, with one function in which a KeyboardInterrupt does not arrive, as in some libraries.
 INTERRUPT_IN = """
 import os, runpy, signal, sys, time
@@ -187,14 +199,7 @@ def test_interrupt_that_a_library_catches_ends_the_command(
 ) -> None:
     script = str(REPOSITORY / "train.py")
     code = INTERRUPT_IN.format(module=module, owner=owner, name=name, raises=raises, script=script)
-    done = subprocess.run(
-        [sys.executable, "-c", code, CPU, "callbacks=none", f"data.dir={mnist}"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        preexec_fn=allow_interrupts,
-    )
+    done = train_with(code, mnist, tmp_path)
     assert done.returncode == 130, done.stderr
     assert "rror" not in done.stderr
 
@@ -217,14 +222,7 @@ def test_checkpoint_of_an_interrupted_run_that_cannot_be_written_is_reported(
     mnist: Path, tmp_path: Path
 ) -> None:
     code = FULL_DISK_AFTER_INTERRUPT.format(script=str(REPOSITORY / "train.py"))
-    done = subprocess.run(
-        [sys.executable, "-c", code, CPU, "callbacks=none", f"data.dir={mnist}"],
-        cwd=tmp_path,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        preexec_fn=allow_interrupts,
-    )
+    done = train_with(code, mnist, tmp_path)
     assert done.returncode == 1
     assert "stopping with a checkpoint" in done.stderr
     assert "No space left" in done.stderr
