@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from mnist_cnn.errors import printable
-from mnist_cnn.reporting.figures import BLUE, VERMILION
+from mnist_cnn.reporting.figures import BLUE, VERMILION, whole_figure
 
 if TYPE_CHECKING:
     from mnist_cnn.reporting.readings import Row
@@ -35,10 +35,7 @@ def page(rows: Sequence["Row"], classes: Sequence[str], score_name: str) -> Figu
     longest = max(len(_shortened(name)) for name in classes)
     below = 0.2 if longest <= 2 else 0.1 + 0.07 * longest  # longer names are written upwards
     height = ABOVE + SIDE + below
-    # One axes for all panels, and no layout engine: ten times as fast as axes for each.
-    figure = Figure(figsize=(WIDTH * columns, height * lines), dpi=120)
-    figure.set_layout_engine("none")  # also where matplotlib's settings choose one
-    axes = figure.add_axes((0, 0, 1, 1))
+    figure, axes = whole_figure(WIDTH * columns, height * lines)
     for index, row in enumerate(rows):
         x, y = 0.1 + WIDTH * (index % columns), height * (index // columns) + ABOVE
         reading = row.reading
