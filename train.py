@@ -25,7 +25,7 @@ def main(config: "DictConfig") -> float | None:
         from hydra.utils import instantiate
         from omegaconf import OmegaConf
 
-        from hydra_sweeps.interface import current_trial
+        from hydra_sweeps import current_trial
         from mnist_cnn.reporting import loggers, summary
         from mnist_cnn.reporting.curves import Curves
         from mnist_cnn.reporting.progress import Progress

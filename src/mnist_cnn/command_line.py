@@ -11,8 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from hydra_sweeps import interface
-from hydra_sweeps.interface import METRICS, RESOLVED, quote, unquote
+from hydra_sweeps import METRICS, RESOLVED, quote, resume_arguments, unquote
 from mnist_cnn.errors import UserError, one_line
 from mnist_cnn.ranks import is_first_rank, processes_started
 from mnist_cnn.trust import read_settings
@@ -64,7 +63,7 @@ def for_hydra(arguments: list[str]) -> list[str]:
         elif key in PATHS:
             overrides[index] = f"{key}={_quoted_paths(value, _is_multirun(options))}"
     if "sweep.resume" in folders:
-        return interface.resume_arguments([*options, *overrides])
+        return resume_arguments([*options, *overrides])
     if "resume" not in folders:
         return [*options, *overrides]
     if _is_multirun(options):

@@ -18,8 +18,7 @@ from hydra.types import RunMode
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from hydra_sweeps import interface
-from hydra_sweeps.interface import FAILED, RESOLVED
+from hydra_sweeps import FAILED, RESOLVED, in_sweep
 from mnist_cnn.command_line import (
     PATHS,
     ROOT,
@@ -135,7 +134,7 @@ def _job(function: Function) -> Callable[[DictConfig], object]:
                     write_json(folder / FAILED, {"error": short})
             if HydraConfig.get().mode is RunMode.MULTIRUN:
                 raise  # the sweep reports the error
-            if interface.in_sweep() and not _show_everything():
+            if in_sweep() and not _show_everything():
                 sys.exit(1)  # the sweep reads failed.json
             if message is None or _show_everything():
                 raise
@@ -148,7 +147,7 @@ def _stop(config: DictConfig, folder: Path, stop: BaseException) -> NoReturn:
     """End an interrupted job; a run that can be resumed says how."""
     if HydraConfig.get().mode is RunMode.MULTIRUN:
         raise stop  # the sweep ends
-    if not interface.in_sweep() and is_first_rank() and (folder / RESOLVED).is_file():
+    if not in_sweep() and is_first_rank() and (folder / RESOLVED).is_file():
         resume = shlex.quote(f"resume={os.path.relpath(folder)}")
         if config.get("trust"):
             resume += " " + shlex.quote(f"trust=[{','.join(config.trust)}]")

@@ -8,7 +8,7 @@ import sys
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from hydra_sweeps.interface import METRICS
+from hydra_sweeps import METRICS
 from mnist_cnn.entry import exit_on_interrupt
 from mnist_cnn.errors import UserError
 
