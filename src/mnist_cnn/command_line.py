@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from hydra_sweeps import METRICS, RESOLVED, quote, resume_arguments, unquote
+from hydra_sweeps import METRICS, RESOLVED, quote, unquote
 from mnist_cnn.errors import UserError, one_line
 from mnist_cnn.ranks import is_first_rank, processes_started
 from mnist_cnn.trust import read_settings
@@ -62,8 +62,6 @@ def for_hydra(arguments: list[str]) -> list[str]:
             overrides[index] = f"{key}={quote(folders[key])}"
         elif key in PATHS:
             overrides[index] = f"{key}={_quoted_paths(value, _is_multirun(options))}"
-    if "sweep.resume" in folders:
-        return resume_arguments([*options, *overrides])
     if "resume" not in folders:
         return [*options, *overrides]
     if _is_multirun(options):
