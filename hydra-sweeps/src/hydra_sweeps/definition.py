@@ -134,7 +134,7 @@ def _is_swept(override: str) -> bool:
 
 def is_ignored(key: str, ignored: Iterable[str]) -> bool:
     """Return whether `key` is one of `ignored`, or below one of them."""
-    return any(key == one or key.startswith(f"{one}.") for one in ignored)
+    return f"{key}.".startswith(tuple([f"{one}." for one in ignored]))
 
 
 def flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,12 +7,14 @@ a job is read from its folder, so that it does not matter which process on which
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -54,6 +56,9 @@ _SWEEP_SETTINGS = (
     "hydra.run.",
 )
 
+# What the name of a job's folder may be made of without its settings.
+_OF_THE_JOB = {f"hydra{mark}job.{name}" for mark in ":." for name in ("num", "id", "override_dirname")}
+
 _CALLBACKS = ("hydra/callbacks", "hydra.callbacks")
 
 log = logging.getLogger(__name__)
@@ -73,12 +78,12 @@ class Job:
 
 
 @dataclass(frozen=True)
-class ComposedJob:
-    """A job that can be started: all its overrides, its settings, and the folder of its run."""
+class ReadyJob:
+    """A job that can be started: all its overrides, the launcher's settings for it, the folder of its run."""
 
     job: Job
     overrides: Sequence[str]
-    config: DictConfig
+    options: DictConfig
     folder: Path
 
 
@@ -173,6 +178,7 @@ class BaseSweep(Sweeper):
                         f"{self._resume_command()}, or choose another folder with hydra.sweep.dir."
                     )
                 self.folders = JobFolders(self.folder)
+                self.composes, self.template = self._must_compose(), deepcopy(self.settings)
                 self.begin(overrides, resumed)
                 write_yaml(self.folder / definition.FILE, self.settings)
                 self.command.write(self.folder)
@@ -191,54 +197,59 @@ class BaseSweep(Sweeper):
         try:
             return self.context.config_loader.load_sweep_config(self.settings, [*self.fixed, *chosen])
         except (HydraException, OmegaConfBaseException) as error:
-            message = str(error).split("\nConfig search path:")[0].split("\nTo append")[0]
-            cause = f" {str(error.__cause__).splitlines()[0]}" if error.__cause__ else ""
-            raise SweepError(f"{' '.join(chosen)}: {message}{cause}") from error
+            raise SweepError(f"{' '.join(chosen)}: {_message(error)}") from error
 
     def name_folder(self, job: Job, config: DictConfig) -> str:
-        """Return the name of a job's folder, and complete its settings, of which the name is made.
-
-        It has the overrides chosen for this job, not those that all jobs share.
-        """
+        """Return the name of a job's folder: in it are the overrides that differ from those of other jobs."""
         shared = [one for one in self.fixed if not is_ignored(key_of(one), (*self._ignored(), "sweep"))]
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = job.number
             config.hydra.job.override_dirname = folder_name(",".join(job.chosen or shared))
         before = HydraConfig.instance().cfg
         try:
-            HydraConfig.instance().set_config(config)
+            HydraConfig.instance().cfg = config  # type: ignore[assignment]
             return str(config.hydra.sweep.subdir)
         finally:
             HydraConfig.instance().cfg = before
 
-    def _composed(self, job: Job) -> ComposedJob | Path:
-        """Compose a job and note its folder; if its settings cannot be combined, return the folder alone."""
+    def _must_compose(self) -> bool:
+        """Return whether the sweep must know the settings of a job to start it, which takes time.
+
+        It need not where the name of the folder is made of the job's number and overrides alone, and the
+        launcher's settings are not taken from those of the app.
+        """
+        plain: Any = OmegaConf.to_container(self.settings.hydra, resolve=False)
+        names = re.findall(r"\$\{([^${}]*)\}", str(plain["sweep"]["subdir"]))
+        launcher = plain["launcher"] if isinstance(self.launcher, CommandLauncher) else {}
+        return not set(names) <= _OF_THE_JOB or "${" in str(launcher)
+
+    def _ready(self, job: Job) -> ReadyJob | Path:
+        """Note the folder of a job; if its settings cannot be combined, return the folder alone."""
         try:
-            config = self.compose(job.chosen)
+            config = self.compose(job.chosen) if self.composes else self.template
         except SweepError as refused:
             if job.number not in self.folders:
                 self.folders.add(job.number, f"{job.number}_{folder_name(job.label)}")
             record_failure(self.folders[job.number], str(refused))
             return self.folders[job.number]
-        name = self.name_folder(job, config)
         if job.number not in self.folders:
-            self.folders.add(job.number, name)
-        return ComposedJob(job, [*self.fixed, *job.chosen], config, self.folders[job.number])
+            self.folders.add(job.number, self.name_folder(job, config))
+        return ReadyJob(job, [*self.fixed, *job.chosen], config.hydra.launcher, self.folders[job.number])
 
-    def _jobs_to_run(self) -> Iterator[ComposedJob]:
+    def _jobs_to_run(self) -> Iterator[ReadyJob]:
         for job in self.propose():
-            if job.number in self.folders and (before := read_outcome(self.folders[job.number])).is_result:
-                self.on_job_end(job, before)
-                continue
-            label = f": {job.label}" if job.label else ""
-            log.info(f"job {job.number}{label}   ({job.number + 1} of {self.total})")
-            if job.number in self.folders:  # what an earlier start of the sweep has left
+            if job.number in self.folders:
+                if (before := read_outcome(self.folders[job.number])).is_result:
+                    self.on_job_end(job, before)
+                    continue
                 (self.folders[job.number] / FAILED).unlink(missing_ok=True)
-            composed = self._composed(job)
-            if isinstance(composed, ComposedJob):
-                yield composed
+            label = f": {job.label}" if job.chosen else ""
+            log.info(f"job {job.number}{label}   ({job.number + 1} of {self.total})")
+            ready = self._ready(job)
+            if isinstance(ready, ReadyJob):
+                yield ready
                 continue
-            self._end(job, self._outcome(job, composed))
+            self._end(job, self._outcome(job, ready))
             if self._stops():
                 return
 
@@ -279,73 +290,70 @@ class BaseSweep(Sweeper):
     def _outcomes(self) -> Generator[tuple[Job, Outcome], None, None]:
         jobs = self._jobs_to_run()
         if not isinstance(self.launcher, CommandLauncher):  # one of Hydra's, whose jobs run in this process
-            for composed in jobs:
-                failure = self._launch(composed)
-                yield composed.job, self._outcome(composed.job, composed.folder, failure)
+            for ready in jobs:
+                failure = self._launch(ready)
+                yield ready.job, self._outcome(ready.job, ready.folder, failure)
             return
-        running: dict[int, ComposedJob] = {}
+        running: dict[int, ReadyJob] = {}
 
         def commands() -> Iterator[Command]:
-            for composed in jobs:
-                running[composed.job.number] = composed
-                yield self._command(composed)
+            for ready in jobs:
+                running[ready.job.number] = ready
+                yield self._command(ready)
 
         with closing(self.launcher.run(commands())) as ended:  # type: ignore[type-var]
             for number, failure in ended:
-                composed = running.pop(number)
-                outcome = self._outcome(composed.job, composed.folder, failure)
+                ready = running.pop(number)
+                outcome = self._outcome(ready.job, ready.folder, failure)
                 if outcome.is_result:
                     log.info(f"job {number} {outcome.status}: {_results(outcome, self.goal)}")
-                yield composed.job, outcome
+                yield ready.job, outcome
 
-    def _launch(self, composed: ComposedJob) -> Exception | str | None:
+    def _launch(self, ready: ReadyJob) -> str | None:
         """Run a job with one of Hydra's launchers; return why it has failed."""
-        subdir = composed.folder.relative_to(self.folder)
-        overrides = [*composed.overrides, f"hydra.sweep.subdir={quote(subdir)}", "hydra.mode=MULTIRUN"]
-        if "resume" in self.settings and (composed.folder / RESOLVED).is_file():
-            overrides.append(f"resume={quote(composed.folder)}")
-        with _same_start_for_the_next_job(), env_override(self._environment(composed)):
+        subdir = ready.folder.relative_to(self.folder)
+        overrides = [*ready.overrides, f"hydra.sweep.subdir={quote(subdir)}", "hydra.mode=MULTIRUN"]
+        if "resume" in self.settings and (ready.folder / RESOLVED).is_file():
+            overrides.append(f"resume={quote(ready.folder)}")
+        with _same_start_for_the_next_job(), env_override(self._environment(ready)):
             try:
-                (result,) = self.launcher.launch([overrides], composed.job.number)
+                (result,) = self.launcher.launch([overrides], ready.job.number)
             except SystemExit as stop:
                 if self.signals.received:  # libraries may turn an interrupt into a SystemExit
                     raise
                 configure_log(self.settings.hydra.hydra_logging, self.settings.hydra.verbose)
                 return describe_exit(stop.code)
-            except Exception as error:
-                return error
+            except (HydraException, OmegaConfBaseException) as error:
+                return _message(error)
             failure = error_of(result)
             if failure is not None:
                 # The traceback is written now: its frames hold the job's tensors.
-                record_failure(composed.folder, failure)
-                return str(failure)
+                record_failure(ready.folder, failure)
             return None
 
-    def _command(self, composed: ComposedJob) -> Command:
-        number, folder = composed.job.number, composed.folder
-        numbers = [f"hydra.job.{name}={number}" for name in ("num", "id")]
-        place = [*self.command.single, f"hydra.run.dir={quote(folder)}", *numbers]
+    def _command(self, ready: ReadyJob) -> Command:
+        number, folder = ready.job.number, ready.folder
+        place = [f"hydra.run.dir={quote(folder)}", f"hydra.job.num={number}", f"hydra.job.id={number}"]
         typed = self.settings.hydra.overrides.hydra
         hydra = [one for one in typed if not key_of(one).startswith(_SWEEP_SETTINGS)]
-        program = self.command.arguments()
-        fresh = [*program, *hydra, *composed.overrides, *place]
+        start = [*self.command.arguments(), *hydra, *self.command.single, *place]
         resume = None
         if "resume" in self.settings:
-            changeable = [one for one in composed.overrides if is_ignored(key_of(one), self._ignored())]
-            resume = [*program, *hydra, *changeable, f"resume={quote(folder)}", *place]
-        options: Any = OmegaConf.to_container(composed.config.hydra.launcher, resolve=True)
-        return Command(number, folder, fresh, resume, self._environment(composed), options)
+            changeable = [one for one in ready.overrides if is_ignored(key_of(one), self._ignored())]
+            resume = [*start, *changeable, f"resume={quote(folder)}"]
+        options: Any = OmegaConf.to_container(ready.options, resolve=True)
+        return Command(number, folder, [*start, *ready.overrides], resume, self._environment(ready), options)
 
     def _ignored(self) -> Sequence[str]:
         return tuple(OmegaConf.select(self.settings, "sweep.ignore") or ())
 
-    def _environment(self, composed: ComposedJob) -> dict[str, str]:
-        folder = str(composed.folder)
+    def _environment(self, ready: ReadyJob) -> dict[str, str]:
+        folder = str(ready.folder)
         if not self.prunes:
             return CurrentJob(folder).environment()
-        return CurrentJob(folder, str(self.folder), composed.job.trial, self.goal.first).environment()
+        return CurrentJob(folder, str(self.folder), ready.job.trial, self.goal.first).environment()
 
-    def _outcome(self, job: Job, folder: Path, failure: Exception | str | None = None) -> Outcome:
+    def _outcome(self, job: Job, folder: Path, failure: str | None = None) -> Outcome:
         """Read how a job ended, and report a failure; `failure` is recorded if the job could not do it."""
         outcome = read_outcome(folder)
         if failure is not None and outcome.status == "unfinished":
@@ -372,6 +380,12 @@ class BaseSweep(Sweeper):
         key = "sweep.resume" if "sweep" in self.settings else "+sweep.resume"
         again = left_out((*overrides.hydra, *overrides.task))
         return self.command.text([*needed, path_override(key, self.folder), *again])
+
+
+def _message(error: Exception) -> str:
+    """Return what Hydra says about settings that cannot be combined, without hints that do not help here."""
+    message = str(error).split("\nConfig search path:")[0].split("\nTo append")[0]
+    return f"{message} {str(error.__cause__).splitlines()[0]}" if error.__cause__ else message
 
 
 def _results(outcome: Outcome, goal: Goal) -> str:
@@ -418,8 +432,8 @@ def _same_start_for_the_next_job() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(environment)
-        gc.collect()
         if torch := sys.modules.get("torch"):
+            gc.collect()
             torch.use_deterministic_algorithms(deterministic)
             torch.backends.cudnn.benchmark = benchmark
             if torch.cuda.is_initialized():
