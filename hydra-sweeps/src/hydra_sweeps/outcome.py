@@ -57,7 +57,7 @@ def json_or_none(path: Path) -> Any:
         return None
 
 
-def record_failure(folder: Path, error: BaseException | str) -> None:
+def record_failure(folder: Path, error: Exception | str) -> None:
     """Write the error of a run into its folder, unless there is one."""
     if (folder / FAILED).is_file():
         return
