@@ -16,7 +16,7 @@ def main(run: Run) -> float | None:
     from lightning.pytorch.callbacks import LambdaCallback
     from omegaconf import OmegaConf
 
-    from hydra_sweeps.interface import current_trial
+    from hydra_sweeps import current_trial
     from mnist_cnn.app.paths import find_checkpoint
     from mnist_cnn.reporting import loggers, summary
     from mnist_cnn.reporting.curves import Curves

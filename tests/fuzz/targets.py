@@ -23,8 +23,7 @@ from hypothesis import strategies as st
 from omegaconf import open_dict
 from PIL import Image
 
-from hydra_sweeps import definition, report, runs
-from hydra_sweeps.interface import SweepError
+from hydra_sweeps import SweepError, definition, report, runs
 from mnist_cnn import command_line, commands, messages, settings
 from mnist_cnn.data import KMNIST, MNIST, ImageFolder
 from mnist_cnn.data.download import load_arrays

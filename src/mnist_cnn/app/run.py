@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from hydra_sweeps.interface import FAILED, METRICS, RESOLVED, in_sweep, quote
+from hydra_sweeps import FAILED, METRICS, RESOLVED, in_sweep, quote
 from mnist_cnn.app import signals
 from mnist_cnn.app.overrides import PATHS
 from mnist_cnn.app.paths import CONF, ROOT, latest_files

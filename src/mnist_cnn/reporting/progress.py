@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 from tqdm import tqdm
 
-from hydra_sweeps.interface import HISTORY
+from hydra_sweeps import HISTORY
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch
 from mnist_cnn.files import write_json

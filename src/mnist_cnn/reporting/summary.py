@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from hydra_sweeps.interface import METRICS
+from hydra_sweeps import METRICS
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch, rank_indices
 from mnist_cnn.errors import UserError
