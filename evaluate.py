@@ -59,12 +59,11 @@ def main(config: "DictConfig") -> float:
     with shut_down_ranks(trainer):
         # test
         trainer.test(classifier, data, verbose=False)
-        metrics = classifier.history[-1]
 
         # report
         if trainer.is_global_zero:
-            summary.report_evaluation(run_dir, data, outputs.logits, metrics)
-    return metrics["test/acc"]
+            summary.report_evaluation(run_dir, classifier, data, outputs.logits)
+    return classifier.history[-1]["test/acc"]
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ def main(config: "DictConfig") -> float | None:
         from hydra_sweeps.interface import current_trial
         from mnist_cnn.reporting import loggers, summary
         from mnist_cnn.reporting.curves import Curves
-        from mnist_cnn.reporting.progress import Progress
+        from mnist_cnn.reporting.epochs import Progress
         from mnist_cnn.training import checkpoints
         from mnist_cnn.training.classifier import Classifier
         from mnist_cnn.training.distributed import shut_down_ranks
@@ -67,25 +67,24 @@ def main(config: "DictConfig") -> float | None:
     )
 
     # trainer
-    first_epoch = resumed.epochs + 1 if resumed else 1
-    run_loggers = loggers.build(options["logger"] or {}, run_dir, first_epoch)
+    run_loggers = [instantiate(logger) for logger in (config.logger or {}).values() if logger]
     last = best = checkpoints.save_last(run_dir)  # without validation the last epoch is the result
     if settings.has_validation(options) or config.objective.metric.startswith("train/"):
         best = checkpoints.save_best(run_dir, config.objective.metric, config.objective.mode)
-    curves, progress = Curves(), Progress(run_dir, commands.lr_source(options))
+    progress = Progress(run_dir, commands.lr_source(options))
     outputs = summary.LogitCollector()
     pruning = Pruning(current_trial())  # stops a job that its search prunes
     callbacks = [
         ReseedEachEpoch(config.seed),
         *(instantiate(callback) for callback in (config.callbacks or {}).values() if callback),
-        curves,
+        Curves(),
         pruning,
         progress,
         outputs,
         *dict.fromkeys([best, last]),
         SaveWithinEpoch(
             run_dir / "checkpoints" / "last.ckpt",
-            parts={"metrics": classifier.train_metrics, "curves": curves},
+            parts={"metrics": classifier.train_metrics},
             **options.get("checkpoint", {}),
         ),
     ]
@@ -94,7 +93,8 @@ def main(config: "DictConfig") -> float | None:
 
     with shut_down_ranks(trainer):
         # fit
-        loggers.log_settings(run_loggers, options["hparams"], OmegaConf.to_yaml(config, resolve=True))
+        config_yaml = OmegaConf.to_yaml(config, resolve=True)
+        loggers.begin(run_loggers, options["hparams"], config_yaml, resumed.step if resumed else 0)
         trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
 
         # test: once, with the weights that validation chose, and not for a pruned trial
@@ -103,7 +103,8 @@ def main(config: "DictConfig") -> float | None:
             trainer.test(classifier, data, verbose=False)
 
         # report
-        metrics = summary.collect(trainer, classifier, progress, best_epoch, pruning.pruned)
+        tested = len(outputs.logits)
+        metrics = summary.collect(trainer, classifier, progress, tested, best_epoch, pruning.pruned)
         if trainer.is_global_zero:
             summary.report(run_dir, classifier, data, outputs.logits, metrics, run_loggers)
     return metrics.get(config.objective.metric)

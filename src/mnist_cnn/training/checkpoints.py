@@ -93,10 +93,11 @@ def _save(run_dir: Path, name: str, **options: Any) -> ModelCheckpoint:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where an interrupted run continues: its latest readable checkpoint, and the epochs completed."""
+    """Where an interrupted run continues: its latest readable checkpoint, the epochs completed, the step."""
 
     path: Path
     epochs: int
+    step: int
 
 
 def find_resume_point(run_dir: Path) -> ResumePoint | None:
@@ -113,7 +114,8 @@ def find_resume_point(run_dir: Path) -> ResumePoint | None:
         try:
             checkpoint = load(path)
             epochs = int(checkpoint["epoch"]) + (0 if within_epoch.KEY in checkpoint else 1)
-            points[int(checkpoint["global_step"])] = ResumePoint(path, epochs)
+            step = int(checkpoint["global_step"])
+            points[step] = ResumePoint(path, epochs, step)
         except (UserError, OSError, KeyError, TypeError, ValueError):
             unreadable.append(path)
     names = " and ".join(map(str, unreadable))
