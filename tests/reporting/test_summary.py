@@ -12,7 +12,7 @@ import torch
 from mnist_cnn.data import ImageData
 from mnist_cnn.errors import UserError
 from mnist_cnn.reporting import figures
-from mnist_cnn.reporting.progress import Progress, describe_run
+from mnist_cnn.reporting.epochs import Progress, describe_run
 from mnist_cnn.reporting.summary import LogitCollector, collect, report, report_evaluation
 from mnist_cnn.training.classifier import Classifier
 from tests.reporting.short_run import fit, make_classifier, make_trainer
@@ -32,9 +32,9 @@ def test_metrics_hold_every_metric_and_what_was_run(tmp_path: Path, small_data: 
     classifier, trainer, progress, _ = run(tmp_path, small_data)
     classifier.history[0]["val/f1"] = 0.25  # as a further metric would appear
     classifier.history[1]["test/f1"] = 0.5
-    metrics = collect(trainer, classifier, progress, best_epoch=1, pruned=False)
+    metrics = collect(trainer, classifier, progress, 37, best_epoch=1, pruned=False)
     names = {f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "acc")}
-    assert names | {"val/f1", "test/f1"} == {name for name in metrics if "/" in name}
+    assert names | {"val/f1", "test/f1", "test/images"} == {name for name in metrics if "/" in name}
     assert metrics["val/acc"] == classifier.history[0]["val/acc"]
     assert metrics["test/acc"] == classifier.history[1]["test/acc"]
     assert (metrics["status"], metrics["epochs"], metrics["steps"]) == ("finished", 2, 6)
@@ -51,7 +51,7 @@ def test_epoch_that_ends_early_is_not_counted(
 ) -> None:
     caplog.set_level(logging.INFO, "mnist_cnn")
     classifier, trainer, progress, _ = run(tmp_path, small_data, max_steps=max_steps)
-    metrics = collect(trainer, classifier, progress, best_epoch=1, pruned=False)
+    metrics = collect(trainer, classifier, progress, 37, best_epoch=1, pruned=False)
     assert (metrics["epochs"], metrics["steps"]) == (epochs, max_steps)
     ended = [line for line in caplog.messages if "ended after" in line]
     assert len(ended) == (batches is not None)
@@ -69,7 +69,7 @@ def test_count_of_early_ends_survives_a_resume() -> None:
 def test_run_without_a_step_has_no_result(tmp_path: Path, small_data: ImageData) -> None:
     classifier, trainer, progress, _ = run(tmp_path, small_data, limit_train_batches=0)
     with pytest.raises(UserError, match="No training step was run"):
-        collect(trainer, classifier, progress, best_epoch=0, pruned=False)
+        collect(trainer, classifier, progress, 37, best_epoch=0, pruned=False)
 
 
 def test_logits_are_in_the_order_of_the_data(small_data: ImageData) -> None:
@@ -83,7 +83,8 @@ def test_logits_are_in_the_order_of_the_data(small_data: ImageData) -> None:
 
 def finish(folder: Path, data: ImageData, finished: Run) -> dict[str, Any]:
     classifier, trainer, progress, outputs = finished
-    metrics = collect(trainer, classifier, progress, best_epoch=1, pruned=False)
+    tested = len(outputs.logits)
+    metrics = collect(trainer, classifier, progress, tested, best_epoch=1, pruned=False)
     report(folder, classifier, data, outputs.logits, metrics, [])
     written: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
     return written
@@ -100,8 +101,9 @@ def test_report_writes_results_and_figures(
         "predictions.png",
         "loss_curve.png",
     }
-    assert f"test accuracy: {metrics['test/acc']:.2%}" in caplog.messages
-    assert f"best epoch: 1, validation accuracy {metrics['val/acc']:.2%}" in caplog.messages
+    assert f"test accuracy: {metrics['test/acc']:.2%} of 37 images" in caplog.messages
+    best = f"validation loss {metrics['val/loss']:.4f}, {metrics['val/acc']:.2%}"
+    assert f"best epoch: 1   {best}" in caplog.messages
     assert caplog.messages[-1] == f"run folder: {tmp_path}"
 
 
@@ -161,13 +163,15 @@ def test_evaluation_report_counts_each_class(tmp_path: Path, small_data: ImageDa
     targets = small_data.test.targets
     logits = torch.nn.functional.one_hot(targets, 10).float()
     logits[0] = logits[0].roll(1)  # one error
-    metrics = {"epoch": 3, "test/loss": 0.5, "test/acc": 36 / 37, "test/f1": 0.9}
-    report_evaluation(tmp_path, small_data, logits, metrics)
+    classifier = make_classifier()
+    classifier.history = [{"epoch": 3, "test/loss": 0.5, "test/acc": 36 / 37, "test/f1": 0.9}]
+    report_evaluation(tmp_path, classifier, small_data, logits)
     written = json.loads((tmp_path / "evaluation.json").read_text())
     assert {k: v for k, v in written.items() if k != "classes"} == {
         "test/loss": 0.5,
         "test/acc": 36 / 37,
         "test/f1": 0.9,
+        "test/images": 37,
     }
     wrong = [row["class"] for row in written["classes"] if row["correct"] < row["images"]]
     assert wrong == [str(int(targets[0]))]
