@@ -12,7 +12,7 @@ import torch
 from mnist_cnn.data import ImageData
 from mnist_cnn.errors import UserError
 from mnist_cnn.reporting import figures
-from mnist_cnn.reporting.epochs import Progress, describe_run
+from mnist_cnn.reporting.epochs import WIDTH, Progress, describe_run, images_per_epoch
 from mnist_cnn.reporting.summary import LogitCollector, collect, report, report_evaluation
 from mnist_cnn.training.classifier import Classifier
 from tests.reporting.short_run import fit, make_classifier, make_trainer
@@ -59,11 +59,42 @@ def test_epoch_that_ends_early_is_not_counted(
         assert f"ended after {batches} of 3 batches" in ended[0]
 
 
-def test_count_of_early_ends_survives_a_resume() -> None:
+def test_counts_survive_a_resume() -> None:
     progress, resumed = Progress(Path()), Progress(Path())
-    progress.partial_epochs = 1
+    progress.images, progress.seconds, progress.partial_epochs = 96, 0.5, 1
     resumed.load_state_dict(progress.state_dict())
-    assert resumed.partial_epochs == 1
+    assert (resumed.images_per_second, resumed.partial_epochs) == (192, 1)
+    assert resumed.elapsed >= progress.elapsed - 1
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "limit", "images"), [(32, None, 96), (40, None, 96), (40, 2, 80), (95, None, 96)]
+)
+def test_bar_counts_the_images_of_an_epoch(
+    batch_size: int, limit: int | None, images: int, tmp_path: Path, small_data: ImageData
+) -> None:
+    small_data.batch_size = batch_size  # of 95, the image that is left over joins the batch before
+    progress = Progress(tmp_path)
+    _, trainer = fit(small_data, [progress], max_epochs=1, limit_train_batches=limit)
+    assert images_per_epoch(trainer)[0] == images == progress.images
+
+
+def test_line_of_epoch_holds_all_metrics_and_fits_the_terminal(
+    tmp_path: Path, small_data: ImageData, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mnist_cnn")
+
+    class MoreMetrics(L.Callback):
+        def on_validation_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+            pl_module.history[-1] |= {"val/f1": 0.25, "val/calibration_error": 0.5, "train/f1": 0.75}
+
+    classifier, _ = fit(small_data, [Progress(tmp_path), MoreMetrics()], max_epochs=1)
+    (line,) = [line for line in caplog.messages if line.startswith("epoch 1/1")]
+    row, text = classifier.history[0], " ".join(line.split())
+    assert f"train loss {row['train/loss']:.4f}, {row['train/acc']:.2%} validation loss " in text
+    assert f", {row['val/acc']:.2%}, f1 0.2500, calibration_error 0.5000" in text
+    assert "0.75" not in text
+    assert all(len(part) <= WIDTH for text in caplog.messages for part in text.splitlines())
 
 
 def test_run_without_a_step_has_no_result(tmp_path: Path, small_data: ImageData) -> None:
