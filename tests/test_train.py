@@ -34,7 +34,7 @@ def test_run_prints_what_it_does_and_writes_everything_into_its_folder(
     assert re.search(r"network +CnnNet, 61,706 parameters", done.stdout)
     assert re.search(r"optimizer +SGD, lr 0.01, momentum 0.9", done.stdout)
     assert re.search(r"loss +CrossEntropyLoss", done.stdout)
-    assert re.search(r"data +MNIST: 55,000 train, 5,000 validation, 10,000 test; .*verified", done.stdout)
+    assert re.search(r"data +MNIST: 55,000 train, 5,000 validation, 10,000 test; [^;]*verified", done.stdout)
     assert re.search(r"device +1 x cpu.*precision (bf16-mixed|32-true)", done.stdout)
     for epoch in (1, 2):
         line = (

@@ -94,7 +94,7 @@ def test_line_of_epoch_holds_all_metrics_and_fits_the_terminal(
     assert f"train loss {row['train/loss']:.4f}, {row['train/acc']:.2%} validation loss " in text
     assert f", {row['val/acc']:.2%}, f1 0.2500, calibration_error 0.5000" in text
     assert "0.75" not in text
-    assert all(len(part) <= WIDTH for text in caplog.messages for part in text.splitlines())
+    assert all(len(part) <= WIDTH for part in line.splitlines())
 
 
 def test_run_without_a_step_has_no_result(tmp_path: Path, small_data: ImageData) -> None:
