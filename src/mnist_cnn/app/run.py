@@ -136,6 +136,9 @@ class Run(Job):
         settings = OmegaConf.create(saved)
         for key, value in self._changes.items():
             OmegaConf.update(settings, key, value)
+        for logger in settings.logger.values():
+            if logger and "save_dir" in logger:
+                logger.save_dir = str(self.folder)  # which may have been moved
         where = {"resume": str(self.folder), "trust": composed["trust"]}  # not what the folder says
         return _plain(settings) | where
 
