@@ -16,7 +16,7 @@ MAX_BYTES = 100_000  # of the settings of a run, which have about 3 kB; YAML is 
 MAX_DEPTH = 50  # of their levels, which are about 6; the time that YAML takes is quadratic in it
 
 # The classes that the config groups of this project name, and those that can be chosen in their place. The
-# name after the module is a class: with names of modules in between, `mnist_cnn.data.download.subprocess.run`
+# name after the module is a class: with names of modules in between, `mnist_cnn.data.idx.subprocess.run`
 # would be one of this package.
 _CLASS = r"_?[A-Z]\w*"
 _PACKAGES = (

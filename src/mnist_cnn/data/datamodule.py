@@ -286,16 +286,6 @@ class ImageData(L.LightningDataModule):
         return torch.sub(images, self.mean, out=out).div_(self.std)
 
 
-def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data settings of an old checkpoint, with `name` instead of `source`, in today's form."""
-    if "name" not in settings:
-        return dict(settings)
-    sources = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
-    upgraded = {key: value for key, value in settings.items() if key != "name"}
-    source = {"_target_": f"mnist_cnn.data.{sources[settings['name']]}"}
-    return {"image_size": 28} | upgraded | {"source": source}
-
-
 def _scale(images: Tensor) -> Tensor:
     """Return uint8 images (B, C, H, W) as float32 in [0, 1], channels last."""
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_cnn.data import ImageData, Source, upgrade_settings
+from mnist_cnn.data import ImageData, Source
 from mnist_cnn.errors import UserError
 from mnist_cnn.export.description import Description
 from mnist_cnn.export.loaded import Run
@@ -35,7 +35,7 @@ def check_images(path: Path, description: Description, data_dir: str | None) -> 
 
     They are test images of the checkpoint's data set; noise where these cannot be had.
     """
-    settings = upgrade_settings(checkpoints.load(path)["config"]["data"])
+    settings = dict(checkpoints.load(path)["config"]["data"])
     try:
         settings |= {
             "image_size": description.image_size,

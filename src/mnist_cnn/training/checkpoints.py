@@ -17,7 +17,6 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from mnist_cnn.data import upgrade_settings
 from mnist_cnn.errors import UserError, printable
 from mnist_cnn.files import atomic_write
 from mnist_cnn.models.ensemble import Ensemble
@@ -268,7 +267,6 @@ def load_classifier(path: Path) -> Classifier:
     checkpoint = load(path)
     config, state = checkpoint["config"], checkpoint["state_dict"]
     try:
-        config["data"] = upgrade_settings(config["data"])
         check(config, CheckpointSettings)
     except (LookupError, TypeError, ValueError, AttributeError, UserError) as error:
         raise UserError(f"{path} has no complete settings: {_one_line(error)}") from error
