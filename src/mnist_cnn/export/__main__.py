@@ -9,7 +9,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from hydra_sweeps.interface import METRICS
-from mnist_cnn.entry import exit_on_interrupt
 from mnist_cnn.errors import UserError
 
 RUNS = Path("logs", "runs")
@@ -46,8 +45,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         ckpt = newest_checkpoint(RUNS)
         print(f"checkpoint   {ckpt}", flush=True)
-        with exit_on_interrupt():
-            from mnist_cnn.export import formats
+        from mnist_cnn.export import formats
 
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
         formats.export([ckpt], "html", str(PAGE), None)

@@ -13,7 +13,7 @@ from mnist_cnn.data import ImageData, Source
 from mnist_cnn.errors import UserError
 from mnist_cnn.export.description import Description
 from mnist_cnn.export.loaded import Run
-from mnist_cnn.training import checkpoints
+from mnist_cnn.training import loading
 
 IMAGES = 1000
 TOLERANCE = 1e-3  # of logits, relative to the largest one where that is above 1
@@ -35,14 +35,14 @@ def check_images(path: Path, description: Description, data_dir: str | None) -> 
 
     They are test images of the checkpoint's data set; noise where these cannot be had.
     """
-    settings = dict(checkpoints.load(path)["config"]["data"])
+    settings = loading.load(path)["config"]["data"]
     try:
         settings |= {
             "image_size": description.image_size,
-            "dir": checkpoints.data_dir(settings, data_dir),
+            "dir": loading.data_dir(settings, data_dir),
         }
-        source = checkpoints.build(settings["source"], Source)  # type: ignore[type-abstract]
-        data = checkpoints.build(settings, ImageData, source=source)
+        source = loading.build(settings["source"], Source)  # type: ignore[type-abstract]
+        data = loading.build(settings, ImageData, source=source)
         data.prepare_data()
         data.setup()
     except UserError as error:

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import Self
 
 from mnist_cnn.errors import UserError, printable
-from mnist_cnn.settings import Finite, ImageSize
+from mnist_cnn.schema import Finite
+from mnist_cnn.training.loading import ImageSize
 
 PerChannel = Finite | list[Finite]
 
@@ -25,7 +26,7 @@ class Description(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    model: dict[str, Any]  # `_target_` and arguments, from which `checkpoints.build` builds the network
+    model: dict[str, Any]  # `_target_` and arguments, from which `loading.build` builds the network
     parameters: int
     classes: Annotated[list[str], Field(min_length=1)]
     in_channels: Literal[1, 3]

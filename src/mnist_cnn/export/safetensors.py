@@ -8,7 +8,7 @@ from mnist_cnn.errors import UserError
 from mnist_cnn.export.description import Description, needs_extra
 from mnist_cnn.export.loaded import LoadedNetwork
 from mnist_cnn.export.network import ByteNetwork, byte_network, runner
-from mnist_cnn.training import checkpoints
+from mnist_cnn.training import loading
 
 
 def write(network: ByteNetwork, description: Description, path: Path) -> None:
@@ -36,7 +36,7 @@ def load(path: Path) -> LoadedNetwork:
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a safetensors file.") from error
     description = Description.from_strings(metadata, path)
-    network = checkpoints.build_within(description.model, nn.Module, path.stat().st_size)
+    network = loading.build_within(description.model, nn.Module, path.stat().st_size)
     try:
         network.load_state_dict(weights)
         whole = byte_network(network, description)

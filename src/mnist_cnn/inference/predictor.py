@@ -61,9 +61,9 @@ class Predictor:
     @classmethod
     def _of_checkpoint(cls, path: Path) -> "Predictor":
         from mnist_cnn.export.network import ByteNetwork, runner
-        from mnist_cnn.training import checkpoints
+        from mnist_cnn.training import loading
 
-        classifier = checkpoints.load_classifier(path)
+        classifier = loading.load_classifier(path)
         data = classifier.config["data"]
         classes = data["classes"] or range(data["num_classes"])
         return cls(

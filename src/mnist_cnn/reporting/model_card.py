@@ -104,7 +104,7 @@ python export.py {argument} format=onnx
 from pathlib import Path
 
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.training.checkpoints import load_classifier
+from mnist_cnn.training.loading import load_classifier
 
 predictor = Predictor.load(Path({path!r}))
 scores = predictor.scores(images)  # uint8 (N, C, H, W) -> {scores} (N, {data.num_classes})

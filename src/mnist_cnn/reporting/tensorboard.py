@@ -41,7 +41,7 @@ class RunLogger(TensorBoardLogger):
         # was interrupted in its first epoch starts again, with everything.
         self.purge_step: int | None = None
         if any(Path(run_dir).glob("events.out.tfevents.*")):
-            self.purge_step = first_epoch if first_epoch > 1 else 0
+            self.purge_step = None
         super().__init__(run_dir, name="", version="", default_hp_metric=False, purge_step=self.purge_step)
 
     @rank_zero_only

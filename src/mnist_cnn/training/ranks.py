@@ -1,22 +1,25 @@
-"""What the variables of torchrun, Slurm and Lightning say about the processes of a job; needs no torch."""
+"""What the variables of torchrun and Slurm say about the processes of a job. It imports no torch."""
 
 import os
+import threading
+import time
 from datetime import datetime
 
 from mnist_cnn.errors import UserError
 
-_ASK_FOR_FOLDER = (
-    "The processes of this run cannot agree on a folder. Give each of them the same one: "
-    "hydra.run.dir=logs/runs/NAME"
-)
+RUN_ID = "mnist_cnn"  # by which torch's launcher marks the ranks that train.py or evaluate.py has started
 
 
 def is_first_rank() -> bool:
     """Return whether this process is the first of its job, which alone writes files and messages."""
     if "RANK" in os.environ:  # of torchrun
         return os.environ["RANK"] == "0"
-    ranks = (os.environ.get(name) or "0" for name in ("LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
-    return all(rank == "0" for rank in ranks)
+    return os.environ.get("SLURM_PROCID", "0") == "0"
+
+
+def is_rank_of_a_job() -> bool:
+    """Return whether train.py or evaluate.py has started this process as a rank of its own job."""
+    return os.environ.get("TORCHELASTIC_RUN_ID") == RUN_ID
 
 
 def processes_started() -> tuple[int, int] | None:
@@ -37,21 +40,34 @@ def is_restarted() -> bool:
     return any(count != "0" for count in counts)
 
 
-def name_of_start(nodes: int | None) -> str:
+def name_of_start() -> str:
     """Return the time at which this run started, or the step of Slurm: the same in all its processes.
 
-    Raises `UserError` where they cannot agree on it.
+    Raises `UserError` if they cannot agree on it.
     """
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
     if processes_started() is None:
-        if (nodes or 1) > 1:  # somebody starts a process on each node
-            raise UserError(f"trainer.num_nodes={nodes}: {_ASK_FOR_FOLDER}")
         return now
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return f"slurm-{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}"  # also after a requeue
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
-        raise UserError(_ASK_FOR_FOLDER)
+        raise UserError(
+            "The processes of this run cannot agree on a folder. Give each of them the same one: "
+            "hydra.run.dir=logs/runs/NAME"
+        )
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
     return str(store.compare_set("mnist_cnn/start", "", now).decode())
+
+
+def end_with_parent() -> None:
+    """End this process when the process that has started it ends in any way, even by SIGKILL."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps.interface import SweepError
-from mnist_cnn.command_line import ROOT
+from mnist_cnn.app.paths import CONF
 from mnist_cnn.errors import UserError, one_line
 
 # Errors of the file system that the user can do something about.
@@ -82,10 +82,9 @@ def _unknown_setting(message: str) -> str | None:
         return None
     key = match[1]
     # The settings depend on the options chosen, so that these are composed without the values.
-    conf = ROOT / "conf"
-    groups = {str(path.relative_to(conf)) for path in conf.rglob("*") if path.is_dir()}
+    groups = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()}
     chosen = [a for a in sys.argv[1:] if a.split("=")[0] in groups and "," not in a]
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose(Path(sys.argv[0]).stem, overrides=chosen, return_hydra_config=True)
     node: Any = config
     parents: list[str] = []

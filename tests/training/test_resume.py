@@ -1,5 +1,6 @@
-"""Runs that are stopped within an epoch and continue there, on random images."""
+"""Runs that are killed or stopped after any batch and continue there, on random images."""
 
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,26 +16,25 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 from torchmetrics.classification import MulticlassF1Score
 
-from mnist_cnn import entry
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.augment import Warp
-from mnist_cnn.errors import UserError
+from mnist_cnn.errors import Interrupted, UserError
 from mnist_cnn.models import CnnNet
-from mnist_cnn.reporting.curves import Curves
 from mnist_cnn.reporting.progress import Progress
-from mnist_cnn.training import within_epoch
 from mnist_cnn.training.averaging import EMA
-from mnist_cnn.training.checkpoints import find_resume_point, load, save_best, save_last
+from mnist_cnn.training.checkpoints import find_resume_point, save_best, save_last
 from mnist_cnn.training.classifier import Classifier
+from mnist_cnn.training.loading import load
+from mnist_cnn.training.resume import ExactResume, StopAfterSteps
 from mnist_cnn.training.schedule import Schedule
-from mnist_cnn.training.seeding import ReseedEachEpoch
 from mnist_cnn.training.trainer import build_trainer
-from mnist_cnn.training.within_epoch import SaveWithinEpoch
 
 pytestmark = [
     # Lightning, as a run is resumed in its folder, and as overfit_batches asks for
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
     pytest.mark.filterwarnings("ignore:You requested to overfit but enabled .* dataloader shuffling"),
+    # Lightning expects its own protocol of loaders; TrainLoader continues by `first`
+    pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before the epoch ended"),
 ]
 
 EPOCHS = 2
@@ -56,17 +56,23 @@ class Kill(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         if (trainer.current_epoch, batch_idx) == self.moment:
-            raise Killed
+            self.happen()
+
+    def happen(self) -> None:
+        raise Killed
 
 
 class Signal(Kill):
     """Sends this process a signal before a batch."""
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if (trainer.current_epoch, batch_idx) == self.moment:
-            signal.raise_signal(signal.SIGINT)
+    def happen(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+class TwoSignals(Kill):
+    def happen(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
 
 
 class Dropout(CnnNet):
@@ -75,8 +81,8 @@ class Dropout(CnnNet):
 
 
 def noisy(images: torch.Tensor) -> torch.Tensor:
-    """A random augmentation that draws from torch and from NumPy."""
-    return Warp(degrees=10, elastic=1)(images) * float(np.random.uniform(0.5, 1))
+    """A random augmentation that draws from torch, NumPy and Python."""
+    return Warp(degrees=10, elastic=1)(images) * float(np.random.uniform(0.5, 1)) * random.uniform(0.5, 1)
 
 
 def fit(
@@ -88,9 +94,10 @@ def fit(
     schedule: Schedule | None = None,
     network: type[CnnNet] = CnnNet,
     resume: bool = False,
+    max_steps: int | None = None,
     **options: Any,
-) -> tuple[Classifier, list[Any]]:
-    """Train as train.py does; return the classifier and what the curves by step show."""
+) -> Classifier:
+    """Train as train.py does."""
     L.seed_everything(0, verbose=False)
     data.batch_size = 8
     classifier = Classifier(
@@ -102,27 +109,24 @@ def fit(
         metrics={"f1": MulticlassF1Score(10)},
     )
     point = find_resume_point(run_dir) if resume else None
-    curves = Curves()
     saving = [save_best(run_dir, "val/acc", "max"), save_last(run_dir)]
-    parts = {"metrics": classifier.train_metrics, "curves": curves}
-    within = SaveWithinEpoch(run_dir / "checkpoints" / "last.ckpt", parts, every_n_steps=every)
+    exact = ExactResume(run_dir / "checkpoints" / "last.ckpt", 0, [signal.SIGINT], every_n_steps=every)
+    stop = [StopAfterSteps(max_steps)] if max_steps else []
     trainer = build_trainer(
         {"accelerator": "cpu", "devices": 1, "max_epochs": EPOCHS, "deterministic": True} | options,
         run_dir,
-        [ReseedEachEpoch(0), curves, Progress(run_dir), *more, *saving, within],
-        [],
+        [*stop, Progress(run_dir), *more, *saving, exact],
         [],
     )
     run_dir.mkdir(exist_ok=True)
     trainer.fit(classifier, data, ckpt_path=point.path if point else None, weights_only=True)
-    return classifier, curves.points
+    return classifier
 
 
-def assert_same(one: tuple[Classifier, list[Any]], other: tuple[Classifier, list[Any]]) -> None:
-    for name, value in one[0].state_dict().items():
-        assert torch.equal(value, other[0].state_dict()[name]), name
-    assert one[0].history == other[0].history
-    assert one[1] == other[1]
+def assert_same(one: Classifier, other: Classifier) -> None:
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+    assert one.history == other.history
 
 
 CASES: dict[str, dict[str, Any]] = {
@@ -142,10 +146,14 @@ CASES: dict[str, dict[str, Any]] = {
     "part of an epoch": {"limit_train_batches": 7},
     "the same batches": {"overfit_batches": 5},
     "max_steps": {"max_steps": 17},
+    "a schedule of max_steps": {
+        "max_steps": 17,
+        "schedule": Schedule(TORCH + "OneCycleLR", interval="step", max_lr=0.05, total_steps="auto"),
+    },
 }
 
 
-@pytest.mark.parametrize("every", [2, None], ids=["within the epoch", "at the end of the epoch before"])
+@pytest.mark.parametrize("every", [1, 2, None], ids=["every step", "every second", "at the end of an epoch"])
 @pytest.mark.parametrize("case", CASES)
 def test_run_killed_within_an_epoch_continues_bit_for_bit(
     case: str, every: int | None, tmp_path: Path, small_data: ImageData
@@ -155,24 +163,26 @@ def test_run_killed_within_an_epoch_continues_bit_for_bit(
     whole = fit(tmp_path / "whole", small_data, EMA(0.9), **options)
     with pytest.raises(Killed):
         fit(tmp_path / "part", small_data, EMA(0.9), Kill(1, 4), every=every, **options)
-    checkpoint = load(tmp_path / "part" / "checkpoints" / "last.ckpt")
-    assert (within_epoch.KEY in checkpoint) == (every is not None)
     point = find_resume_point(tmp_path / "part")
-    assert point is not None and point.epochs == 1
+    assert point is not None
+    steps_of_an_epoch = options.get("limit_train_batches", options.get("overfit_batches", BATCHES))
+    steps_of_an_epoch //= options.get("accumulate_grad_batches", 1)
+    assert (point.global_step > steps_of_an_epoch) == (every is not None)
     np.random.rand(3), torch.rand(7)  # the process that resumes is in another state
     assert_same(fit(tmp_path / "part", small_data, EMA(0.9), every=every, resume=True, **options), whole)
+    again = fit(tmp_path / "part", small_data, EMA(0.9), every=every, resume=True, **options)
+    assert again.history == whole.history  # nothing is left to train
 
 
 def test_run_ended_by_early_stopping_does_not_train_on(tmp_path: Path, small_data: ImageData) -> None:
     def stop() -> L.Callback:
         return EarlyStopping("train/loss", patience=1, min_delta=100.0, check_on_train_epoch_end=True)
 
-    options = {"max_epochs": 5}
-    whole = fit(tmp_path, small_data, stop(), **options)
-    assert len(whole[0].history) == 2
-    assert_same(fit(tmp_path, small_data, stop(), resume=True, **options), whole)
+    whole = fit(tmp_path, small_data, stop(), max_epochs=5)
+    assert len(whole.history) == 2
+    assert_same(fit(tmp_path, small_data, stop(), resume=True, max_epochs=5), whole)
     longer = fit(tmp_path, small_data, stop(), resume=True, max_epochs=6)
-    assert len(longer[0].history) == 3
+    assert len(longer.history) == 3
 
 
 @settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -188,60 +198,44 @@ def test_run_may_be_killed_at_any_batch(
 
 
 @pytest.fixture
-def interrupts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def interrupts() -> Iterator[None]:
     """Handle SIGINT in the test as a command does."""
-    monkeypatch.setattr(entry, "_received", None)
-    monkeypatch.setattr(entry, "_raised", False)
-    before = signal.signal(signal.SIGINT, entry._interrupt)
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted(number)
+
+    before = signal.signal(signal.SIGINT, interrupt)
     yield
+    assert signal.getsignal(signal.SIGINT) is interrupt
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interrupts")
 @pytest.mark.parametrize("batch", [0, 5, BATCHES - 1])
 def test_signal_stops_after_the_batch_or_the_epoch_with_a_checkpoint(
-    batch: int, tmp_path: Path, small_data: ImageData, monkeypatch: pytest.MonkeyPatch
+    batch: int, tmp_path: Path, small_data: ImageData, capfd: pytest.CaptureFixture[str]
 ) -> None:
     whole = fit(tmp_path / "whole", small_data)
-    with pytest.raises(SystemExit):  # as which Lightning raises KeyboardInterrupt again
+    with pytest.raises(Interrupted, match="SIGINT"):
         fit(tmp_path / "part", small_data, Signal(0, batch))
-    done = load(tmp_path / "part" / "checkpoints" / "last.ckpt")["global_step"]
-    assert done == batch + 1
-    monkeypatch.setattr(entry, "_received", None)  # the run is resumed in another process
+    assert capfd.readouterr().err == "\nstopping with a checkpoint; interrupt again to stop at once\n"
+    assert load(tmp_path / "part" / "checkpoints" / "last.ckpt")["global_step"] == batch + 1
     assert_same(fit(tmp_path / "part", small_data, resume=True), whole)
 
 
 @pytest.mark.usefixtures("interrupts")
-def test_signal_that_was_lost_before_the_training_stops_it(
-    tmp_path: Path, small_data: ImageData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(entry, "_received", signal.SIGINT)
-    with pytest.raises(SystemExit):
-        fit(tmp_path, small_data)
-    assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
-
-
-class TwoSignals(Signal):
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-
-
-@pytest.mark.usefixtures("interrupts")
 def test_second_signal_stops_at_once(tmp_path: Path, small_data: ImageData) -> None:
-    with pytest.raises(SystemExit):
+    with pytest.raises(Interrupted):
         fit(tmp_path, small_data, TwoSignals(0, 5))
     assert not (tmp_path / "checkpoints" / "last.ckpt").exists()
 
 
-def test_checkpoint_of_two_processes_is_not_continued_by_one(tmp_path: Path, small_data: ImageData) -> None:
+def test_run_of_two_processes_is_not_continued_by_one(tmp_path: Path, small_data: ImageData) -> None:
     with pytest.raises(Killed):
         fit(tmp_path, small_data, Kill(0, 6), every=3)
     path = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint = load(path)
-    checkpoint[within_epoch.KEY]["ranks"] *= 2
+    checkpoint["callbacks"]["ExactResume"]["processes"] = 2
     torch.save(checkpoint, path)
-    with pytest.raises(UserError, match=r"with 2 processes.*trainer\.devices=2"):
+    with pytest.raises(UserError, match=r"by 2 processes.*trainer\.devices=2"):
         fit(tmp_path, small_data, resume=True)

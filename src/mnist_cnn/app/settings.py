@@ -3,16 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
-from mnist_cnn.errors import UserError
+from mnist_cnn.schema import Count, CountOrZero, Fraction, NotNegative, Positive, Section
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 CountOrZero = Annotated[int, Field(ge=0)]
@@ -24,17 +20,12 @@ Devices = int | str | list[int]
 BASIC_METRICS = ("loss", "acc")  # of every split, whatever conf/metrics adds
 
 
-class _Section(BaseModel):
-    # Strict: "3" is not a number. Settings not named here are checked by the objects that take them.
-    model_config = ConfigDict(strict=True, extra="allow")
-
-
-class _Objective(_Section):
+class _Objective(Section):
     metric: str
     mode: Literal["min", "max"]
 
 
-class _Data(_Section):
+class _Data(Section):
     dir: str
     batch_size: Count
     val_size: Limit
@@ -42,7 +33,7 @@ class _Data(_Section):
     std: Positive | list[Positive]
 
 
-class _Optim(_Section):
+class _Optim(Section):
     lr: Positive
     momentum: Momentum | None = None
     betas: list[Momentum] | None = None
@@ -51,7 +42,7 @@ class _Optim(_Section):
     fused: bool | None = None
 
 
-class _Scheduler(_Section):
+class _Scheduler(Section):
     monitor: str | None = None
     max_lr: Positive | None = None
     pct_start: Fraction | None = None
@@ -61,7 +52,7 @@ class _Scheduler(_Section):
     patience: CountOrZero | None = None
 
 
-class _Trainer(_Section):
+class _Trainer(Section):
     max_epochs: Count
     accelerator: str
     devices: Devices
@@ -89,17 +80,17 @@ class _Trainer(_Section):
     profiler: str | None = None
 
 
-class _Checkpoint(_Section):
+class _Checkpoint(Section):
     every_n_steps: Count | None = None
     every_n_minutes: Positive | None = None
 
 
-class _Sweep(_Section):
+class _Sweep(Section):
     resume: str | None
     fail_fast: bool
 
 
-class TrainSettings(_Section):
+class TrainSettings(Section):
     """The settings of train.py that are checked before it starts."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
@@ -213,11 +204,11 @@ class TrainSettings(_Section):
         return self
 
 
-class _EvaluateData(_Section):
+class _EvaluateData(Section):
     dir: str | None
 
 
-class _EvaluateTrainer(_Section):
+class _EvaluateTrainer(Section):
     accelerator: str
     devices: Devices
     precision: str | int | None
@@ -225,7 +216,7 @@ class _EvaluateTrainer(_Section):
     limit_test_batches: TrainLimit | None = None
 
 
-class EvaluateSettings(_Section):
+class EvaluateSettings(Section):
     """The settings of evaluate.py that are checked before it starts."""
 
     ckpt: str | list[str] | None
@@ -234,7 +225,7 @@ class EvaluateSettings(_Section):
     trainer: _EvaluateTrainer
 
 
-class PredictSettings(_Section):
+class PredictSettings(Section):
     """The settings of predict.py that are checked before it starts."""
 
     ckpt: str | None
@@ -252,11 +243,11 @@ class PredictSettings(_Section):
         return images
 
 
-class _ExportData(_Section):
+class _ExportData(Section):
     dir: str | None
 
 
-class ExportSettings(_Section):
+class ExportSettings(Section):
     """The settings of export.py that are checked before it starts."""
 
     ckpt: str | Annotated[list[str], Field(min_length=1)] | None
@@ -275,69 +266,6 @@ class ExportSettings(_Section):
         return self
 
 
-ImageSize = Annotated[int, Field(ge=1, le=2048)]
-
-
-class _CheckpointData(_Data):
-    dir: str = ""
-    batch_size: Count = 64
-    val_size: Limit = 0
-    source: dict[str, Any]
-    mean: Finite | list[Finite]
-    in_channels: Literal[1, 3]
-    image_size: ImageSize
-    num_classes: Annotated[int, Field(ge=1, le=1_000_000)]
-    classes: list[str] | None
-
-
-class _CheckpointTrainer(_Section):
-    precision: str | int = "auto"
-
-
-class CheckpointSettings(_Section):
-    """The settings in a checkpoint that its network is built from and its images are read by."""
-
-    model: dict[str, Any]
-    loss: dict[str, Any]
-    metrics: dict[str, dict[str, Any]] = {}
-    data: _CheckpointData
-    trainer: _CheckpointTrainer = _CheckpointTrainer()
-
-
 def has_validation(settings: Mapping[str, Any]) -> bool:
     """Return whether a run with these settings measures its metrics on validation images."""
     return bool(settings["data"]["val_size"] > 0) and settings["trainer"]["limit_val_batches"] != 0
-
-
-def check(settings: Mapping[str, Any], schema: type[_Section]) -> None:
-    """Raise `UserError` that names each setting of `settings` with a wrong type or out of bounds."""
-    try:
-        schema.model_validate(settings)
-    except ValidationError as error:
-        # A value that may have one of several types has one error for each of them.
-        missing: list[str] = []
-        wrong: dict[str, list[str]] = {}
-        for problem in error.errors(include_url=False):
-            if not problem["loc"]:  # about several settings together; the message is complete
-                raise UserError(problem["msg"]) from None
-            key, value = _setting(settings, problem["loc"])
-            if problem["type"] == "missing":
-                missing.append(f"{key} is missing: set {key}=VALUE.")
-                continue
-            message = problem["msg"].removeprefix("Input ")
-            wrong.setdefault(f"{key}={value}", []).append(message)
-        lines = [
-            f"{setting}: it {' or '.join(dict.fromkeys(messages))}" for setting, messages in wrong.items()
-        ]
-        raise UserError("\n".join(missing + lines)) from None
-
-
-def _setting(settings: Any, location: tuple[int | str, ...]) -> tuple[str, Any]:
-    """Return the dotted key of `location` and its value, without the type names pydantic ends it with."""
-    keys: list[str] = []
-    for part in location:
-        if not isinstance(settings, Mapping):
-            break
-        keys.append(str(part))
-        settings = settings.get(part)
-    return ".".join(keys), settings
