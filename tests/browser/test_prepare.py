@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from mnist_cnn.export import html
 from mnist_cnn.export.network import load_trained
-from mnist_cnn.inference import digits
+from mnist_cnn.preparation import digits
 from tests.browser.conftest import Browser
 from tests.export.checkpoint import save
 

@@ -26,13 +26,12 @@ from PIL import Image
 from hydra_sweeps import SweepError, definition, report, runs
 from mnist_cnn import command_line, commands, messages, settings
 from mnist_cnn.data import KMNIST, MNIST, ImageFolder
-from mnist_cnn.data.download import load_arrays
 from mnist_cnn.data.source import DataUnavailable
 from mnist_cnn.errors import UserError
-from mnist_cnn.inference.finding import NothingFound, prepare
-from mnist_cnn.inference.loading import load_picture
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.pictures import UnreadableImage
+from mnist_cnn.preparation.finding import NothingFound, prepare
+from mnist_cnn.preparation.image_files import UnreadableImage
+from mnist_cnn.preparation.loading import load_picture
 from tests.conftest import REPOSITORY
 from tests.fuzz.inputs import hostile
 from tests.inference.checkpoint import write_checkpoint
@@ -93,16 +92,6 @@ def read_packed_idx(content: bytes, folder: Path) -> None:
     written(folder / "KMNIST/raw/train-images-idx3-ubyte.gz", gzip.compress(IMAGES, 1))
     written(folder / "KMNIST/raw/train-labels-idx1-ubyte.gz", content)
     KMNIST().read(folder, train=True)
-
-
-def pickles(folder: Path) -> st.SearchStrategy[bytes]:
-    arrays = (np.zeros((2, 4), np.float32), np.arange(2))
-    return hostile([pickle.dumps((arrays, arrays, arrays), protocol) for protocol in (0, 2, 5)])
-
-
-@target(pickles, pickle.UnpicklingError, inputs=15_000)
-def read_pickle(content: bytes, folder: Path) -> None:
-    load_arrays(io.BytesIO(content))
 
 
 def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:

@@ -11,9 +11,9 @@ from PIL import Image
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.export.loaded import Run, load_network
-from mnist_cnn.inference.finding import NothingFound, prepare
-from mnist_cnn.inference.loading import load_picture
-from mnist_cnn.pictures import UnreadableImage
+from mnist_cnn.preparation.finding import NothingFound, prepare
+from mnist_cnn.preparation.image_files import UnreadableImage
+from mnist_cnn.preparation.loading import load_picture
 
 BATCH = 500  # images at a time, fewer where they are large
 BATCH_BYTES = 25_000_000

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mnist_cnn.errors import UserError
 
 # The classes that the config groups name, and those that can be chosen in their place. The last part is a
-# class: if any name could follow, `mnist_cnn.data.download.subprocess.run` would be allowed.
+# class: if any name could follow, `mnist_cnn.data.idx.subprocess.run` would be allowed.
 _CLASS = r"_?[A-Z]\w*"
 _PACKAGES = (
     r"mnist_cnn(\.[a-z]\w*)*",

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mnist_cnn.inference.digits import resize
+from mnist_cnn.preparation.digits import resize
 
 Grey: TypeAlias = NDArray[Any]  # float32 (H, W), mostly in [0, 1]
 

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mnist_cnn.inference.digits import BOX, CENTRE, SIZE, Ink, to_mnist_form
-from mnist_cnn.inference.ink import InkImage, extract_ink
-from mnist_cnn.inference.loading import load_picture
+from mnist_cnn.preparation.digits import BOX, CENTRE, SIZE, Ink, to_mnist_form
+from mnist_cnn.preparation.ink import InkImage, extract_ink
+from mnist_cnn.preparation.loading import load_picture
 
 Box = tuple[slice, slice]
 

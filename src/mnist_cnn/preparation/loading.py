@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from mnist_cnn.pictures import open_image
+from mnist_cnn.preparation.image_files import open_image
 
 LONGEST = 1200  # pixels of the longer side: larger images are reduced, which also removes noise
 

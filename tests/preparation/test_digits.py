@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mnist_cnn.inference.digits import dilate, resize, stroke_width, to_mnist_form
-from tests.inference.drawing import FIVE, ONE, SEVEN, ZERO, difference, draw
+from mnist_cnn.preparation.digits import dilate, resize, stroke_width, to_mnist_form
+from tests.preparation.drawing import FIVE, ONE, SEVEN, ZERO, difference, draw
 
 DIGITS = {"0": ZERO, "1": ONE, "5": FIVE, "7": SEVEN}
 

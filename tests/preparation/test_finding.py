@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mnist_cnn.data import MNIST
-from mnist_cnn.inference.digits import to_mnist_form
-from mnist_cnn.inference.finding import NothingFound, prepare
-from tests.inference.drawing import (
+from mnist_cnn.preparation.digits import to_mnist_form
+from mnist_cnn.preparation.finding import NothingFound, prepare
+from tests.preparation.drawing import (
     FIVE,
     FIVE_WITH_DETACHED_BAR,
     ONE,

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.inference.digits import to_mnist_form
 from mnist_cnn.inference.files import find_images
-from mnist_cnn.inference.finding import prepare_file
-from mnist_cnn.inference.loading import LONGEST, load_picture
-from mnist_cnn.pictures import UnreadableImage
-from tests.inference.drawing import FIVE, difference, draw
+from mnist_cnn.preparation.digits import to_mnist_form
+from mnist_cnn.preparation.finding import prepare_file
+from mnist_cnn.preparation.image_files import UnreadableImage
+from mnist_cnn.preparation.loading import LONGEST, load_picture
+from tests.preparation.drawing import FIVE, difference, draw
 
 INK = np.pad(draw(FIVE), ((30, 60), (40, 20)))
 EXPECTED = to_mnist_form(INK)
