@@ -12,7 +12,7 @@ from mnist_cnn.data import ImageData
 from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.reporting import card as model_card
 from mnist_cnn.reporting import summary
-from mnist_cnn.training.checkpoints import load_classifier
+from mnist_cnn.training.loading import load_classifier
 from tests.export.checkpoint import save
 
 METRICS = {
