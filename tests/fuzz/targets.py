@@ -24,7 +24,8 @@ from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
 from hydra_sweeps import RESOLVED, SweepError, definition, report, resume_arguments, runs
-from mnist_cnn.app import messages, overrides, resumed, settings, start
+from mnist_cnn.app import messages, resumed, settings, start
+from mnist_cnn.app.overrides import prepare as prepare_overrides
 from mnist_cnn.data import KMNIST, MNIST, ImageFolder
 from mnist_cnn.data.source import DataUnavailable
 from mnist_cnn.errors import UserError
@@ -479,7 +480,7 @@ def read_arguments(content: bytes, folder: Path) -> None:
     before = sys.argv
     sys.argv = [str(REPOSITORY / "train.py"), *arguments]
     try:
-        typed = [one for one in overrides.prepare(arguments) if not one.startswith("-")]
+        typed = [one for one in prepare_overrides(arguments) if not one.startswith("-")]
         start.register_resolvers()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
