@@ -238,7 +238,7 @@ def onnx_network() -> bytes:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from mnist_cnn.export.description import Description
+    from mnist_cnn.export.exported import Description
 
     about = Description(
         **{"model": {"_target_": "mnist_cnn.models.CnnNet"}, "parameters": 90, "in_channels": 1, "epochs": 1},

@@ -74,21 +74,19 @@ formats = st.sampled_from([torch.contiguous_format, torch.channels_last])
 
 
 @hypothesis_settings
-@given(image_shapes, st.integers(1, 12), pairs, pairs, paddings, st.booleans(), formats, st.booleans())
-def test_conv2d_matches_torch(shape, kernels, window, stride, padding, with_bias, memory_format, in_chunks):
+@given(image_shapes, st.integers(1, 12), pairs, pairs, paddings, st.booleans(), formats)
+def test_conv2d_matches_torch(shape, kernels, window, stride, padding, with_bias, memory_format):
     assume(all(n + 2 * pad >= p for n, pad, p in zip(shape[2:], padding, window, strict=True)))
     image = random(*shape).contiguous(memory_format=memory_format)
     weight = random(kernels, shape[1], *window, seed=1)
     bias = [random(kernels, seed=2)] if with_bias else []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(handmade, "CHUNK_ELEMENTS", 1 if in_chunks else handmade.CHUNK_ELEMENTS)
-        assert_equal(
-            lambda a, w, *b: handmade.conv2d(a, w, *b, stride=stride, padding=padding),
-            lambda a, w, *b: F.conv2d(a, w, *b, stride=stride, padding=padding),
-            image,
-            weight,
-            *bias,
-        )
+    assert_equal(
+        lambda a, w, *b: handmade.conv2d(a, w, *b, stride=stride, padding=padding),
+        lambda a, w, *b: F.conv2d(a, w, *b, stride=stride, padding=padding),
+        image,
+        weight,
+        *bias,
+    )
 
 
 @hypothesis_settings
