@@ -82,6 +82,14 @@ class Browser:
                 )
         self.next_frame()
 
+    def tap(self, element: str) -> None:
+        """Tap on the middle of the element with this id."""
+        box = self.run("return document.getElementById(arguments[0]).getBoundingClientRect().toJSON()", element)
+        place = {"x": box["left"] + box["width"] / 2, "y": box["top"] + box["height"] / 2}
+        self.command("Input.dispatchTouchEvent", type="touchStart", touchPoints=[place])
+        self.command("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+        self.next_frame()
+
     def press(self, key: str, control: bool = False) -> None:
         """Press a key."""
         for kind in ("keyDown", "keyUp"):

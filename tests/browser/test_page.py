@@ -203,6 +203,16 @@ def test_undo_removes_the_last_stroke_and_clear_all(opened: Browser) -> None:
     assert opened.run("return document.getElementById('result').textContent") == "The paper is empty."
 
 
+@pytest.mark.parametrize("button", ["undo", "clear"])
+def test_quick_stroke_does_not_swallow_the_next_tap(button: str, browser: Browser, page: str) -> None:
+    browser.open(page, width=390)
+    for _ in range(5):
+        browser.draw([(0.1, 0.5), (0.8, 0.55)], touch=True)
+        assert browser.run("return strokes.length") == 1
+        browser.tap(button)
+        assert browser.run("return strokes.length") == 0
+
+
 def test_second_finger_does_not_draw(opened: Browser) -> None:
     fingers = [{"x": 100.0, "y": 200.0, "id": 0}, {"x": 200.0, "y": 250.0, "id": 1}]
     opened.command("Input.dispatchTouchEvent", type="touchStart", touchPoints=fingers[:1])
