@@ -18,8 +18,8 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from benchmarks import machine
 from benchmarks.own_digits import describe_network
 from benchmarks.recipes import RESULTS
-from mnist_cnn.inference.finding import NothingFound, prepare
 from mnist_cnn.inference.predictor import Predictor
+from mnist_cnn.preparation.finding import NothingFound, prepare
 
 Grey = NDArray[np.float32]  # (H, W) in [0, 1]
 

@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from hydra_sweeps.interface import SweepError
+from hydra_sweeps import SweepError
 from mnist_cnn.command_line import ROOT
 from mnist_cnn.messages import message_for_user
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from mnist_cnn.inference import digits
+from mnist_cnn.preparation import digits
 from tests.browser.conftest import Browser
 
 pytestmark = pytest.mark.xdist_group("browser")

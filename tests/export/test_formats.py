@@ -1,6 +1,7 @@
 """ONNX, torch.export and safetensors: the same logits as PyTorch, and a description that comes back."""
 
 import json
+import resource
 import subprocess
 import sys
 from importlib.metadata import version
@@ -16,10 +17,9 @@ from mnist_cnn.export import check, formats, load_network, onnx
 from mnist_cnn.export.formats import MODULES
 from mnist_cnn.export.network import load_trained
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.training import checkpoints
+from mnist_cnn.training import loading
 from tests.export.checkpoint import save
-from tests.fuzz.run import memory
-from tests.fuzz.targets import onnx_network
+from tests.export.onnx_network import onnx_network
 
 CASES = [
     (model, format_)
@@ -49,7 +49,7 @@ def test_exported_network_computes_the_logits_of_the_checkpoint(
     loaded = MODULES[format_].load(path)
     assert loaded.description == load_trained(ckpt)[1]
 
-    classifier = checkpoints.load_classifier(ckpt)
+    classifier = loading.load_classifier(ckpt)
     data = classifier.config["data"]
     mean, std = (torch.tensor(data[name]).view(-1, 1, 1) for name in ("mean", "std"))
     size = 32 if model == "cnnnet" else 28
@@ -229,10 +229,10 @@ def test_onnx_network_of_other_outputs_or_of_any_memory_is_refused(
     node: str, weights: np.ndarray, attributes: dict[str, object], tmp_path: Path
 ) -> None:
     predictor = Predictor.load(onnx_file(tmp_path / "a.onnx", node, weights, **attributes))
-    before = memory()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=r"failed to run or exceeded|finite logits of shape \(2, 10\)"):
         predictor.scores(noise(2, 1, 28, 28))
-    assert memory() - before < 500_000_000
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
 
 
 def test_onnx_network_of_endless_time_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,18 +23,17 @@ from hypothesis import strategies as st
 from omegaconf import open_dict
 from PIL import Image
 
-from hydra_sweeps import definition, report, runs
-from hydra_sweeps.interface import SweepError
+from hydra_sweeps import SweepError, definition, report, runs
 from mnist_cnn import command_line, commands, messages, settings
 from mnist_cnn.data import KMNIST, MNIST, ImageFolder
-from mnist_cnn.data.download import load_arrays
 from mnist_cnn.data.source import DataUnavailable
 from mnist_cnn.errors import UserError
-from mnist_cnn.inference.finding import NothingFound, prepare
-from mnist_cnn.inference.loading import load_picture
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.pictures import UnreadableImage
+from mnist_cnn.preparation.finding import NothingFound, prepare
+from mnist_cnn.preparation.image_files import UnreadableImage
+from mnist_cnn.preparation.loading import load_picture
 from tests.conftest import REPOSITORY
+from tests.export.onnx_network import onnx_network
 from tests.fuzz.inputs import hostile
 from tests.inference.checkpoint import write_checkpoint
 
@@ -94,16 +93,6 @@ def read_packed_idx(content: bytes, folder: Path) -> None:
     written(folder / "KMNIST/raw/train-images-idx3-ubyte.gz", gzip.compress(IMAGES, 1))
     written(folder / "KMNIST/raw/train-labels-idx1-ubyte.gz", content)
     KMNIST().read(folder, train=True)
-
-
-def pickles(folder: Path) -> st.SearchStrategy[bytes]:
-    arrays = (np.zeros((2, 4), np.float32), np.arange(2))
-    return hostile([pickle.dumps((arrays, arrays, arrays), protocol) for protocol in (0, 2, 5)])
-
-
-@target(pickles, pickle.UnpicklingError, inputs=15_000)
-def read_pickle(content: bytes, folder: Path) -> None:
-    load_arrays(io.BytesIO(content))
 
 
 def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
@@ -231,50 +220,6 @@ def read_checkpoint(content: bytes, folder: Path) -> None:
 
 def onnx_files(folder: Path) -> st.SearchStrategy[bytes]:
     return hostile([onnx_network()], [b"Loop", b"If", b"ConstantOfShape", b"Expand", b"Tile", b"Range"])
-
-
-def onnx_network() -> bytes:
-    """Return a small network with the metadata of export.py, which takes seconds to export one."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    from mnist_cnn.export.exported import Description
-
-    about = Description(
-        **{"model": {"_target_": "mnist_cnn.models.CnnNet"}, "parameters": 90, "in_channels": 1, "epochs": 1},
-        **{
-            "classes": list("0123456789"),
-            "image_size": 28,
-            "mean": 0.5,
-            "std": 0.5,
-            "seed": 0,
-            "metrics": {},
-        },
-        **{"gives_probabilities": True, "data": "MNIST", "loss": "x", "mnist_cnn_version": "0"},
-    )
-    weights = {
-        "kernel": np.ones((1, 1, 5, 5), np.float32),
-        "matrix": np.ones((196, 10), np.float32),
-        "shape": np.array([-1, 196]),
-    }
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["images"], ["a"], to=TensorProto.FLOAT),
-            helper.make_node("Conv", ["a", "kernel"], ["b"], pads=[2, 2, 2, 2]),
-            helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2]),
-            helper.make_node("Reshape", ["c", "shape"], ["d"]),
-            helper.make_node("MatMul", ["d", "matrix"], ["logits"]),
-        ],
-        "network",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 1, 28, 28])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, about.to_strings())
-    onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString()
-    return content
 
 
 @target(onnx_files, UserError, inputs=6_000)

@@ -10,13 +10,13 @@ from PIL import Image
 from mnist_cnn.data.images import convert
 from mnist_cnn.export.formats import MODULES
 from mnist_cnn.export.network import load_trained
-from mnist_cnn.inference.digits import to_mnist_form
 from mnist_cnn.inference.predictor import Predictor
+from mnist_cnn.preparation.digits import to_mnist_form
 from mnist_cnn.training.checkpoints import load_classifier
 from tests.conftest import make_data
 from tests.export.checkpoint import save
 from tests.inference.checkpoint import write_checkpoint
-from tests.inference.drawing import FIVE, ONE, draw
+from tests.preparation.drawing import FIVE, ONE, draw
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from mnist_cnn.data.cifar import CIFAR10
 from mnist_cnn.data.corruptions import CorruptedMNIST
-from mnist_cnn.data.datamodule import ImageData, upgrade_settings
+from mnist_cnn.data.datamodule import ImageData
 from mnist_cnn.data.folder import ImageFolder
 from mnist_cnn.data.idx import KMNIST, MNIST, FashionMNIST
 from mnist_cnn.data.source import DataUnavailable, Source
@@ -17,5 +17,4 @@ __all__ = [
     "ImageData",
     "ImageFolder",
     "Source",
-    "upgrade_settings",
 ]

@@ -4,7 +4,7 @@ Legend for shapes: B batch, C channels, H height, W width.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -45,28 +45,24 @@ class ImagesInMemory(Dataset[Batch]):
         return self.images.index_select(0, rows), self.targets.index_select(0, rows)
 
 
-class ResumableLoader(DataLoader[Batch]):
-    """A DataLoader that can start within an epoch, by Lightning's protocol for this.
+class TrainLoader(DataLoader[Batch]):
+    """A DataLoader of whole batches from memory, which can start within an epoch.
 
-    It fetches whole batches of images in memory itself, which takes a tenth of DataLoader's time; of the
-    arguments only the data set, `batch_size` and `sampler` have an effect. A single image that is left over
-    joins the batch before, because batch normalization cannot train on one.
-    `batches_done` returns how many batches of the present epoch have been trained on.
+    Fetching a batch takes a tenth of DataLoader's time; of the arguments only the data set, `batch_size` and
+    `sampler` have an effect. A single image that is left over joins the batch before, because batch
+    normalization cannot train on one. The next iteration leaves out the batches before `first`.
     """
 
-    def __init__(self, *args: Any, batches_done: Callable[[], int], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.batches_done = batches_done
-        self._skip = 0
+    first = 0
 
     def __iter__(self) -> Any:
-        # A generator, so that this runs when the first batch is asked for: Lightning makes the iterator
-        # before it loads the state.
-        skip, self._skip = self._skip, 0
+        # A generator, so that `first` is read when the first batch is asked for: Lightning makes the iterator
+        # before it loads the state of a run.
+        first, self.first = self.first, 0
         assert isinstance(self.dataset, ImagesInMemory) and self.batch_size is not None
         rows = torch.tensor(list(self.sampler))
         count = len(self)
-        for index in range(skip, count):
+        for index in range(first, count):
             end = len(rows) if index == count - 1 else (index + 1) * self.batch_size
             yield self.dataset.__getitems__(rows[index * self.batch_size : end])
 
@@ -75,12 +71,6 @@ class ResumableLoader(DataLoader[Batch]):
         images = len(self.sampler)
         one_left_over = images > 1 and self.batch_size > 1 and images % self.batch_size == 1
         return math.ceil(images / self.batch_size) - one_left_over
-
-    def state_dict(self) -> dict[str, int]:
-        return {"batches_done": self.batches_done()}
-
-    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
-        self._skip = state_dict["batches_done"]
 
 
 def rank_indices(length: int, rank: int, world_size: int) -> range:
@@ -239,12 +229,7 @@ class ImageData(L.LightningDataModule):
         assert self.train is not None
         rank, world_size = self._rank()
         sampler = DistributedSampler[Batch](self.train, world_size, rank, seed=self.seed)
-        return ResumableLoader(self.train, self.batch_size, sampler=sampler, batches_done=self._batches_done)
-
-    def _batches_done(self) -> int:
-        assert self.trainer is not None
-        within_epoch = self.trainer.lightning_module.within_epoch
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if within_epoch else 0
+        return TrainLoader(self.train, self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Return the validation images in order; no loader at all where `val_size` is 0."""
@@ -284,16 +269,6 @@ class ImageData(L.LightningDataModule):
         if isinstance(self.std, Tensor) and self.std.device != images.device:
             self.std = self.std.to(images.device)
         return torch.sub(images, self.mean, out=out).div_(self.std)
-
-
-def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data settings of an old checkpoint, with `name` instead of `source`, in today's form."""
-    if "name" not in settings:
-        return dict(settings)
-    sources = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
-    upgraded = {key: value for key, value in settings.items() if key != "name"}
-    source = {"_target_": f"mnist_cnn.data.{sources[settings['name']]}"}
-    return {"image_size": 28} | upgraded | {"source": source}
 
 
 def _scale(images: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from mnist_cnn.data.source import Source
 from mnist_cnn.data.split import stratified_split
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import natural_order
-from mnist_cnn.pictures import FORMATS, UnreadableImage, open_image
+from mnist_cnn.preparation.image_files import FORMATS, UnreadableImage, open_image
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from hydra_sweeps.interface import METRICS, RESOLVED
+from hydra_sweeps import METRICS, RESOLVED
 from mnist_cnn.errors import UserError
 
 LOGS = Path("logs")

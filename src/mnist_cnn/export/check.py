@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mnist_cnn.data import ImageData, Source, upgrade_settings
+from mnist_cnn.data import ImageData, Source
 from mnist_cnn.errors import UserError
 from mnist_cnn.export.exported import Description, Function, Images, Logits
-from mnist_cnn.training import checkpoints
+from mnist_cnn.training import loading
 
 IMAGES = 1000
 TOLERANCE = 1e-3  # of a logit; relative to the largest logit if that is above 1
@@ -31,12 +31,12 @@ def sample_images(path: Path, description: Description, data_dir: str | None) ->
 
     They are test images of its data set, or noise if these are not available.
     """
-    settings = upgrade_settings(checkpoints.load(path)["config"]["data"])
+    settings = loading.load(path)["config"]["data"]
     size = description.image_size
     try:
-        settings |= {"image_size": size, "dir": checkpoints.data_dir(settings, data_dir)}
-        source = checkpoints.build(settings["source"], Source)  # type: ignore[type-abstract]
-        data = checkpoints.build(settings, ImageData, source=source)
+        settings |= {"image_size": size, "dir": loading.data_dir(settings, data_dir)}
+        source = loading.build(settings["source"], Source)  # type: ignore[type-abstract]
+        data = loading.build(settings, ImageData, source=source)
         data.prepare_data()
         data.setup()
     except UserError as error:

@@ -13,8 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from typing_extensions import Self
 
 from mnist_cnn.errors import UserError, printable
+from mnist_cnn.schema import Finite
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 PerChannel = Finite | list[Finite]  # one number for all channels, or one for each
 
 Images = NDArray[np.uint8]  # (B, C, S, S)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hydra_sweeps.interface import METRICS
+from hydra_sweeps import METRICS
 from mnist_cnn.export.exported import Description, Function, Images, Logits, PerChannel
-from mnist_cnn.training import checkpoints
+from mnist_cnn.training import loading
 
 
 class ByteNetwork(nn.Module):
@@ -37,14 +37,14 @@ class ByteNetwork(nn.Module):
 
 def load_trained(path: Path) -> tuple[ByteNetwork, Description]:
     """Return the network of a checkpoint, in evaluation mode with layers of torch, and its description."""
-    classifier = checkpoints.load_classifier(path)
-    epochs = int(checkpoints.load(path)["epoch"]) + 1
+    classifier = loading.load_classifier(path)
+    epochs = int(loading.load(path)["epoch"]) + 1
     config = classifier.config
     data, model = config["data"], dict(config["model"])
     network = classifier.network
     if model.get("layers") == "handmade":  # the same parameters, in operations that every format has
         model["layers"] = "torch"
-        network = checkpoints.build(model, nn.Module)
+        network = loading.build(model, nn.Module)
         network.load_state_dict(classifier.network.state_dict())
     description = Description(
         model=model,

@@ -12,9 +12,9 @@ from PIL import Image
 from mnist_cnn.errors import UserError
 from mnist_cnn.export import load_network
 from mnist_cnn.export.exported import Function
-from mnist_cnn.inference.finding import NothingFound, prepare
-from mnist_cnn.inference.loading import load_picture
-from mnist_cnn.pictures import UnreadableImage
+from mnist_cnn.preparation.finding import NothingFound, prepare
+from mnist_cnn.preparation.image_files import UnreadableImage
+from mnist_cnn.preparation.loading import load_picture
 
 BATCH = 500  # images at a time, fewer where they are large
 BATCH_BYTES = 25_000_000
@@ -62,9 +62,9 @@ class Predictor:
     @classmethod
     def _of_checkpoint(cls, path: Path) -> "Predictor":
         from mnist_cnn.export.network import ByteNetwork, as_function
-        from mnist_cnn.training import checkpoints
+        from mnist_cnn.training import loading
 
-        classifier = checkpoints.load_classifier(path)
+        classifier = loading.load_classifier(path)
         data = classifier.config["data"]
         classes = data["classes"] or range(data["num_classes"])
         return cls(

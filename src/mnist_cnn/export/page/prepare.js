@@ -1,5 +1,5 @@
 "use strict";
-// A drawn digit in the form of MNIST's: the steps of to_mnist_form in mnist_cnn/inference/digits.py, which
+// A drawn digit in the form of MNIST's: the steps of to_mnist_form in mnist_cnn/preparation/digits.py, which
 // describes them. An image is {height, width, data}, its data a Float32Array in rows.
 
 const SIZE = 28;
