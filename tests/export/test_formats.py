@@ -166,6 +166,20 @@ def test_safetensors_builds_trusted_classes_no_larger_than_the_file(
         load_network(tmp_path / "a.safetensors")
 
 
+def test_network_of_another_package_is_exported_if_that_is_trusted(
+    mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "someone.py").write_text("from mnist_cnn.models import CnnNet\n\nclass Own(CnnNet): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    ckpt = save(tmp_path, "cnnnet")
+    checkpoint = torch.load(ckpt)
+    checkpoint["config"]["model"]["_target_"] = "someone.Own"
+    torch.save(checkpoint, ckpt)
+    with pytest.raises(UserError, match=r"someone\.Own"):
+        formats.export([ckpt], "html", None, str(mnist))
+    assert formats.export([ckpt], "html", None, str(mnist), trusted=["someone"]).is_file()
+
+
 @pytest.mark.parametrize(
     ("format_", "package"),
     [("onnx", "onnx"), ("onnx", "onnxscript"), ("onnx", "onnxruntime"), ("safetensors", "safetensors")],

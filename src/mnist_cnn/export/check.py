@@ -4,7 +4,7 @@ import functools
 import logging
 import statistics
 import timeit
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,9 @@ class DifferentLogits(Exception):
     """An exported network does not compute what the network of the checkpoint computes."""
 
 
-def sample_images(path: Path, description: Description, data_dir: str | None) -> tuple[Images, str]:
+def sample_images(
+    path: Path, description: Description, data_dir: str | None, trusted: Sequence[str] = ()
+) -> tuple[Images, str]:
     """Return up to 1,000 images for the network of the checkpoint at `path`, and a phrase that names them.
 
     They are test images of its data set, or noise if these are not available.
@@ -35,8 +37,8 @@ def sample_images(path: Path, description: Description, data_dir: str | None) ->
     size = description.image_size
     try:
         settings |= {"image_size": size, "dir": loading.data_dir(settings, data_dir)}
-        source = loading.build(settings["source"], Source)  # type: ignore[type-abstract]
-        data = loading.build(settings, ImageData, source=source)
+        source = loading.build(settings["source"], Source, trusted)  # type: ignore[type-abstract]
+        data = loading.build(settings, ImageData, trusted, source=source)
         data.prepare_data()
         data.setup()
     except UserError as error:

@@ -16,24 +16,26 @@ RUNTIMES = {"onnx": "onnxruntime", "torch_export": "torch.export"}  # safetensor
 log = logging.getLogger(__name__)
 
 
-def export(ckpts: Sequence[Path], format: str, out: str | None, data_dir: str | None) -> Path:
+def export(
+    ckpts: Sequence[Path], format: str, out: str | None, data_dir: str | None, trusted: Sequence[str] = ()
+) -> Path:
     """Write the networks of `ckpts` to a file and return its path; only `html` takes more than one.
 
     `out` is the path, or its folder; by default the file is next to the first checkpoint. It replaces another
-    file only after the check.
+    file only after the check. Classes of the packages in `trusted` can be built, too.
     """
     path = output_path(ckpts[0], format, out)
     if format == "html":
-        export_page(ckpts, path, data_dir)
+        export_page(ckpts, path, data_dir, trusted)
     else:
-        export_network(ckpts[0], format, path, data_dir)
+        export_network(ckpts[0], format, path, data_dir, trusted)
     return path
 
 
-def export_network(ckpt: Path, format: str, path: Path, data_dir: str | None) -> None:
+def export_network(ckpt: Path, format: str, path: Path, data_dir: str | None, trusted: Sequence[str]) -> None:
     """Write the network of a checkpoint, load it again, and compare it with PyTorch on test images."""
-    network, description = load_trained(ckpt)
-    images, which = check.sample_images(ckpt, description, data_dir)
+    network, description = load_trained(ckpt, trusted)
+    images, which = check.sample_images(ckpt, description, data_dir, trusted)
     reference = as_function(network)
     with atomic_write(path) as aside:
         MODULES[format].write(network, description, aside)
@@ -46,12 +48,12 @@ def export_network(ckpt: Path, format: str, path: Path, data_dir: str | None) ->
         check.log_times({"PyTorch": reference, RUNTIMES[format]: exported.run}, images)
 
 
-def export_page(ckpts: Sequence[Path], path: Path, data_dir: str | None) -> None:
+def export_page(ckpts: Sequence[Path], path: Path, data_dir: str | None, trusted: Sequence[str]) -> None:
     """Write the page with the networks of the checkpoints."""
     networks = []
     for ckpt, run in zip(ckpts, run_names(ckpts), strict=True):
-        network, description = load_trained(ckpt)
-        images, which = check.sample_images(ckpt, description, data_dir)
+        network, description = load_trained(ckpt, trusted)
+        images, which = check.sample_images(ckpt, description, data_dir, trusted)
         saved = html.save_network(network, description, run, images)
         networks.append(saved)
         log.info(f"network      {description.network_name}, {description.parameters:,} parameters")

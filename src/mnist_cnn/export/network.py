@@ -1,6 +1,7 @@
 """The network of a checkpoint together with its normalization: bytes to logits."""
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,16 +36,19 @@ class ByteNetwork(nn.Module):
         return logits
 
 
-def load_trained(path: Path) -> tuple[ByteNetwork, Description]:
-    """Return the network of a checkpoint, in evaluation mode with layers of torch, and its description."""
-    classifier = loading.load_classifier(path)
+def load_trained(path: Path, trusted: Sequence[str] = ()) -> tuple[ByteNetwork, Description]:
+    """Return the network of a checkpoint, with layers of torch, and its description.
+
+    Classes of the packages in `trusted` can be built, too.
+    """
+    classifier = loading.load_classifier(path, trusted)
     epochs = int(loading.load(path)["epoch"]) + 1
     config = classifier.config
     data, model = config["data"], dict(config["model"])
     network = classifier.network
     if model.get("layers") == "handmade":  # the same parameters, in operations that every format has
         model["layers"] = "torch"
-        network = loading.build(model, nn.Module)
+        network = loading.build(model, nn.Module, trusted)
         network.load_state_dict(classifier.network.state_dict())
     description = Description(
         model=model,
