@@ -176,24 +176,17 @@ def test_cross_entropy_of_large_logits_does_not_overflow():
 DELTA = torch.tensor([[[[2.0, 8.0], [4.0, 6.0]]]], dtype=torch.float64)  # section 2.2.1
 
 
-def test_max_pooling_example():
+def test_pooling_examples():
     """The maxima are at the top left, bottom right, top right and bottom left of their windows."""
-    expected = [[2, 0, 0, 0], [0, 0, 0, 8], [0, 4, 0, 0], [0, 0, 6, 0]]
+    by_max = [[2, 0, 0, 0], [0, 0, 0, 8], [0, 4, 0, 0], [0, 0, 6, 0]]
+    by_average = [[0.5, 0.5, 2, 2], [0.5, 0.5, 2, 2], [1, 1, 1.5, 1.5], [1, 1, 1.5, 1.5]]
     argmax = torch.tensor([[[[0, 3], [1, 2]]]])
-    assert handmade.upsample_max(DELTA, argmax, (4, 4), (2, 2), (2, 2))[0, 0].tolist() == expected
-
-    image = torch.tensor(expected, dtype=torch.float64)[None, None].requires_grad_()
-    handmade.max_pool2d(image, 2).backward(DELTA)
-    assert image.grad[0, 0].tolist() == expected
-
-
-def test_average_pooling_example():
-    expected = [[0.5, 0.5, 2, 2], [0.5, 0.5, 2, 2], [1, 1, 1.5, 1.5], [1, 1, 1.5, 1.5]]
-    assert handmade.upsample_average(DELTA, (4, 4), (2, 2), (2, 2))[0, 0].tolist() == expected
-
-    image = random(1, 1, 4, 4).requires_grad_()
-    handmade.avg_pool2d(image, 2).backward(DELTA)
-    assert image.grad[0, 0].tolist() == expected
+    assert handmade.upsample_max(DELTA, argmax, (4, 4), (2, 2), (2, 2))[0, 0].tolist() == by_max
+    assert handmade.upsample_average(DELTA, (4, 4), (2, 2), (2, 2))[0, 0].tolist() == by_average
+    for pool, expected in ((handmade.max_pool2d, by_max), (handmade.avg_pool2d, by_average)):
+        image = torch.tensor(by_max, dtype=torch.float64)[None, None].requires_grad_()
+        pool(image, 2).backward(DELTA)
+        assert image.grad[0, 0].tolist() == expected
 
 
 def test_convolution_delta_example():
