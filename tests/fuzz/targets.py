@@ -35,6 +35,7 @@ from mnist_cnn.preparation.image_files import UnreadableImage
 from mnist_cnn.preparation.loading import load_picture
 from mnist_cnn.schema import check
 from tests.conftest import REPOSITORY
+from tests.export.onnx_network import onnx_network
 from tests.fuzz.inputs import hostile
 from tests.inference.checkpoint import write_checkpoint
 
@@ -221,50 +222,6 @@ def read_checkpoint(content: bytes, folder: Path) -> None:
 
 def onnx_files(folder: Path) -> st.SearchStrategy[bytes]:
     return hostile([onnx_network()], [b"Loop", b"If", b"ConstantOfShape", b"Expand", b"Tile", b"Range"])
-
-
-def onnx_network() -> bytes:
-    """Return a small network with the metadata of export.py, which takes seconds to export one."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    from mnist_cnn.export.description import Description
-
-    about = Description(
-        **{"model": {"_target_": "mnist_cnn.models.CnnNet"}, "parameters": 90, "in_channels": 1, "epochs": 1},
-        **{
-            "classes": list("0123456789"),
-            "image_size": 28,
-            "mean": 0.5,
-            "std": 0.5,
-            "seed": 0,
-            "metrics": {},
-        },
-        **{"gives_probabilities": True, "data": "MNIST", "loss": "x", "mnist_cnn_version": "0"},
-    )
-    weights = {
-        "kernel": np.ones((1, 1, 5, 5), np.float32),
-        "matrix": np.ones((196, 10), np.float32),
-        "shape": np.array([-1, 196]),
-    }
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["images"], ["a"], to=TensorProto.FLOAT),
-            helper.make_node("Conv", ["a", "kernel"], ["b"], pads=[2, 2, 2, 2]),
-            helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2]),
-            helper.make_node("Reshape", ["c", "shape"], ["d"]),
-            helper.make_node("MatMul", ["d", "matrix"], ["logits"]),
-        ],
-        "network",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 1, 28, 28])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, about.to_strings())
-    onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString()
-    return content
 
 
 @target(onnx_files, UserError, inputs=6_000)

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.export.loaded import Run, load_network
+from mnist_cnn.export import load_network
+from mnist_cnn.export.exported import Function
 from mnist_cnn.preparation.finding import NothingFound, prepare
 from mnist_cnn.preparation.image_files import UnreadableImage
 from mnist_cnn.preparation.loading import load_picture
@@ -39,7 +40,7 @@ class Predictor:
     `run` maps images uint8 (N, channels, size, size) to logits float32 (N, K), K being the number of classes.
     """
 
-    run: Run
+    run: Function
     classes: Sequence[str]
     channels: int
     size: int
@@ -60,14 +61,14 @@ class Predictor:
 
     @classmethod
     def _of_checkpoint(cls, path: Path) -> "Predictor":
-        from mnist_cnn.export.network import ByteNetwork, runner
+        from mnist_cnn.export.network import ByteNetwork, as_function
         from mnist_cnn.training import loading
 
         classifier = loading.load_classifier(path)
         data = classifier.config["data"]
         classes = data["classes"] or range(data["num_classes"])
         return cls(
-            runner(ByteNetwork(classifier, data["mean"], data["std"]).eval()),
+            as_function(ByteNetwork(classifier, data["mean"], data["std"])),
             [str(name) for name in classes],
             data["in_channels"],
             int(getattr(classifier.network, "image_size", data["image_size"])),
