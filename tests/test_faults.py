@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from mnist_cnn.reporting.tensorboard import RunLogger
-from mnist_cnn.training.checkpoints import load
+from mnist_cnn.training.loading import load
 from mnist_cnn.training.quiet import quiet_libraries
 from tests.conftest import REPOSITORY, Command, environment
 from tests.faults import fault

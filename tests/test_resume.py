@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from mnist_cnn.training.checkpoints import load
+from mnist_cnn.training.loading import load
 from tests.conftest import Command, Start
 from tests.runs import SHORT, only_run, processes_of, scalars, weights
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from mnist_cnn.reporting.csv import CSVLogger
-from mnist_cnn.training.checkpoints import load, load_classifier
+from mnist_cnn.training.loading import load, load_classifier
 from mnist_cnn.training.trainer import build_trainer
 from tests.conftest import REPOSITORY, Command, Start, make_data
 from tests.runs import ALL_TEST_IMAGES, CPU, SHORT, SMOKE, only_run, processes_of, scalars, weights

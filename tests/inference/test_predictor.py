@@ -12,7 +12,7 @@ from mnist_cnn.export.formats import MODULES
 from mnist_cnn.export.network import load_trained
 from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.preparation.digits import to_mnist_form
-from mnist_cnn.training.checkpoints import load_classifier
+from mnist_cnn.training.loading import load_classifier
 from tests.conftest import make_data
 from tests.export.checkpoint import save
 from tests.inference.checkpoint import write_checkpoint
