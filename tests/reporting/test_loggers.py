@@ -207,7 +207,7 @@ def test_loggers_of_users_own_work_from_yaml_alone(command: Command, mnist: Path
     (run_dir,) = (tmp_path / "logs" / "runs").iterdir()
     seen = json.loads((run_dir / "recorded.json").read_text())
     assert seen["hparams"]["model"] == "cnnnet"
-    assert {"train/loss_step", "lr", "train/loss", "val/acc", "test/acc"} <= set(seen["metrics"])
+    assert {"train/loss_step", "train/lr", "train/loss", "val/acc", "test/acc"} <= set(seen["metrics"])
     assert {"visuals/predictions_validation", "visuals/feature_maps"} <= set(seen["images"])
     assert list(run_dir.rglob("events.out.tfevents*"))
     assert (run_dir / "metrics.csv").is_file()

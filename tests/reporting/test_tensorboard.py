@@ -96,7 +96,7 @@ def test_scalars_have_expected_tags(served: str) -> None:
     runs = tags(served, "scalars")
     assert len(runs) == 3
     expected = {f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "acc")}
-    assert all(found == expected | {"epoch"} for found in runs.values())
+    assert all(found == expected | {"train/epoch"} for found in runs.values())
 
 
 def test_custom_scalars_show_training_and_validation_in_one_card(served: str) -> None:
