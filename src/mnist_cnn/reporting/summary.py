@@ -150,7 +150,8 @@ def report(
 
     log.info(f"run folder: {shown_path(run_dir)}")
     if any(isinstance(logger, TensorBoardLogger) for logger in run_loggers):
-        log.info(f"view: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)")
+        log.info(f"view: tensorboard --logdir {shown_path(run_dir)}")
+        log.info("all runs: make tensorboard")
 
 
 def _test_figures(classifier: Classifier, data: ImageData, logits: Tensor) -> dict[str, Callable[[], Figure]]:
