@@ -79,7 +79,7 @@ def test_run_prints_what_it_does_and_writes_everything_into_its_folder(
     assert [step for step, _ in logged["val/acc"]] == [12, 24]
     assert [step for step, _ in logged["train/loss"]] == [12, 24]
     assert logged["test/acc"] == [(24, pytest.approx(metrics["test/acc"]))]
-    assert set(logged) == {name for name in metrics if "/" in name} - {"test/images"} | {"epoch"}
+    assert set(logged) == {name for name in metrics if "/" in name} - {"test/images"} | {"train/epoch"}
 
 
 def test_evaluate_reproduces_the_test_metrics_of_the_run_exactly(
