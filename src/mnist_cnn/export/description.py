@@ -33,6 +33,8 @@ class Description(BaseModel):
     image_size: ImageSize
     mean: PerChannel  # of the pixels divided by 255, as is std
     std: PerChannel
+    prepare: Literal["resize", "digits"]  # how image files become images, as in training
+    grey_values: list[Finite] | None  # black and white of image files with more than 8 bits
     gives_probabilities: bool  # whether the softmax of the logits is what was trained
     data: str
     loss: str

@@ -55,6 +55,8 @@ def load_trained(path: Path) -> tuple[ByteNetwork, Description]:
         image_size=getattr(network, "image_size", data["image_size"]),
         mean=data["mean"],
         std=data["std"],
+        prepare=data["prepare"],
+        grey_values=data["grey_values"],
         gives_probabilities=classifier.gives_probabilities,
         data=_class_name(data["source"]),
         loss=_class_name(config["loss"]),
