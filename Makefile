@@ -16,19 +16,19 @@ help: ## list the targets
 
 install: $(CORE) ## make .venv for training, sweeps and TensorBoard (PYTHON=python3.12 picks the interpreter)
 
-$(CORE): pyproject.toml constraints.txt
+$(CORE): pyproject.toml hydra-sweeps/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 10) <= v < (3, 14) or sys.exit(f"mnist-cnn needs Python 3.10 to 3.13, and $(PYTHON) is {v[0]}.{v[1]}: make install PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e '.[search]'
+	$(PIP) -e ./hydra-sweeps -e '.[search]'
 	@touch $@
 
 # What only some targets need is installed with the first of them.
 $(NOTEBOOKS): $(CORE)
-	$(PIP) -e '.[search,notebooks]'
+	$(PIP) -e ./hydra-sweeps -e '.[search,notebooks]'
 	@touch $@
 
 $(DEV): $(CORE)
-	$(PIP) -e '.[dev]'
+	$(PIP) -e ./hydra-sweeps -e '.[dev]'
 	@touch $@ $(NOTEBOOKS)
 
 data: $(CORE) ## get MNIST into data/ and verify it
@@ -67,5 +67,5 @@ bench: $(CORE) ## this repository's training against the tutorial's loop, images
 	@$(BIN)/python -m benchmarks.training $(ARGS)
 
 clean: ## remove caches; data, logs and .venv stay
-	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build src/*.egg-info
+	@rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis build
 	@find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -46,12 +46,11 @@ def main(job: Job) -> float:
 
     # test
     trainer.test(classifier, data, verbose=False)
-    metrics = classifier.history[-1]
 
     # report
     if trainer.is_global_zero:
-        summary.report_evaluation(job.folder, data, outputs.logits, metrics)
-    return metrics["test/acc"]
+        summary.report_evaluation(job.folder, classifier, data, outputs.logits)
+    return classifier.history[-1]["test/acc"]
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ def main(run: Run) -> float | None:
     from lightning.pytorch.callbacks import LambdaCallback
     from omegaconf import OmegaConf
 
-    from hydra_sweeps.interface import current_trial
+    from hydra_sweeps import current_trial
     from mnist_cnn.app.paths import find_checkpoint
     from mnist_cnn.reporting import loggers, summary
     from mnist_cnn.reporting.curves import Curves
-    from mnist_cnn.reporting.progress import Progress
+    from mnist_cnn.reporting.epochs import Progress
     from mnist_cnn.training import checkpoints, loading
     from mnist_cnn.training.classifier import Classifier
     from mnist_cnn.training.pruning import Pruning
@@ -53,7 +53,7 @@ def main(run: Run) -> float | None:
     )
 
     # trainer
-    run_loggers = loggers.build(run.plain["logger"] or {}, run.folder, 1)
+    run_loggers = [instantiate(logger) for logger in settings.logger.values() if logger]
     last = best = checkpoints.save_last(run.folder)  # without validation the last epoch is the result
     if has_validation(settings) or settings.objective.metric.startswith("train/"):
         best = checkpoints.save_best(run.folder, settings.objective.metric, settings.objective.mode)
@@ -74,7 +74,8 @@ def main(run: Run) -> float | None:
     trainer = build_trainer(run.plain["trainer"], run.folder, callbacks, run_loggers)
 
     # fit
-    loggers.log_settings(run_loggers, run.plain["hparams"], OmegaConf.to_yaml(settings))
+    step = resumed.global_step if resumed else 0
+    loggers.begin(run_loggers, run.plain["hparams"], OmegaConf.to_yaml(settings), step)
     trainer.fit(classifier, data, ckpt_path=resumed and resumed.path, weights_only=True)
 
     # test: once, with the weights that validation chose, and not for a pruned trial
@@ -83,7 +84,8 @@ def main(run: Run) -> float | None:
         trainer.test(classifier, data, verbose=False)
 
     # report
-    results = summary.collect(trainer, classifier, progress, best_epoch, pruning.pruned)
+    tested = len(outputs.logits)
+    results = summary.collect(trainer, classifier, progress, tested, best_epoch, pruning.pruned)
     if trainer.is_global_zero:
         summary.report(run.folder, classifier, data, outputs.logits, results, run_loggers)
     return results.get(settings.objective.metric)

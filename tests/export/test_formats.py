@@ -16,7 +16,7 @@ from mnist_cnn.export import check, formats, onnx, safetensors, torch_export
 from mnist_cnn.export.loaded import load_network
 from mnist_cnn.export.network import load_trained
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.training import checkpoints
+from mnist_cnn.training import loading
 from tests.export.checkpoint import save
 from tests.fuzz.run import memory
 from tests.fuzz.targets import onnx_network
@@ -46,7 +46,7 @@ def test_exported_network_computes_the_logits_of_the_checkpoint(
     loaded = module.load(path)  # type: ignore[attr-defined]
     assert loaded.description == description
 
-    classifier = checkpoints.load_classifier(ckpt)
+    classifier = loading.load_classifier(ckpt)
     data = classifier.config["data"]
     mean, std = (torch.tensor(data[name]).view(-1, 1, 1) for name in ("mean", "std"))
     size = 32 if model == "cnnnet" else 28

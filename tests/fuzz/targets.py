@@ -20,12 +20,11 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import strategies as st
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
-from hydra_sweeps import definition, report, runs
-from hydra_sweeps.interface import SweepError
-from mnist_cnn import command_line, commands, messages, settings
+from hydra_sweeps import RESOLVED, SweepError, definition, report, resume_arguments, runs
+from mnist_cnn.app import messages, overrides, resumed, settings, start
 from mnist_cnn.data import KMNIST, MNIST, ImageFolder
 from mnist_cnn.data.source import DataUnavailable
 from mnist_cnn.errors import UserError
@@ -33,6 +32,7 @@ from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.preparation.finding import NothingFound
 from mnist_cnn.preparation.image_files import UnreadableImage
 from mnist_cnn.preparation.prepare import Preparation, prepare_file
+from mnist_cnn.schema import check
 from tests.conftest import REPOSITORY
 from tests.fuzz.inputs import hostile
 from tests.inference.checkpoint import write_checkpoint
@@ -331,7 +331,7 @@ seed: 3
 @target(lambda folder: hostile([RUN_SETTINGS], YAML_TOKENS), UserError, inputs=3_000)
 def read_run_settings(content: bytes, folder: Path) -> None:
     written(folder / ".hydra" / "resolved.yaml", content)
-    command_line.for_hydra([f"resume={folder}"])
+    resumed.read_settings(folder / RESOLVED, [])
 
 
 DEFINITION = b"""hydra:
@@ -352,7 +352,7 @@ SWEEP_TOKENS = [
 @target(lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), UserError, SweepError, inputs=4_000)
 def read_sweep_definition(content: bytes, folder: Path) -> None:
     written(folder / definition.FILE, content)
-    command_line.for_hydra([f"sweep.resume={folder}"])
+    resume_arguments([f"sweep.resume={folder}"])
 
 
 OVERRIDES = [
@@ -481,14 +481,14 @@ def read_arguments(content: bytes, folder: Path) -> None:
     before = sys.argv
     sys.argv = [str(REPOSITORY / "train.py"), *arguments]
     try:
-        overrides = command_line.split(command_line.for_hydra(arguments))[1]
-        commands.register_resolvers()
+        typed = [one for one in overrides.prepare(arguments) if not one.startswith("-")]
+        start.register_resolvers()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            config = compose("train", overrides=overrides)
+            config = compose("train", overrides=typed)
         with open_dict(config):
             config.pop("hparams", None)  # they refer to what Hydra knows of a running job
-        settings.check(commands.to_dict(config), settings.TrainSettings)
+        check(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), settings.TrainSettings)
     except Exception as error:
         raise_for_user(error)
     finally:

@@ -67,7 +67,7 @@ def test_probabilities_add_a_third_line() -> None:
     figure = figures.predictions(
         digits(2), torch.tensor([7, 1]), torch.tensor([7, 1]), torch.tensor([0.998, 0.5])
     )
-    assert titles(figure) == ["Label: 7\nPred: 7\n99.8%", "Label: 1\nPred: 1\n50.0%"]
+    assert titles(figure) == ["Label: 7\nPred: 7\n99.80%", "Label: 1\nPred: 1\n50.00%"]
 
 
 def test_class_names_replace_numbers() -> None:
@@ -137,9 +137,9 @@ def test_most_confident_errors_come_first() -> None:
     images = torch.arange(5).reshape(5, 1, 1, 1).expand(5, 1, 28, 28)
     figure = figures.most_wrong(images, targets, predicted, confidence)
     assert titles(figure) == [
-        "Label: 2\nPred: 8\nScore: 0.900",
-        "Label: 4\nPred: 7\nScore: 0.700",
-        "Label: 0\nPred: 9\nScore: 0.500",
+        "Label: 2\nPred: 8\n90.00%",
+        "Label: 4\nPred: 7\n70.00%",
+        "Label: 0\nPred: 9\n50.00%",
     ]
     assert [image.get_array()[0, 0] for image in figure.axes[0].images] == [2, 4, 0]
     assert texts(figure.axes[0])[0] == "3 errors in 5 images, most confident first"
@@ -151,7 +151,7 @@ def test_limit_keeps_most_confident_errors() -> None:
         digits(40), targets, predicted, torch.linspace(0, 1, 40), classes=CLASSES, limit=10
     )
     assert len(titles(figure)) == 10
-    assert titles(figure)[0] == "Label: T-shirt/top\nPred: Trouser\nScore: 1.000"
+    assert titles(figure)[0] == "Label: T-shirt/top\nPred: Trouser\n100.00%"
     assert texts(figure.axes[0])[0] == "The 10 most confident of 40 errors in 40 images"
 
 
@@ -161,9 +161,11 @@ def test_equal_confidence_keeps_order_of_data() -> None:
     assert [title[7] for title in titles(figure)] == list("0123456789")
 
 
-def test_scores_are_not_shown_as_percentages() -> None:
-    figure = figures.most_wrong(digits(1), torch.tensor([1]), torch.tensor([2]), torch.tensor([1.07]))
-    assert titles(figure) == ["Label: 1\nPred: 2\nScore: 1.070"]
+def test_outputs_that_are_no_probabilities_are_plain_numbers() -> None:
+    figure = figures.most_wrong(
+        digits(1), torch.tensor([1]), torch.tensor([2]), torch.tensor([1.07]), are_probabilities=False
+    )
+    assert titles(figure) == ["Label: 1\nPred: 2\n1.070"]
     assert cut_off(figure) == []
 
 
@@ -184,7 +186,7 @@ def test_confusion_matrix_shows_exact_counts() -> None:
     assert texts(axes)[:9] == ["978", "2", "0", "1", "1134", "0", "0", "4", "1028"]
     assert right_labels(axes) == ["99.80%", "99.91%", "99.61%"]
     assert axes.get_title() == "Accuracy 99.78%: 7 errors in 3,147 images"
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("Prediction", "Label")
+    assert axes.get_ylabel() == "Label"
 
 
 def test_confusion_matrix_colour_is_share_of_errors() -> None:
@@ -216,7 +218,7 @@ def test_confusion_matrix_of_many_classes_keeps_its_size(size: int) -> None:
     classes = [f"class {k}" for k in range(size)]
     figure = figures.confusion_matrix(torch.eye(size, dtype=torch.int64), classes)
     axes = figure.axes[0]
-    assert figures.to_image(figure).shape == (2040, 2256, 3)
+    assert figures.to_image(figure).shape == (1728, 1776, 3)
     labels = [label.get_text() for label in axes.get_xticklabels()]
     assert labels == [classes[int(place)] for place in axes.get_xticks()]
     assert labels[0] == "class 0"

@@ -1,4 +1,4 @@
-"""The table, the CSV file and the pictures of predict.py."""
+"""The table, the CSV file and the figures of predict.py."""
 
 import csv
 import logging
@@ -12,7 +12,7 @@ from PIL import Image
 from mnist_cnn.errors import UserError
 from mnist_cnn.inference.predictor import Predictor, Reading
 from mnist_cnn.reporting import figures, readings
-from mnist_cnn.reporting.reading_figures import ABOVE, SIDE, page
+from mnist_cnn.reporting.readings import ABOVE, SIDE, page
 from tests.inference.checkpoint import write_checkpoint
 
 
@@ -33,7 +33,7 @@ def test_rows_hold_the_two_best_classes_and_mark_low_scores() -> None:
     assert unsure.runner_up_score == pytest.approx(0.4)
 
 
-def test_report_writes_all_rows_and_pictures_and_then_fails(
+def test_report_writes_all_rows_and_figures_and_then_fails(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(readings, "PANELS", 2)
@@ -100,14 +100,14 @@ def test_any_file_name_is_reported_and_does_not_control_the_terminal(
     assert (tmp_path / "predictions.png").is_file()
 
 
-def test_picture_shows_original_input_and_scores_of_each_digit(tmp_path: Path) -> None:
+def test_figure_shows_original_input_and_scores_of_each_digit(tmp_path: Path) -> None:
     found = [reading("sure.png", SURE), reading("un $x.png", UNSURE), reading("two.png", SURE, UNSURE)]
     found.append(Reading(Path("none.png"), error="no digit found"))
-    figure = page(readings.table(found, list("0123"), 0.8), list("0123"), "probability")
+    figure = page(readings.table(found, list("0123"), 0.8), list("0123"), True)
     (axes,) = figure.axes
     texts = [text.get_text() for text in axes.texts]
     names = ["sure.png", "un $x.png", "two.png, 1", "two.png, 2"]
-    titles = ["2: 0.900", "1: 0.450 – uncertain"] * 2
+    titles = ["2: 90.00%", "1: 45.00% – uncertain"] * 2
     drawn = [text for text in texts if ".png" in text or ": " in text]
     assert drawn == [
         *(text for pair in zip(names, titles, strict=True) for text in pair),
@@ -127,7 +127,7 @@ def test_picture_shows_original_input_and_scores_of_each_digit(tmp_path: Path) -
 def test_bars_of_outputs_that_are_not_probabilities_fit_their_panel(tmp_path: Path) -> None:
     scores = [-0.5, 0.25, 1.5]
     classes = ["Ankle boot", "Coat", "Bag"]
-    figure = page(readings.table([reading("a.png", scores)], classes, 0.8), classes, "output")
+    figure = page(readings.table([reading("a.png", scores)], classes, 0.8), classes, False)
     (axes,) = figure.axes
     (bars,) = axes.containers
     top, zero, bottom = (float(y) for y in (ABOVE, ABOVE + 0.75 * SIDE, ABOVE + SIDE))
@@ -145,7 +145,7 @@ def test_bars_of_outputs_that_are_not_probabilities_fit_their_panel(tmp_path: Pa
 def test_of_many_classes_the_highest_scores_are_drawn(tmp_path: Path) -> None:
     classes = [f"a long name of a class, {k}" for k in range(500)]
     scores = [k / 1000 for k in range(500)]
-    figure = page(readings.table([reading("a.png", scores)], classes, 0.8), classes, "probability")
+    figure = page(readings.table([reading("a.png", scores)], classes, 0.8), classes, True)
     (axes,) = figure.axes
     (bars,) = axes.containers
     assert [-bar.get_height() / SIDE for bar in bars] == pytest.approx(scores[:-21:-1])

@@ -20,7 +20,7 @@ from mnist_cnn.data import ImageData
 from mnist_cnn.data.augment import Warp
 from mnist_cnn.errors import Interrupted, UserError
 from mnist_cnn.models import CnnNet
-from mnist_cnn.reporting.progress import Progress
+from mnist_cnn.reporting.epochs import Progress
 from mnist_cnn.training.averaging import EMA
 from mnist_cnn.training.checkpoints import find_resume_point, save_best, save_last
 from mnist_cnn.training.classifier import Classifier

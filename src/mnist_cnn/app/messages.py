@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_sweeps.interface import SweepError
+from hydra_sweeps import SweepError
 from mnist_cnn.app.paths import CONF
 from mnist_cnn.errors import UserError, one_line
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from hydra_sweeps.interface import quote, unquote
+from hydra_sweeps import quote, unquote
 from mnist_cnn.app.paths import CONF
 from mnist_cnn.errors import UserError
 

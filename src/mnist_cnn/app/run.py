@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from hydra_sweeps.interface import FAILED, METRICS, RESOLVED, in_sweep, quote
+from hydra_sweeps import FAILED, METRICS, RESOLVED, in_sweep, quote
 from mnist_cnn.app import signals
 from mnist_cnn.app.overrides import PATHS
 from mnist_cnn.app.paths import CONF, ROOT, latest_files
@@ -136,6 +136,9 @@ class Run(Job):
         settings = OmegaConf.create(saved)
         for key, value in self._changes.items():
             OmegaConf.update(settings, key, value)
+        for logger in settings.logger.values():
+            if logger and "save_dir" in logger:
+                logger.save_dir = str(self.folder)  # which may have been moved
         where = {"resume": str(self.folder), "trust": composed["trust"]}  # not what the folder says
         return _plain(settings) | where
 

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_sweeps.interface import in_sweep
+from hydra_sweeps import in_sweep
 from mnist_cnn.app import overrides, signals
 from mnist_cnn.app.messages import message_for_user
 from mnist_cnn.app.paths import CONF

@@ -8,7 +8,7 @@ import sys
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from hydra_sweeps.interface import METRICS
+from hydra_sweeps import METRICS
 from mnist_cnn.errors import UserError
 
 RUNS = Path("logs", "runs")

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hydra_sweeps.interface import METRICS
+from hydra_sweeps import METRICS
 from mnist_cnn.export.description import Description, PerChannel
 from mnist_cnn.export.loaded import Run
 from mnist_cnn.training import loading

@@ -55,6 +55,13 @@ class EpochMetrics(nn.Module):
                 )
         return values
 
+    def so_far(self) -> tuple[float, float]:
+        """Return the loss and the accuracy of the epoch so far, on this rank; NaN before the first update."""
+        loss, accuracy = self.loss.metric_state, self.scores["acc"].metric_state
+        mean = torch.as_tensor(loss["mean_value"]) / torch.as_tensor(loss["weight"])
+        correct, wrong = torch.as_tensor(accuracy["tp"]), torch.as_tensor(accuracy["fn"])
+        return float(mean), float(correct / (correct + wrong))
+
     def state(self) -> dict[str, Any]:
         """Return what this rank has added in this epoch, as tensors on the CPU and plain values."""
         pending = [[step, *(tensor.cpu() for tensor in tensors)] for step, *tensors in self.pending]

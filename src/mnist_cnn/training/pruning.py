@@ -8,7 +8,7 @@ from mnist_cnn.errors import UserError
 
 
 class Trial(Protocol):
-    """The part of `hydra_sweeps.interface.Trial` that is needed here."""
+    """The part of `hydra_sweeps.Trial` that is needed here."""
 
     metric: str
 

@@ -1,12 +1,12 @@
-"""What the variables of torchrun, Slurm and Lightning say, and on which name processes agree."""
+"""What the variables of torchrun and Slurm say, and on which name processes agree."""
 
 import re
 
 import pytest
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from mnist_cnn import ranks
 from mnist_cnn.errors import UserError
+from mnist_cnn.training import ranks
 
 TORCHRUN = {
     "TORCHELASTIC_RUN_ID": "none",
@@ -27,7 +27,7 @@ SRUN = {
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in {*TORCHRUN, *SRUN, "NODE_RANK", "SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"}:
+    for name in {*TORCHRUN, *SRUN, "SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"}:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -40,7 +40,7 @@ def test_single_process_names_its_start_by_the_time() -> None:
     assert ranks.is_first_rank()
     assert ranks.processes_started() is None
     assert not ranks.is_restarted()
-    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6}", ranks.name_of_start(None))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-\d{6}", ranks.name_of_start())
 
 
 def test_processes_of_torchrun_agree_on_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,27 +48,22 @@ def test_processes_of_torchrun_agree_on_a_name(monkeypatch: pytest.MonkeyPatch) 
     set_variables(monkeypatch, {**TORCHRUN, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)})
     assert ranks.processes_started() == (2, 2)
     assert not ranks.is_first_rank()
-    assert len({ranks.name_of_start(2) for _ in range(3)}) == 1
+    assert len({ranks.name_of_start() for _ in range(3)}) == 1
 
 
 def test_torchrun_without_a_store_needs_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, {**TORCHRUN, "TORCHELASTIC_USE_AGENT_STORE": "False"})
     with pytest.raises(UserError, match=r"hydra\.run\.dir=logs/runs/NAME"):
-        ranks.name_of_start(2)
-
-
-def test_processes_on_several_nodes_that_nobody_coordinates_need_a_folder() -> None:
-    with pytest.raises(UserError, match=r"trainer\.num_nodes=2: .* hydra\.run\.dir=logs/runs/NAME"):
-        ranks.name_of_start(2)
+        ranks.name_of_start()
 
 
 def test_step_of_slurm_has_the_same_name_after_a_requeue(monkeypatch: pytest.MonkeyPatch) -> None:
     set_variables(monkeypatch, SRUN)
     assert ranks.processes_started() == (4, 2)
-    assert ranks.name_of_start(2) == "slurm-12.0"
+    assert ranks.name_of_start() == "slurm-12.0"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert ranks.is_restarted()
-    assert ranks.name_of_start(2) == "slurm-12.0"
+    assert ranks.name_of_start() == "slurm-12.0"
 
 
 def test_job_of_one_task_starts_its_own_ranks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,9 @@
 """The console output of training: a progress bar in a terminal, and one line per epoch everywhere."""
 
 import logging
+import math
 import multiprocessing
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -9,25 +11,27 @@ from typing import Any
 import lightning as L
 from tqdm import tqdm
 
-from hydra_sweeps.interface import HISTORY
+from hydra_sweeps import HISTORY
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch
 from mnist_cnn.files import write_json
+from mnist_cnn.reporting import scores
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.trainer import describe_device
 
 log = logging.getLogger(__name__)
 
-BATCHES_PER_UPDATE = 20  # of the progress bar
+WIDTH = 100  # of a line, in columns
+SECONDS_PER_UPDATE = 0.5  # of the progress bar: reading the loss from a GPU stalls it
 
 
 class Progress(L.Callback):
     """Shows progress, writes `history.json`, and counts what was trained.
 
-    `history.json` in `run_dir` is a list of one mapping per epoch, written after each epoch. `images` and
-    `seconds` are the images trained on and the time that took, without validation, figures and checkpoints;
-    both continue when the run is resumed. `lr_source` names the file that set the learning rate, if it is
-    not the optimizer's own.
+    `history.json` in `run_dir` is a list of one mapping per epoch, written after each epoch. `images` are
+    the images trained on and `seconds` the time that took, without validation and figures; both continue
+    when the run is resumed. `lr_source` names the file that set the learning rate, if it is not the
+    optimizer's own.
     """
 
     def __init__(self, run_dir: Path, lr_source: str | None = None) -> None:
@@ -36,14 +40,18 @@ class Progress(L.Callback):
         self.images = 0
         self.seconds = 0.0
         self.partial_epochs = 0  # ended by max_steps or max_time
-        self._elapsed = 0.0  # before a resume
-        self._began = time.monotonic()
-        self._start = self._end = 0.0  # of the latest epoch in this process
-        self._rate = 0.0  # images per second in the latest epoch
-        self._batches = self._epoch_images = 0  # in the latest epoch
-        self._epoch_seconds = 0.0  # of the latest epoch, before the run was resumed within it
+        self._elapsed = 0.0  # before the run was resumed
+        self._created = time.monotonic()
+        self._started = False
         self._reported = 0  # the latest epoch whose line has been printed
         self._bar: tqdm[Any] | None = None
+        self._begin_epoch()
+
+    def _begin_epoch(self) -> None:
+        self._batches = 0  # of the epoch, also of the process before a resume
+        self._epoch_images = 0  # of this process, as the next
+        self._epoch_seconds = 0.0
+        self._latest = self._shown = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -51,16 +59,13 @@ class Progress(L.Callback):
             "seconds": self.seconds,
             "elapsed": self.elapsed,
             "partial_epochs": self.partial_epochs,
-            "epoch": [self._batches, self._epoch_images, self._epoch_seconds + self._end - self._start],
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.images = state_dict["images"]
         self.seconds = state_dict["seconds"]
-        self.partial_epochs = state_dict.get("partial_epochs", 0)
         self._elapsed = state_dict["elapsed"]
-        # of a run that continues within an epoch
-        self._batches, self._epoch_images, self._epoch_seconds = state_dict.get("epoch", (0, 0, 0.0))
+        self.partial_epochs = state_dict["partial_epochs"]
 
     @property
     def images_per_second(self) -> float:
@@ -69,76 +74,51 @@ class Progress(L.Callback):
 
     @property
     def elapsed(self) -> float:
-        """The seconds since the start of the run, including everything, without the time between a resume."""
-        return self._elapsed + time.monotonic() - self._began
+        """The seconds since the start of the run, including everything but the pause before a resume."""
+        return self._elapsed + time.monotonic() - self._created
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = True
         self._reported = trainer.current_epoch
         if trainer.is_global_zero:
             for name, description in describe_run(trainer, pl_module, self.lr_source).items():
-                log.info(f"{name:<10} {description}")
-        if trainer.fit_loop.restarted_mid_epoch:
-            self._continue_epoch(trainer)
+                log.info(textwrap.fill(f"{name:<10} {description}", WIDTH, subsequent_indent=11 * " "))
+        self._begin_epoch()  # on_train_epoch_start does not run for an epoch that is resumed in its middle
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._report_epoch(trainer, pl_module)
-        self._epoch_images = self._batches = 0
-        self._epoch_seconds = 0.0
-        self._continue_epoch(trainer)
-
-    def _continue_epoch(self, trainer: L.Trainer) -> None:
-        if trainer.is_global_zero:
-            assert trainer.train_dataloader is not None
-            self._bar = tqdm(
-                desc=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-                total=int(trainer.num_training_batches)
-                * trainer.train_dataloader.batch_size
-                * trainer.world_size,
-                initial=self._epoch_images,
-                unit=" images",
-                unit_scale=True,
-                leave=False,
-                # only in a terminal that no other process writes to
-                disable=None if multiprocessing.parent_process() is None else True,
-            )
-        self._start = self._end = time.perf_counter()
+        self._begin_epoch()
 
     def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Batch,
-        batch_idx: int,
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
+        now = time.perf_counter()
         images = len(batch[1]) * trainer.world_size
+        self.images += images
         self._epoch_images += images
-        self._batches += 1
-        self._end = time.perf_counter()
-        if self._bar is not None and self._batches % BATCHES_PER_UPDATE == 0:
-            self._bar.update(self._epoch_images - self._bar.n)
+        self.seconds += now - self._latest
+        self._epoch_seconds += now - self._latest
+        self._latest = now
+        self._batches = batch_idx + 1
+        if now - self._shown >= SECONDS_PER_UPDATE and trainer.is_global_zero:
+            self._shown = now
+            self._update_bar(trainer, pl_module)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._close_bar()
-        self._epoch_seconds += self._end - self._start
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self._start = self._end = time.perf_counter()
+        self._latest = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._close_bar()
-        seconds = self._epoch_seconds + self._end - self._start
-        self._rate = self._epoch_images / seconds if seconds else 0.0
-        self.images += self._epoch_images
-        self.seconds += seconds
         self.partial_epochs += self._batches < trainer.num_training_batches
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._report_epoch(trainer, pl_module)
 
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        began = self._reported or not trainer.current_epoch  # else on_train_start did not run
-        if not began and trainer.is_global_zero:
+        if not self._started and trainer.current_epoch and trainer.is_global_zero:
             log.info(f"resumed    after epoch {trainer.current_epoch}, the last")
 
     def on_exception(
@@ -146,36 +126,82 @@ class Progress(L.Callback):
     ) -> None:
         self._close_bar()
 
+    def _update_bar(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, Classifier)
+        total, batch_images = images_per_epoch(trainer)
+        done = min(self._batches * batch_images, total)
+        if self._bar is None:
+            self._bar = tqdm(
+                desc=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
+                total=total,
+                initial=done,
+                unit=" images",
+                unit_scale=True,
+                leave=False,
+                # only in a terminal that no other process writes to
+                disable=None if multiprocessing.parent_process() is None else True,
+            )
+        elif not self._bar.disable:
+            loss, accuracy = pl_module.train_metrics.so_far()
+            if not math.isnan(loss):
+                self._bar.set_postfix_str(f"loss {loss:.4f}, {accuracy:.2%}", refresh=False)
+            self._bar.update(done - self._bar.n)
+
     def _close_bar(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
     def _report_epoch(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        # The module logs the training metrics of an epoch after the callbacks' on_train_epoch_end, so that
-        # the line is printed in the next hook, which follows immediately.
+        # The module logs the training metrics of an epoch after the callbacks' on_train_epoch_end, so the
+        # line is printed in the next hook, which follows immediately.
         assert isinstance(pl_module, Classifier)
-        if not pl_module.history or pl_module.history[-1]["epoch"] <= self._reported:
+        row = pl_module.history[-1] if pl_module.history else {"epoch": 0}
+        if row["epoch"] <= self._reported:
             return
-        row = pl_module.history[-1]
         self._reported = int(row["epoch"])
         if not trainer.is_global_zero:
             return
         write_json(self.run_dir / HISTORY, pl_module.history)
+        validated = "val/loss" in row
         parts = [f"epoch {self._reported:>{len(str(trainer.max_epochs))}}/{trainer.max_epochs}"]
         if self._batches < trainer.num_training_batches:
             parts.append(f"ended after {self._batches:,} of {trainer.num_training_batches:,} batches")
-        for split, name in (("train", "train"), ("val", "validation")):
-            if f"{split}/loss" in row:
-                parts.append(f"{name} loss {row[f'{split}/loss']:.4f}, {row[f'{split}/acc']:.2%}")
-        parts.append(f"{self._rate:,.0f} images/s")
-        log.info("   ".join(parts))
+        parts.append(f"train {scores.split_metrics(row, 'train', extra=not validated)}")
+        if validated:
+            parts.append(f"validation {scores.split_metrics(row, 'val')}")
+        rate = self._epoch_images / self._epoch_seconds if self._epoch_seconds else 0.0
+        parts.append(f"{rate:,.0f} images/s")
+        log.info(_wrap(parts))
+
+
+def _wrap(parts: list[str]) -> str:
+    """Join the parts of a line; one for which no room is left starts another line."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        longer = f"{lines[-1]}   {part}"
+        if len(longer) <= WIDTH:
+            lines[-1] = longer
+        else:
+            lines.append(f"{' ' * len(parts[0])}   {part}")
+    return "\n".join(lines)
+
+
+def images_per_epoch(trainer: L.Trainer) -> tuple[int, int]:
+    """Return the number of images that all ranks train on in an epoch, and in each batch but the last."""
+    loader = trainer.train_dataloader
+    assert loader is not None
+    batch_images = loader.batch_size * trainer.world_size
+    batches = int(trainer.num_training_batches)
+    if batches == len(loader):  # the last batch is smaller, or larger by one image
+        return len(loader.sampler) * trainer.world_size, batch_images
+    return batches * batch_images, batch_images
 
 
 def describe_run(
     trainer: L.Trainer, classifier: L.LightningModule, lr_source: str | None = None
 ) -> dict[str, str]:
-    """Return the start-up lines of a run, a description for each name."""
+    """Return the lines that a run starts with, a description for each name."""
     data = trainer.datamodule  # type: ignore[attr-defined]
     assert isinstance(classifier, Classifier) and isinstance(data, ImageData)
     optimizer = trainer.optimizers[0]
@@ -201,8 +227,8 @@ def describe_run(
     }
     if trainer.lr_scheduler_configs:
         lines["schedule"] = type(trainer.lr_scheduler_configs[0].scheduler).__name__
-    if trainer.fit_loop.restarted_mid_epoch:
-        done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+    if 0 < done < trainer.num_training_batches:
         lines["resumed"] = f"in epoch {trainer.current_epoch + 1}, after {done:,} batches"
     elif trainer.current_epoch:
         lines["resumed"] = f"after epoch {trainer.current_epoch}"

@@ -10,14 +10,17 @@ import torch
 
 from mnist_cnn.data import ImageData
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.reporting import model_card, summary
-from mnist_cnn.training.checkpoints import load_classifier
+from mnist_cnn.reporting import card as model_card
+from mnist_cnn.reporting import summary
+from mnist_cnn.training.loading import load_classifier
 from tests.export.checkpoint import save
 
 METRICS = {
     "val/acc": 0.9875,
     "test/acc": 35 / 37,
     "test/loss": 0.012345,
+    "test/images": 37,
+    "steps": 9,
     "status": "finished",
     "epochs": 3,
     "best_epoch": 2,
@@ -51,7 +54,12 @@ def test_card_says_what_was_trained_on_what_and_how(tmp_path: Path, small_data: 
     assert "mean 0.5 and standard deviation 0.25, 0.1" in text
     for row in ("| optim | sgd |", "| lr | 0.05 |", "| model.note | a/b |", "| precision | 32-true |"):
         assert row in text.splitlines()
-    for row in ("| val/acc | 98.75% |", "| test/acc | 94.59% |", "| test/loss | 0.01235 |"):
+    for row in (
+        "| val/acc | 98.75% |",
+        "| test/acc | 94.59% |",
+        "| test/loss | 0.0123 |",
+        "| test/images | 37 |",
+    ):
         assert row in text.splitlines()
 
 

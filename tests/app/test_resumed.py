@@ -1,4 +1,4 @@
-"""Untrusted run folders: what their settings name is not built, and not resolved."""
+"""Settings from the folder of a run, which is not trusted, and what a resumed run may change."""
 
 import copy
 import json
@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from mnist_cnn import command_line, commands
+from mnist_cnn.app.resumed import changes_of, read_settings
 from mnist_cnn.errors import UserError
 from tests.conftest import REPOSITORY, Command
-from tests.runs import SMOKE, only_run
+from tests.runs import SMOKE, compose_train, only_run, settings_of
 
 Settings = dict[str, Any]
 
@@ -30,15 +29,10 @@ SETTINGS: Settings = {
 }
 
 
-def folder_of(path: Path, text: str) -> Path:
-    (path / ".hydra").mkdir(parents=True)
-    (path / ".hydra" / "resolved.yaml").write_text(text)
-    return path
-
-
-def resume(path: Path, settings: Settings, *arguments: str) -> list[str]:
-    # JSON is YAML
-    return command_line.for_hydra([f"resume={folder_of(path / 'run', json.dumps(settings))}", *arguments])
+def read(folder: Path, settings: Settings, *trusted: str) -> Settings:
+    file = folder / "resolved.yaml"
+    file.write_text(json.dumps(settings))  # JSON is YAML
+    return read_settings(file, trusted)
 
 
 def changed(key: str, value: Any) -> Settings:
@@ -65,59 +59,81 @@ def changed(key: str, value: Any) -> Settings:
 )
 def test_untrusted_class_is_not_built(key: str, target: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"names .*trust=\[PACKAGE\]"):
-        resume(tmp_path, changed(key, {"_target_": target, "_partial_": True}))
+        read(tmp_path, changed(key, {"_target_": target, "_partial_": True}))
 
 
 def test_class_in_a_list_is_not_built(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"names 'torch\.load'"):
-        resume(tmp_path, changed("augment", {"transforms": [[{"_target_": "torch.load"}]]}))
+        read(tmp_path, changed("augment", {"transforms": [[{"_target_": "torch.load"}]]}))
 
 
 def test_untrusted_scheduler_is_not_imported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="names 'antigravity'"):
-        resume(tmp_path, changed("scheduler.scheduler", "antigravity"))
+        read(tmp_path, changed("scheduler.scheduler", "antigravity"))
 
 
 def test_environment_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="interpolation"):
-        resume(tmp_path, changed("hparams", {"key": "${oc.env:HOME}"}))
+        read(tmp_path, changed("hparams", {"key": "${oc.env:HOME}"}))
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a: &a [1, 2]\nb: &b [*a, *a]\nc: [*b, *b]\n", "alias"),
-        ("# @package hydra\nobjective: {}\n", "starts with a comment"),
-        ("defaults: [evil]\nobjective: {}\n", "not the settings of a run"),
         ("objective: {}\nx: " + "y" * 1_000_000, "larger than"),
         ("[" * 20_000, "more than 50 levels"),
-        ("x: '" + "${f:" * 1_000 + "}" * 1_000 + "'", "cannot be read"),
+        ("objective: 1\nx: '" + "${f:" * 1_000 + "}" * 1_000 + "'", "interpolation"),
         ("? " * 20_000, "more than 50 levels"),
         ("- " * 20_000, "more than 50 levels"),
         ("a: [", "cannot be read"),
-        ("3", "cannot be read"),
+        ("3", "not the settings of a run"),
         ("[1]", "not the settings of a run"),
-        ("", "earlier version"),
+        ("", "not the settings of a run"),
         ("a: !!python/object/apply:os.getcwd []", "cannot be read"),
-        ("hydra: {job_logging: {version: 1, handlers: {x: {(): os.getcwd}}}}", "section `hydra`"),
-        ("hydra: {callbacks: {x: {_target_: torch.load}}}", "section `hydra`"),
     ],
 )
 def test_file_that_is_no_plain_settings_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "resolved.yaml").write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        command_line.for_hydra([f"resume={folder_of(tmp_path / 'run', text)}"])
+        read_settings(tmp_path / "resolved.yaml", [])
     assert "\n" not in str(caught.value)
 
 
 def test_package_named_by_the_user_is_trusted_and_the_folder_names_none(tmp_path: Path) -> None:
     own = changed("model", {"_target_": "my_package.nets.Net"}) | {"trust": ["my_package", "other"]}
     with pytest.raises(UserError, match="my_package"):
-        resume(tmp_path / "a", own)
+        read(tmp_path, own)
     with pytest.raises(UserError, match="my_package"):
-        resume(tmp_path / "b", own, "trust=[my_pack]")
-    assert resume(tmp_path / "c", own, "trust=[my_package]")[-1] == "++trust=['my_package']"
-    with pytest.raises(UserError, match="not a module name"):
-        resume(tmp_path / "d", own, "trust=[my-package]")
+        read(tmp_path, own, "my_pack")
+    assert read(tmp_path, own, "my_package")["model"] == {"_target_": "my_package.nets.Net"}
+
+
+def test_settings_that_a_resumed_run_would_change_are_shown_with_both_values() -> None:
+    saved = {
+        "optim": {"lr": 0.01},
+        "seed": 42,
+        "model": {"x": 1},
+        "hparams": {"model": "simple"},
+        "trainer": {"max_epochs": 3, "devices": 2},
+    }
+    composed = copy.deepcopy(saved)
+    composed |= {"optim": {"lr": 0.5}, "seed": 3, "model": {"x": 2}, "new": 1}
+    composed["trainer"] = {"max_epochs": 9, "devices": 1}
+    typed = ["optim.lr=0.5", "seed=3", "model=cnnnet", "+new=1", "~loss", "trainer.devices=1"]
+    with pytest.raises(UserError) as caught:
+        changes_of(saved | {"loss": {}}, composed, [*typed, "trainer.max_epochs=9"])
+    message = str(caught.value)
+    assert "optim.lr cannot be changed from 0.01 to 0.5; seed cannot be changed from 42 to 3; " in message
+    assert "model cannot be changed from simple to cnnnet; new cannot be changed to 1; " in message
+    assert "loss cannot be changed to nothing; trainer.devices cannot be changed from 2 to 1. " in message
+    changes = changes_of(saved, composed, ["trainer.max_epochs=9", "hydra.job.chdir=true"])
+    assert changes == {"trainer.max_epochs": 9, "hparams.max_epochs": 9}
+
+
+def test_setting_that_is_typed_again_is_no_change() -> None:
+    settings = {"optim": {"lr": 0.01}, "hparams": {"optim": "sgd"}}
+    assert changes_of(settings, settings, ["optim.lr=0.01", "optim=sgd", "experiment=sprint"]) == {}
 
 
 def experiments() -> list[str]:
@@ -129,16 +145,10 @@ def experiments() -> list[str]:
 
 @pytest.mark.parametrize("choice", experiments())
 def test_every_choice_of_this_repository_can_be_resumed(choice: str, tmp_path: Path) -> None:
-    commands.register_resolvers()
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-        config = compose("train", overrides=[choice], return_hydra_config=True)
-    if "mlflow" in config.logger:
-        # otherwise from the folder of a running job
-        config.logger.mlflow.update({"tracking_uri": "sqlite:///runs.db", "artifact_location": None})
-    del config.hydra, config.hparams
-    settings = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(settings, dict)
-    resume(tmp_path, {str(key): value for key, value in settings.items()})
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    directory = [f"data.dir={tmp_path}"] if choice == "data=folder" else []
+    read(tmp_path, settings_of(compose_train(choice, *directory)))
 
 
 def test_run_with_a_class_of_a_trusted_package_is_resumed(

@@ -15,7 +15,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from hydra_sweeps import space
 from hydra_sweeps.interface import SweepError
 from hydra_sweeps.space import Distributions, Value, as_override, split
-from tests.conftest import REPOSITORY
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 def split_lines(*lines: str) -> tuple[list[str], Distributions]:

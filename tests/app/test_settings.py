@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.settings import PredictSettings, TrainSettings, check, has_validation
+from mnist_cnn.schema import check
+from mnist_cnn.app.settings import PredictSettings, TrainSettings, has_validation
 
 VALID: dict[str, Any] = {
     "seed": 0,

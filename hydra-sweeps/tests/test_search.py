@@ -38,7 +38,8 @@ from hydra_sweeps.search import (
     check_pruner,
 )
 from hydra_sweeps.space import examples, split
-from tests.conftest import REPOSITORY
+
+REPOSITORY = Path(__file__).parents[2]
 
 SWEEPER = REPOSITORY / "conf" / "hydra" / "sweeper"
 SAMPLERS = sorted(path.stem for path in (SWEEPER / "sampler").glob("*.yaml"))

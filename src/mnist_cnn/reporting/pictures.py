@@ -1,4 +1,4 @@
-"""Figures of the network during training: predictions, kernels and feature maps."""
+"""The callback that draws the network during training: predictions, kernels and feature maps."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ from mnist_cnn.training.classifier import Classifier
 IMAGES = 12  # in the figure of predictions
 
 
-class Figures(L.Callback):
+class Pictures(L.Callback):
     """Logs figures at the start of training, every `every_n_epochs` epochs and at the end.
 
-    They show the predictions for some validation images (training images where there is no validation
-    split), the kernels of the first convolution, and the outputs of every layer for one image. The graph of
-    the network is logged once. Does nothing where no logger takes figures; a figure that fails is a warning.
+    They show the predictions for some validation images (training images if there is no validation split),
+    the kernels of the first convolution, and the outputs of every layer for one image. The graph of the
+    network is logged once. Nothing is drawn if no logger takes figures; a figure that fails is a warning.
     """
 
     def __init__(self, every_n_epochs: int) -> None:
@@ -30,24 +30,25 @@ class Figures(L.Callback):
         self.every_n_epochs = every_n_epochs
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.current_epoch == 0:
-            self._log(trainer, pl_module, epoch=0)
+        if trainer.global_step == 0:
+            self._log(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         if epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs:
-            self._log(trainer, pl_module, epoch)
+            self._log(trainer, pl_module)
 
-    def _log(self, trainer: L.Trainer, pl_module: L.LightningModule, epoch: int) -> None:
+    def _log(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if not trainer.is_global_zero or not any(map(takes_figures, trainer.loggers)):
             return
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        assert isinstance(data, ImageData) and isinstance(pl_module, Classifier)
+        assert isinstance(pl_module, Classifier)
         with figures.warn_on_error("the figures of the network"):
-            _log_figures(trainer, pl_module, data, epoch)
+            _log_figures(trainer, pl_module)
 
 
-def _log_figures(trainer: L.Trainer, classifier: Classifier, data: ImageData, epoch: int) -> None:
+def _log_figures(trainer: L.Trainer, classifier: Classifier) -> None:
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(data, ImageData)
     dataset = data.val if data.val else data.train
     assert dataset is not None
     images, targets = dataset[:IMAGES]
@@ -58,31 +59,32 @@ def _log_figures(trainer: L.Trainer, classifier: Classifier, data: ImageData, ep
     try:
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             outputs = layer_outputs(classifier.network, batch[:1])
-            scores = classifier.scores(classifier(batch)).cpu()
-        if epoch == 0:
+            confidence, predicted = classifier.scores(classifier(batch)).cpu().max(1)
+        if trainer.global_step == 0:
             for logger in trainer.loggers:
                 if isinstance(logger, RunLogger):
                     logger.log_network_graph(classifier.network, batch[:1])
     finally:
         for module, mode in modes.items():
             module.training = mode
-    confidence, predicted = scores.max(1)
-    shown = confidence if classifier.gives_probabilities else None
-    split = "validation" if data.val else "train"
-    predictions = figures.predictions(images, targets, predicted, shown, data.classes)
-    log_figure(trainer.loggers, f"predictions/{split}", predictions, epoch)
+    drawn = {
+        f"predictions/{'validation' if data.val else 'train'}": figures.predictions(
+            images, targets, predicted, confidence, data.classes, classifier.gives_probabilities
+        )
+    }
     convolutions = [m for m in classifier.network.modules() if isinstance(m, nn.Conv2d)]
     if convolutions:
-        kernels = figures.kernels(convolutions[0].weight.detach())
-        log_figure(trainer.loggers, "kernels/first_convolution", kernels, epoch)
-    feature_maps = figures.feature_maps(images[0], outputs)
-    log_figure(trainer.loggers, "feature_maps/layer_by_layer", feature_maps, epoch)
+        drawn["kernels/first_convolution"] = figures.kernels(convolutions[0].weight)
+    drawn["feature_maps/layer_by_layer"] = figures.feature_maps(images[0], outputs)
+    for tag, figure in drawn.items():
+        log_figure(trainer.loggers, tag, figure, trainer.global_step)
 
 
 def layer_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """Return the outputs of each convolution and linear layer of `network` for one of `images` (1, C, H, W).
+    """Return the outputs of each convolution and linear layer of `network` for the first of `images`.
 
-    The values are float32 on the CPU, of shape (C, H, W) or (F,), in the order of computation.
+    images: (N, C, H, W). The values are float32 on the CPU, of shape (C, H, W) or (F,), in the order of
+    computation.
     """
     outputs: dict[str, Tensor] = {}
     hooks = []

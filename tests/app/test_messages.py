@@ -7,9 +7,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from hydra_sweeps.interface import SweepError
-from mnist_cnn.command_line import ROOT
-from mnist_cnn.messages import message_for_user
+from hydra_sweeps import SweepError
+from mnist_cnn.app.messages import message_for_user
+from mnist_cnn.app.paths import CONF
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_unknown_setting_is_answered_with_what_to_write(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
     with (
-        initialize_config_dir(str(ROOT / "conf"), version_base="1.3"),
+        initialize_config_dir(str(CONF), version_base="1.3"),
         pytest.raises(HydraException) as caught,
     ):
         compose("train", overrides=overrides)

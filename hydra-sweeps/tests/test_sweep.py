@@ -19,9 +19,10 @@ from omegaconf import OmegaConf
 from hydra_sweeps.interface import SweepError
 from hydra_sweeps.sweep import Job
 from hydra_sweeps.sweepers import Grid
-from tests.hydra_sweeps.conftest import App, Plan
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+App = Callable[..., "subprocess.Popen[str]"]
+Plan = Callable[..., list[Job]]
 
 POOL = ("hydra/launcher=pool", "hydra.launcher.n_jobs=2")
 LAUNCHERS = pytest.mark.parametrize("launcher", [(), POOL], ids=["in_process", "pool"])

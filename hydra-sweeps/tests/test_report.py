@@ -7,13 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from made_runs import add_checkpoint, add_failed, add_run, scores
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from hydra_sweeps import __main__ as command
 from hydra_sweeps import report
 from hydra_sweeps.interface import SweepError
 from hydra_sweeps.runs import DEFAULT_GOAL, Goal, find_runs
-from tests.hydra_sweeps.test_runs import add_checkpoint, add_failed, add_run, scores
 
 BOTH = Goal({"val/acc": "maximize", "seconds": "minimize"}, DEFAULT_GOAL.metrics)
 

@@ -13,7 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
 from hydra_sweeps.sweep import BaseSweep, Job
-from tests.conftest import REPOSITORY
+
+REPOSITORY = Path(__file__).parents[2]
 
 App = Callable[..., "subprocess.Popen[str]"]
 Plan = Callable[..., list[Job]]
