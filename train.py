@@ -38,7 +38,7 @@ def main(run: Run) -> float | None:
     network = instantiate(settings.model)
     data.image_size = getattr(network, "image_size", data.image_size)
     if settings.init_from and resumed is None:
-        loading.initialize_from(network, find_checkpoint(settings.init_from, "init_from"))
+        loading.initialize_from(network, find_checkpoint(settings.init_from, "init_from"), data.prepare)
     metrics = {name: instantiate(metric) for name, metric in settings.metrics.items()}
     classifier = Classifier(
         network,

@@ -30,9 +30,9 @@ from mnist_cnn.data import KMNIST, MNIST, ImageFolder
 from mnist_cnn.data.source import DataUnavailable
 from mnist_cnn.errors import UserError
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.preparation.finding import NothingFound, prepare
+from mnist_cnn.preparation.finding import NothingFound
 from mnist_cnn.preparation.image_files import UnreadableImage
-from mnist_cnn.preparation.loading import load_picture
+from mnist_cnn.preparation.prepare import Preparation, prepare_file
 from mnist_cnn.schema import check
 from tests.conftest import REPOSITORY
 from tests.export.onnx_network import onnx_network
@@ -125,7 +125,7 @@ def image_files(folder: Path) -> st.SearchStrategy[bytes]:
 
 @target(image_files, UnreadableImage, NothingFound, inputs=12_000)
 def read_image(content: bytes, folder: Path) -> None:
-    prepare(load_picture(written(folder / "digit.png", content)).grey, split=True)
+    prepare_file(written(folder / "digit.png", content), split=True)
 
 
 @target(image_files, UserError, inputs=6_000)
@@ -135,7 +135,9 @@ def read_image_folder(content: bytes, folder: Path) -> None:
         for name in ("one", "two"):
             (folder / "train" / name).mkdir(exist_ok=True)
             Image.new("L", (8, 8)).save(folder / "train" / name / "good.png")
-    images, targets = ImageFolder(28, 1, 0.25).read(path.parents[2], train=True)
+    source = ImageFolder(0.25)
+    source.preparation = Preparation("resize", 1, 28)
+    images, targets = source.read(path.parents[2], train=True)
     assert images.shape[1:] == (1, 28, 28) and len(images) == len(targets)
 
 

@@ -99,6 +99,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("hydra_subfolder", _hydra_subfolder, replace=True)
     OmegaConf.register_new_resolver("class_folders", _class_folders, replace=True)
     OmegaConf.register_new_resolver("length", len, replace=True)
+    OmegaConf.register_new_resolver("grey_values", _grey_values, replace=True)
 
 
 def _run_folder(resume: str | None, new: str) -> str:
@@ -113,7 +114,14 @@ def _hydra_subfolder(resume: str | None) -> str | None:
 def _class_folders(directory: str) -> list[str]:
     from mnist_cnn.data import ImageFolder  # imports torch
 
-    return ImageFolder(image_size=1, in_channels=1, test_size=0).classes(Path(directory))
+    return ImageFolder(test_size=0).classes(Path(directory))
+
+
+def _grey_values(directory: str) -> list[float] | None:
+    from mnist_cnn.data import ImageFolder
+
+    found = ImageFolder(test_size=0).grey_values(Path(directory))
+    return None if found is None else list(found)
 
 
 def _do(
