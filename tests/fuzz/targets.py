@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
-from hydra_sweeps import RESOLVED, SweepError, definition, report, resume_arguments, runs
+from hydra_sweeps import RESOLVED, SweepError, definition, runs
+from hydra_sweeps.report import writing
 from mnist_cnn.app import messages, resumed, settings, start
 from mnist_cnn.app.overrides import prepare as prepare_overrides
 from mnist_cnn.data import KMNIST, MNIST, ImageFolder
@@ -307,10 +308,10 @@ SWEEP_TOKENS = [
 ]
 
 
-@target(lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), UserError, SweepError, inputs=4_000)
+@target(lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), SweepError, inputs=4_000)
 def read_sweep_definition(content: bytes, folder: Path) -> None:
     written(folder / definition.FILE, content)
-    resume_arguments([f"sweep.resume={folder}"])
+    definition.overrides_to_resume(folder, [])
 
 
 OVERRIDES = [
@@ -470,7 +471,7 @@ def raise_for_user(error: Exception) -> None:
 )
 def read_report(content: bytes, folder: Path) -> None:
     file = (".hydra/overrides.yaml", "metrics.json", "history.json", "failed.json", ".hydra/resolved.yaml")
-    run = folder / "sweep" / "0_lr=0.1"
+    run = folder / "sweep" / "0_lr-0.1"
     files = dict(zip(file, (b"[optim=sgd]", b'{"val/acc": 0.9}', b"[]", b"{}", RUN_SETTINGS), strict=True))
     files[file[len(content) % len(file)]] = content
     for name, text in files.items():
@@ -478,8 +479,8 @@ def read_report(content: bytes, folder: Path) -> None:
     written(folder / "sweep" / "multirun.yaml", content if len(content) % 7 == 0 else DEFINITION)
     found = runs.find_runs([folder / "sweep"])
     goal = runs.goal_of_sweep(folder / "sweep")
-    report.text(found, goal)
-    report.write_csv(folder / "sweep.csv", found, goal)
+    writing.text(found, goal)
+    writing.write_csv(folder / "sweep.csv", found, goal)
 
 
 def journals(folder: Path) -> st.SearchStrategy[bytes]:
@@ -494,14 +495,11 @@ def journal(folder: Path) -> bytes:
 
 
 def search_in(folder: Path) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra_sweeps import grammar, space, study
 
-    from hydra_sweeps import search, space
-
-    parser = OverridesParser.create()
     swept = ["optim=sgd,adam", "optim.lr=tag(log,interval(1e-4,1e-1))"]
-    return search.StudySearch(
-        space.split(parser.parse_overrides(swept))[1],
+    return study.StudySearch(
+        space.distributions_of(grammar.parse(swept)),
         objectives={"val/acc": "maximize"},
         sampler={"name": "RandomSampler"},
         pruner={"name": "NopPruner"},
