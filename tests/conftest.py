@@ -32,8 +32,8 @@ TIMEOUT = 250  # seconds for a command
 PRELOADED = (
     "hydra",
     "lightning",
-    "mnist_cnn.commands",
-    "mnist_cnn.settings",
+    "mnist_cnn.app.start",
+    "mnist_cnn.app.settings",
     "mnist_cnn.reporting.summary",
     "mnist_cnn.reporting.epochs",
     "mnist_cnn.reporting.loggers",

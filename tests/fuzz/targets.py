@@ -20,18 +20,21 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import strategies as st
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
-from hydra_sweeps import SweepError, definition, report, runs
-from mnist_cnn import command_line, commands, messages, settings
+from hydra_sweeps import RESOLVED, SweepError, definition, runs
+from hydra_sweeps.report import writing
+from mnist_cnn.app import messages, resumed, settings, start
+from mnist_cnn.app.overrides import prepare as prepare_overrides
 from mnist_cnn.data import KMNIST, MNIST, ImageFolder
 from mnist_cnn.data.source import DataUnavailable
 from mnist_cnn.errors import UserError
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.preparation.finding import NothingFound, prepare
+from mnist_cnn.preparation.finding import NothingFound
 from mnist_cnn.preparation.image_files import UnreadableImage
-from mnist_cnn.preparation.loading import load_picture
+from mnist_cnn.preparation.prepare import Preparation, prepare_file
+from mnist_cnn.schema import check
 from tests.conftest import REPOSITORY
 from tests.export.onnx_network import onnx_network
 from tests.fuzz.inputs import hostile
@@ -123,7 +126,7 @@ def image_files(folder: Path) -> st.SearchStrategy[bytes]:
 
 @target(image_files, UnreadableImage, NothingFound, inputs=12_000)
 def read_image(content: bytes, folder: Path) -> None:
-    prepare(load_picture(written(folder / "digit.png", content)).grey, split=True)
+    prepare_file(written(folder / "digit.png", content), split=True)
 
 
 @target(image_files, UserError, inputs=6_000)
@@ -133,7 +136,9 @@ def read_image_folder(content: bytes, folder: Path) -> None:
         for name in ("one", "two"):
             (folder / "train" / name).mkdir(exist_ok=True)
             Image.new("L", (8, 8)).save(folder / "train" / name / "good.png")
-    images, targets = ImageFolder(28, 1, 0.25).read(path.parents[2], train=True)
+    source = ImageFolder(0.25)
+    source.preparation = Preparation("resize", 1, 28)
+    images, targets = source.read(path.parents[2], train=True)
     assert images.shape[1:] == (1, 28, 28) and len(images) == len(targets)
 
 
@@ -285,7 +290,7 @@ seed: 3
 @target(lambda folder: hostile([RUN_SETTINGS], YAML_TOKENS), UserError, inputs=3_000)
 def read_run_settings(content: bytes, folder: Path) -> None:
     written(folder / ".hydra" / "resolved.yaml", content)
-    command_line.for_hydra([f"resume={folder}"])
+    resumed.read_settings(folder / RESOLVED, [])
 
 
 DEFINITION = b"""hydra:
@@ -303,10 +308,10 @@ SWEEP_TOKENS = [
 ]
 
 
-@target(lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), UserError, SweepError, inputs=4_000)
+@target(lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), SweepError, inputs=4_000)
 def read_sweep_definition(content: bytes, folder: Path) -> None:
     written(folder / definition.FILE, content)
-    command_line.for_hydra([f"sweep.resume={folder}"])
+    definition.overrides_to_resume(folder, [])
 
 
 OVERRIDES = [
@@ -435,14 +440,14 @@ def read_arguments(content: bytes, folder: Path) -> None:
     before = sys.argv
     sys.argv = [str(REPOSITORY / "train.py"), *arguments]
     try:
-        overrides = command_line.split(command_line.for_hydra(arguments))[1]
-        commands.register_resolvers()
+        typed = [one for one in prepare_overrides(arguments) if not one.startswith("-")]
+        start.register_resolvers()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            config = compose("train", overrides=overrides)
+            config = compose("train", overrides=typed)
         with open_dict(config):
             config.pop("hparams", None)  # they refer to what Hydra knows of a running job
-        settings.check(commands.to_dict(config), settings.TrainSettings)
+        check(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), settings.TrainSettings)
     except Exception as error:
         raise_for_user(error)
     finally:
@@ -466,7 +471,7 @@ def raise_for_user(error: Exception) -> None:
 )
 def read_report(content: bytes, folder: Path) -> None:
     file = (".hydra/overrides.yaml", "metrics.json", "history.json", "failed.json", ".hydra/resolved.yaml")
-    run = folder / "sweep" / "0_lr=0.1"
+    run = folder / "sweep" / "0_lr-0.1"
     files = dict(zip(file, (b"[optim=sgd]", b'{"val/acc": 0.9}', b"[]", b"{}", RUN_SETTINGS), strict=True))
     files[file[len(content) % len(file)]] = content
     for name, text in files.items():
@@ -474,8 +479,8 @@ def read_report(content: bytes, folder: Path) -> None:
     written(folder / "sweep" / "multirun.yaml", content if len(content) % 7 == 0 else DEFINITION)
     found = runs.find_runs([folder / "sweep"])
     goal = runs.goal_of_sweep(folder / "sweep")
-    report.text(found, goal)
-    report.write_csv(folder / "sweep.csv", found, goal)
+    writing.text(found, goal)
+    writing.write_csv(folder / "sweep.csv", found, goal)
 
 
 def journals(folder: Path) -> st.SearchStrategy[bytes]:
@@ -490,14 +495,11 @@ def journal(folder: Path) -> bytes:
 
 
 def search_in(folder: Path) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra_sweeps import grammar, space, study
 
-    from hydra_sweeps import search, space
-
-    parser = OverridesParser.create()
     swept = ["optim=sgd,adam", "optim.lr=tag(log,interval(1e-4,1e-1))"]
-    return search.StudySearch(
-        space.split(parser.parse_overrides(swept))[1],
+    return study.StudySearch(
+        space.distributions_of(grammar.parse(swept)),
         objectives={"val/acc": "maximize"},
         sampler={"name": "RandomSampler"},
         pruner={"name": "NopPruner"},

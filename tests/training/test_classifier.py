@@ -14,17 +14,12 @@ from torch import nn
 from mnist_cnn.data import ImageData
 from mnist_cnn.errors import UserError
 from mnist_cnn.models import CnnNet, SimpleCNN
-from mnist_cnn.training.checkpoints import (
-    find_resume_point,
-    load,
-    load_best_weights,
-    save_best,
-    save_last,
-)
+from mnist_cnn.training.checkpoints import find_resume_point, load_best_weights, save_best, save_last
 from mnist_cnn.training.classifier import Classifier
+from mnist_cnn.training.loading import load
 from mnist_cnn.training.losses import OneHotMSELoss
+from mnist_cnn.training.resume import ExactResume
 from mnist_cnn.training.schedule import Schedule
-from mnist_cnn.training.seeding import ReseedEachEpoch
 
 EPOCHS = 4
 
@@ -114,7 +109,7 @@ def fit(
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,
-        callbacks=[ReseedEachEpoch(seed), *callbacks, *saving],
+        callbacks=[*callbacks, *saving, ExactResume(run_dir / "checkpoints" / "last.ckpt", seed)],
         logger=False,
         deterministic=True,
         log_every_n_steps=1,

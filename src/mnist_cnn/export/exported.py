@@ -39,6 +39,8 @@ class Description(BaseModel):
     image_size: Annotated[int, Field(ge=1, le=2048)]
     mean: PerChannel  # of the pixels divided by 255, as is std
     std: PerChannel
+    prepare: Literal["resize", "digits"]  # how image files become images, as in training
+    grey_values: list[Finite] | None  # black and white of image files with more than 8 bits
     gives_probabilities: bool  # whether the network was trained on the softmax of its logits
     data: str
     loss: str
