@@ -33,7 +33,7 @@ def main(job: Job) -> float:
     else:
         source = loading.build(trained["source"], Source)  # type: ignore[type-abstract]
         given["dir"] = loading.data_dir(trained, given.get("dir"))
-    form = {name: trained[name] for name in loading.IMAGE_FORM}
+    form = loading.image_form(trained, given)
     data = loading.build(trained | given | form, ImageData, source=source)
     data.image_size = getattr(classifier.network, "image_size", data.image_size)
     loading.check_classes(classifier, data.classes)

@@ -309,22 +309,6 @@ def test_overfitting_five_batches_reaches_a_training_accuracy_of_100_percent(
     assert "train loss 0.0" in done.stdout.split("epoch 30/30")[1]
 
 
-def test_missing_compiler_is_reported_in_a_line(mnist: Path, tmp_path: Path) -> None:
-    compiler = {"CXX": "/no/compiler", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    arguments = ["train.py", *SHORT, f"data.dir={mnist}", f"hydra.run.dir={tmp_path}", "compile=default"]
-    # a new process, in which torch reads these variables
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=REPOSITORY,
-        env=os.environ | compiler,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 1
-    message = r"train\.py: compile=default: torch\.compile failed: .*/no/compiler.*"
-    assert re.fullmatch(message, done.stderr.splitlines()[-1]), done.stderr
-
-
 def test_profiler_writes_its_report_into_the_run_folder(train: Command, tmp_path: Path) -> None:
     train(*SHORT, "debug=profile", "trainer.limit_train_batches=3")
     (report,) = only_run(tmp_path).glob("fit-profile.txt")

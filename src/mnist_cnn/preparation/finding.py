@@ -1,6 +1,5 @@
 """Digits found in an image and prepared for the network."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -9,7 +8,6 @@ from scipy import ndimage
 
 from mnist_cnn.preparation.digits import BOX, CENTRE, SIZE, Ink, to_mnist_form
 from mnist_cnn.preparation.ink import InkImage, extract_ink
-from mnist_cnn.preparation.loading import load_picture
 
 Box = tuple[slice, slice]
 
@@ -40,26 +38,17 @@ class Part(NamedTuple):
         return max(self.height, self.width)
 
 
-def prepare_file(path: Path, split: bool = False) -> NDArray[np.uint8]:
-    """Return the digits in an image file in MNIST's form, uint8 (N, 1, 28, 28).
-
-    N is 1, or with `split` the number of digits, left to right and line by line.
-    Raises `loading.UnreadableImage`, and `NothingFound` where there is no digit.
-    """
-    return prepare(load_picture(path).grey, split)[0]
-
-
-def prepare(grey: NDArray[np.float32], split: bool = False) -> tuple[NDArray[np.uint8], int]:
+def find_digits(grey: NDArray[np.float32], split: bool = False) -> tuple[NDArray[np.uint8], int]:
     """Return the digits in a grey image (H, W) in [0, 1], and how many more `split` would give.
 
-    The digits are uint8 (N, 1, 28, 28), as of `prepare_file`. Raises `NothingFound` where there is no digit
-    and where there are more than `MOST_PARTS` marks.
+    The digits are uint8 (N, 1, 28, 28), in MNIST's form. N is 1, or with `split` the number of digits, left
+    to right and line by line. Raises `NothingFound` if there is no digit, or more than `MOST_PARTS` marks.
     """
     ready = _in_mnist_form(grey)
     if ready is not None:
         return ready[None, None], 0
     ink = extract_ink(grey)
-    digits, others = ([], 0) if ink is None else find_digits(ink, split)
+    digits, others = ([], 0) if ink is None else _cut_out_digits(ink, split)
     if not digits:
         raise NothingFound("no digit found")
     return np.stack([to_mnist_form(digit) for digit in digits])[:, None], others
@@ -82,7 +71,7 @@ def _in_mnist_form(grey: NDArray[np.float32]) -> NDArray[np.uint8] | None:
     return None
 
 
-def find_digits(image: InkImage, split: bool) -> tuple[list[Ink], int]:
+def _cut_out_digits(image: InkImage, split: bool) -> tuple[list[Ink], int]:
     """Return the ink of each digit, cut out, and how many more `split` would give."""
     labels, count = ndimage.label(image.mask, np.ones((3, 3)))
     if count == 0:

@@ -222,6 +222,7 @@ def describe_run(
         ),
         "loss": type(classifier.loss).__name__,
         "data": f"{data.name}: {', '.join(sizes)}; {data.source_label}",
+        "classes": data.describe_classes(),
         "device": f"{trainer.world_size} x {describe_device(classifier.device)}; "
         f"precision {trainer.precision}",
     }

@@ -162,14 +162,15 @@ def page(rows: Sequence[Row], classes: Sequence[str], are_probabilities: bool) -
     for index, row in enumerate(rows):
         x, y = 0.1 + WIDTH * (index % columns), height * (index // columns) + ABOVE
         reading = row.reading
-        name = f"{reading.file.name}, {row.number}" if len(reading.digits) > 1 else reading.file.name
+        name = f"{reading.file.name}, {row.number}" if len(reading.images) > 1 else reading.file.name
         _draw_image(axes, x, y, reading.original, _shortened(name), row.uncertain or row.number is None)
         x += SIDE + 0.15
         if row.number is None:
             error = textwrap.fill(reading.error or "", 34)
             axes.text(x, y + SIDE / 2, error, va="center", fontsize=8, color=VERMILION, parse_math=False)
             continue
-        _draw_image(axes, x, y, reading.digits[row.number - 1, 0], "input", row.uncertain)
+        image = reading.images[row.number - 1].transpose(1, 2, 0)  # (H, W, 1 or 3), as imshow takes it
+        _draw_image(axes, x, y, image, "input", row.uncertain)
         x += SIDE + 0.15 + 0.25
         _draw_scores(axes, x, y, reading.scores[row.number - 1], classes, are_probabilities, row.uncertain)
     axes.set(xlim=(0, WIDTH * columns), ylim=(height * lines, 0), aspect="auto")

@@ -1,7 +1,7 @@
 """The processes of a job on several devices: started together, supervised, and ended together.
 
-This is what `torchrun` is made of. Each rank is a process of its own that reads its settings from the folder of
-the run; the process that starts them joins no process group and keeps no trace of the job.
+This is what `torchrun` is made of. Each rank is a process of its own that reads its settings from the folder
+of the run; the process that starts them joins no process group and keeps no trace of the job.
 """
 
 import logging
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
-from torch.distributed.launcher import LaunchConfig, elastic_launch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mnist_cnn.errors import Interrupted, UserError
 from mnist_cnn.training.ranks import RUN_ID
@@ -22,9 +22,8 @@ from mnist_cnn.training.ranks import RUN_ID
 def run_ranks(command: Sequence[str], count: int, seconds: float, signals: Sequence[signal.Signals]) -> None:
     """Run `command`, a script of Python and its arguments, in `count` ranks, and wait for them.
 
-    If a rank fails, the others are ended. One of `signals` is passed on to the ranks, which have `seconds` to end;
-    then it raises `Interrupted`. Raises `UserError` that says how the first rank failed, unless that is by its own
-    exit code 1: it has reported the reason.
+    If a rank fails, the others are ended. One of `signals` is passed on to the ranks, which have `seconds` to
+    end; then it raises `Interrupted`. Raises `UserError` that says how the first rank failed.
     """
     config = LaunchConfig(
         min_nodes=1,

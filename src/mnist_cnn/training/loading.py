@@ -14,13 +14,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from mnist_cnn.errors import UserError, first_line, printable
+from mnist_cnn.errors import UserError, printable
 from mnist_cnn.models.ensemble import Ensemble
-from mnist_cnn.schema import Count, Finite, Positive, Section, check
+from mnist_cnn.schema import Finite, Positive, Section, check
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.trust import check_target
 
-IMAGE_FORM = ("mean", "std", "in_channels", "image_size")  # settings of the data that a network depends on
+# Settings of the data that a network depends on.
+IMAGE_FORM = ("mean", "std", "in_channels", "image_size", "prepare")
 SLACK = 10_000_000  # numbers that take no notable memory; whether they fit is checked later
 MAX_METRIC_NUMBERS = 10_000_000  # of the state of a metric, such as a matrix of 3,000 classes
 
@@ -40,6 +41,8 @@ class _Data(Section):
     image_size: ImageSize
     num_classes: Annotated[int, Field(ge=1, le=1_000_000)]
     classes: list[str]
+    prepare: Literal["resize", "digits"] = "resize"
+    grey_values: Annotated[list[Finite], Field(min_length=2, max_length=2)] | None = None
 
 
 class _Trainer(Section):
@@ -51,7 +54,7 @@ class _CheckpointSettings(Section):
 
     model: dict[str, Any]
     loss: dict[str, Any]
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = Field(default_factory=dict)
     data: _Data
     trainer: _Trainer = _Trainer()
 
@@ -161,8 +164,8 @@ def build_within(
 def load_classifier(path: Path, trusted: Sequence[str] = ()) -> Classifier:
     """Build the classifier of a checkpoint from the file alone, on the CPU and in evaluation mode.
 
-    Only classes of this project, its libraries and the packages in `trusted` are built. Raises `UserError` if the
-    file has no complete settings, if its weights do not fit the network, and if they are not finite.
+    Only classes of this project, its libraries and the packages in `trusted` are built. Raises `UserError`
+    if the file has no complete settings, if its weights do not fit the network, or are not finite.
     Characters of class names that do not print are replaced.
     """
     checkpoint = load(path)
@@ -171,6 +174,8 @@ def load_classifier(path: Path, trusted: Sequence[str] = ()) -> Classifier:
         check(config, _CheckpointSettings)
     except UserError as error:
         raise UserError(f"{path} has no complete settings: {_one_line(error)}") from error
+    # Settings of one's own data may lack these.
+    config["data"] = {"prepare": "resize", "grey_values": None} | config["data"]
     config["data"]["classes"] = [printable(name) for name in config["data"]["classes"]]
     size = path.stat().st_size  # a number of a checkpoint takes at least a byte
     network = build_within(config["model"], nn.Module, size, trusted)
@@ -206,6 +211,16 @@ def data_dir(trained: Mapping[str, Any], given: str | None) -> str:
             "The checkpoint was trained with data=folder: give the folder of the images, data.dir=PATH."
         )
     return given or "data"
+
+
+def image_form(trained: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of the data that the network of a checkpoint depends on.
+
+    It is said if the images of the data that is given would be prepared in another way.
+    """
+    if given.get("prepare", trained["prepare"]) != trained["prepare"]:
+        log.info("images are prepared as for the training: data.prepare=%s", trained["prepare"])
+    return {name: trained[name] for name in IMAGE_FORM}
 
 
 def load_ensemble(paths: Sequence[Path], shifts: bool, trusted: Sequence[str] = ()) -> Classifier:
@@ -248,14 +263,22 @@ def check_classes(classifier: Classifier, classes: Sequence[str]) -> None:
         )
 
 
-def initialize_from(network: nn.Module, path: Path) -> None:
+def initialize_from(network: nn.Module, path: Path, prepare: str) -> None:
     """Copy the weights of a checkpoint into `network`.
 
-    Where the number of classes differs, the last layer keeps its initial values, and a warning says so.
-    Raises `UserError` where other layers differ, since it is another network then.
+    If the number of classes differs, the last layer keeps its initial values, and a warning says so. Another
+    one says if the images of the checkpoint were not prepared by `prepare`. Raises `UserError` if other layers
+    differ, since it is another network then.
     """
     prefix = "network."
-    state = load(path)["state_dict"]
+    checkpoint = load(path)
+    state = checkpoint["state_dict"]
+    trained = checkpoint["config"].get("data", {}).get("prepare", "resize")
+    if trained != prepare:
+        log.warning(
+            f"init_from={path} was trained with data.prepare={trained}, this run has data.prepare={prepare}: "
+            "the images look different to the network."
+        )
     saved: dict[str, Tensor] = {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
