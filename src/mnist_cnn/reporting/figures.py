@@ -307,7 +307,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 def warn_on_error(what: str) -> Iterator[None]:
     """Turn an exception in the block into a warning: a failed figure or model card does not fail the run.
 
-    Not so an `OSError`, as of a full disk, which the next file would meet, too.
+    An `OSError`, such as that of a full disk, is raised: the next file would meet it, too.
     """
     try:
         yield
