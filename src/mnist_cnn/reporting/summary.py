@@ -192,7 +192,7 @@ def report_evaluation(run_dir: Path, classifier: Classifier, data: ImageData, lo
         log.info(f"{row['class']:>{width}}  {accuracy:7.2%}  {row['correct']:>5} of {row['images']:>5}")
     for name, accuracy in parts.items():
         log.info(f"{name:>{max(map(len, parts))}}  {accuracy:7.2%}")
-    _log_test(metrics)
+    _log_test(metrics, ", all parts together" if parts else "")
     log.info(f"folder: {shown_path(run_dir)}")
 
 
@@ -208,8 +208,8 @@ def _accuracy_by_part(data: ImageData, logits: Tensor) -> dict[str, float]:
     return by_name | {"mean of the corruptions": sum(corrupted) / len(corrupted)}
 
 
-def _log_test(metrics: Mapping[str, Any]) -> None:
+def _log_test(metrics: Mapping[str, Any], which: str = "") -> None:
     for name, value in metrics.items():
         if name not in ("test/acc", "test/images"):
             log.info(f"{name.replace('/', ' ')}: {scores.metric(name, value)}")
-    log.info(f"test accuracy: {metrics['test/acc']:.2%} of {metrics['test/images']:,} images")
+    log.info(f"test accuracy: {metrics['test/acc']:.2%} of {metrics['test/images']:,} images{which}")
