@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from mnist_cnn.errors import UserError, first_line, one_line
 from mnist_cnn.training.trust import check_target
