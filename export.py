@@ -13,7 +13,7 @@ def main(job: Job) -> None:
 
     settings = job.plain
     paths = find_checkpoints(settings["ckpt"])
-    formats.export(paths, settings["format"], settings["out"], settings["data"]["dir"])
+    formats.export(paths, settings["format"], settings["out"], settings["data"]["dir"], settings["trust"])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,9 @@ def main(job: Job) -> None:
     settings = job.settings
     ckpt = find_checkpoint(settings.ckpt)
     files = find_images(settings.images)
-    predictor = Predictor.load(ckpt)  # imports torch and Lightning, but not for a file of ONNX
+    predictor = Predictor.load(
+        ckpt, settings.trust
+    )  # imports torch and Lightning, but not for a file of ONNX
     results = predictor.read(files, settings.split)
     # Raises UserError if a file could not be read, after everything is written.
     readings.report(job.folder, predictor, results, settings.min_confidence)

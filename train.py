@@ -76,7 +76,7 @@ def main(run: Run) -> float | None:
     # fit
     step = resumed.global_step if resumed else 0
     loggers.begin(run_loggers, run.plain["hparams"], OmegaConf.to_yaml(settings), step)
-    trainer.fit(classifier, data, ckpt_path=resumed and resumed.path, weights_only=True)
+    trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
 
     # test: once, with the weights that validation chose, and not for a pruned trial
     best_epoch = checkpoints.load_best_weights(classifier, best)

@@ -10,13 +10,13 @@ from typing import Any
 import nbformat
 from jinja2 import pass_context
 from latex2mathml.converter import convert
+from mnist_cnn.commands import ROOT
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 
-from mnist_cnn.commands import ROOT
 from mnist_cnn.files import atomic_write
 
 TEMPLATE = """

@@ -130,7 +130,7 @@ def test_full_disk_stops_a_sweep(command: Command, mount: Mount, mnist: Path) ->
     done = command(
         "train.py", "-m", *UNLOGGED, f"data.dir={mnist}", "seed=1,2", f"hydra.sweep.dir={sweep}", full
     )
-    assert last_line(done).startswith(f"train.py: cannot access {sweep}/0_seed=1/")
+    assert last_line(done).startswith(f"train.py: cannot access {sweep}/0_seed-1/")
     assert (
         "The sweep has stopped. When this is fixed, resume with: python train.py sweep.resume=" in done.stdout
     )

@@ -14,19 +14,16 @@ from hydra.core.hydra_config import HydraConfig
 
 from hydra_sweeps.sweep import BaseSweep, Job
 
-REPOSITORY = Path(__file__).parents[2]
-
 App = Callable[..., "subprocess.Popen[str]"]
-Plan = Callable[..., list[Job]]
+Plan = Callable[..., tuple[BaseSweep, list[Job]]]
 
 
 @pytest.fixture(scope="session")
 def app_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Copy the app, and the configuration of sweepers and launchers as an app would."""
-    folder = tmp_path_factory.mktemp("app")
-    for group in ("launcher", "sweeper"):
-        shutil.copytree(REPOSITORY / "conf" / "hydra" / group, folder / "conf" / "hydra" / group)
-    shutil.copytree(Path(__file__).parent / "app", folder, dirs_exist_ok=True)
+    """Copy the apps into a folder beside those of the tests."""
+    folder = tmp_path_factory.getbasetemp() / "app"
+    if not folder.exists():
+        shutil.copytree(Path(__file__).parent / "app", folder)
     return folder
 
 
@@ -37,7 +34,7 @@ def start(app_folder: Path, tmp_path: Path) -> App:
     def run(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("HYDRA_")}
         return subprocess.Popen(
-            [sys.executable, str(app_folder / "app.py"), *arguments],
+            [sys.executable, "../app/app.py", *arguments],
             cwd=tmp_path,
             env=inherited | environment,
             stdout=subprocess.PIPE,
@@ -66,14 +63,14 @@ def plan(app_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["app.py"])
     monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
-    jobs: list[Job] = []
-    monkeypatch.setattr(BaseSweep, "_run", lambda sweep: jobs.extend(sweep.propose()))
+    begun: list[tuple[BaseSweep, list[Job]]] = []
+    monkeypatch.setattr(BaseSweep, "_run", lambda sweep: begun.append((sweep, list(sweep.propose()))))
 
-    def begin(*overrides: str) -> list[Job]:
+    def begin(*overrides: str) -> tuple[BaseSweep, list[Job]]:
         with initialize_config_dir(str(app_folder / "conf"), version_base="1.3"):
             hydra = GlobalHydra.instance().hydra
             assert hydra is not None
             hydra.multirun("app", lambda config: None, list(overrides), with_log_configuration=False)
-        return jobs
+        return begun[-1]
 
     return begin

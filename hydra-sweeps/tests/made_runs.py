@@ -22,8 +22,12 @@ def add_run(
         "seed": hparams["seed"],
         "optim": {"lr": hparams["lr"], "name": hparams["optim"]},
         "hparams": hparams,
+        "objective": {"metric": "val/acc", "mode": "max"},
+        "sweep": {"ignore": ["data.dir", "trainer.accelerator"]},
     }
     OmegaConf.save(OmegaConf.create(config | (settings or {})), folder / ".hydra" / "resolved.yaml")
+    texts = {"optim": "${hydra:runtime.choices.optim}", "lr": "${optim.lr}", "seed": "${seed}"}
+    OmegaConf.save(OmegaConf.create({"hparams": texts}), folder / ".hydra" / "config.yaml")
     OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps(metrics))

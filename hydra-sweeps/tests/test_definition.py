@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from hydra_sweeps.definition import arguments_to_resume, refuse_changes
-from hydra_sweeps.interface import SweepError
+from hydra_sweeps import SweepError
+from hydra_sweeps.definition import overrides_to_resume, refuse_changes
 
 
 def config(**changes: Any) -> Any:
@@ -28,31 +28,32 @@ def config(**changes: Any) -> Any:
     return made
 
 
-def test_new_arguments_replace_former_ones(tmp_path: Path) -> None:
+def plain(made: Any) -> Any:
+    return OmegaConf.to_container(made, resolve=False)
+
+
+def test_new_overrides_replace_former_ones(tmp_path: Path) -> None:
     OmegaConf.save(config(), tmp_path / "multirun.yaml")
-    given = ["data.dir=/b", "--config-dir=y", "optim=sgd,adam"]
-    assert arguments_to_resume(tmp_path, given) == [
-        "--config-dir=y",
+    given = ["hydra.mode=MULTIRUN", "hydra/sweeper=grid", f"sweep.resume={tmp_path}", "data.dir=/b"]
+    assert overrides_to_resume(tmp_path, given) == [
         "hydra/launcher=pool",
         "hydra.launcher.threads=2",
-        "optim=sgd,adam",
+        "optim=sgd, adam",
         "data.dir=/b",
         "~callbacks.pictures",
-        f"sweep.resume='{tmp_path}'",
-        f"hydra.sweep.dir='{tmp_path}'",
     ]
 
 
 def test_options_of_another_launcher_are_dropped(tmp_path: Path) -> None:
     OmegaConf.save(config(), tmp_path / "multirun.yaml")
-    arguments = arguments_to_resume(tmp_path, ["hydra/launcher=ray", "hydra.launcher.num_cpus=2"])
+    arguments = overrides_to_resume(tmp_path, ["hydra/launcher=ray", "hydra.launcher.num_cpus=2"])
     assert "hydra.launcher.threads=2" not in arguments
     assert {"hydra/launcher=ray", "hydra.launcher.num_cpus=2"} <= set(arguments)
 
 
 def test_folder_without_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="is not the folder of a sweep"):
-        arguments_to_resume(tmp_path, [])
+        overrides_to_resume(tmp_path, [])
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_folder_without_sweep_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_ignored_settings_may_change(changes: dict[str, Any]) -> None:
-    refuse_changes(config(), config(**changes), Path("s"))
+    refuse_changes(plain(config()), config(**changes), Path("s"))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_ignored_settings_may_change(changes: dict[str, Any]) -> None:
 )
 def test_other_settings_must_not_change(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SweepError, match=message):
-        refuse_changes(config(), config(**changes), Path("s"))
+        refuse_changes(plain(config()), config(**changes), Path("s"))
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,17 @@ def test_other_settings_must_not_change(changes: dict[str, Any], message: str) -
     [
         *("model._target_=os.system", "+callbacks.x={_target_: os.system}", "++a.b=[{_target_: x}]"),
         *("scheduler.scheduler=antigravity.geohash", "hparams.key=${oc.env:HOME}", "model='${x}'"),
-        *("experiment=../../other/evil", "experiment=/tmp/evil", "init_from=/tmp/evil.ckpt", "+x=~/y"),
+        *(
+            "experiment=../../other/evil",
+            "experiment=/tmp/evil",
+            "init_from=/tmp/evil.ckpt",
+            "+x=~/y",
+            "init_from=null,/tmp/x",
+            "init_from=choice(/tmp/x)",
+            "init_from=choice(null, '/tmp/x')",
+            "init_from=[/tmp/x]",
+            "+x={a:/tmp/x}",
+        ),
         *(
             "hydra.searchpath=[file:///tmp]",
             "hydra.job_logging={}",
@@ -115,10 +126,10 @@ def test_what_may_name_code_is_not_taken_from_the_folder_of_a_sweep(override: st
     overrides = {"hydra": [], "task": ["optim=sgd,adam", override]}
     OmegaConf.save({"hydra": {"overrides": overrides}}, tmp_path / "multirun.yaml")
     with pytest.raises(SweepError, match="add them to the command: ") as caught:
-        arguments_to_resume(tmp_path, [])
+        overrides_to_resume(tmp_path, [])
     assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
     if "=" in override[1:] and not override.startswith("-"):
-        assert override in arguments_to_resume(tmp_path, [override])
+        assert override in overrides_to_resume(tmp_path, [override])
 
 
 @pytest.mark.parametrize(
@@ -143,7 +154,7 @@ def test_what_may_name_code_is_not_taken_from_the_folder_of_a_sweep(override: st
 )
 def test_choices_and_values_are_taken_from_the_folder_of_a_sweep(override: str, tmp_path: Path) -> None:
     OmegaConf.save({"hydra": {"overrides": {"hydra": [], "task": [override]}}}, tmp_path / "multirun.yaml")
-    assert override in arguments_to_resume(tmp_path, [])
+    assert override in overrides_to_resume(tmp_path, [])
 
 
 @pytest.mark.parametrize(
@@ -153,16 +164,17 @@ def test_choices_and_values_are_taken_from_the_folder_of_a_sweep(override: str, 
         ("hydra: {overrides: {hydra: [1], task: []}}", "no list of overrides"),
         ("hydra: 3", "no list of overrides"),
         ("[", "not YAML of settings"),
-        ("x: " + "y" * 100_000, "not a regular file of at most 100,000 bytes"),
+        ("x: " + "y" * 1_000_000, "not a regular file of at most 1,000,000 bytes"),
     ],
+    ids=["aliases", "numbers", "scalar", "no_yaml", "large"],
 )
 def test_definition_that_is_none_is_refused_in_a_line(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "multirun.yaml").write_text(text)
     with pytest.raises(SweepError, match=message) as caught:
-        arguments_to_resume(tmp_path, [])
+        overrides_to_resume(tmp_path, [])
     assert "\n" not in str(caught.value)
 
 
 def test_definition_without_the_sections_of_hydra_is_refused() -> None:
     with pytest.raises(SweepError, match="is not the definition of a sweep"):
-        refuse_changes(OmegaConf.create({"hydra": {"overrides": {}}}), config(), Path("s"))
+        refuse_changes({"hydra": {"overrides": {}}}, config(), Path("s"))

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hydra_sweeps.figures import Results, by_setting, heat_map
+from hydra_sweeps.report.figures import Results, by_setting, heat_map
 
 OPTIMS = ["sgd", "adam", "sgd", "adam"]
 ACCURACIES = [0.97, 0.98, 0.975, 0.985]

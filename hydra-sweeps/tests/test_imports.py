@@ -1,42 +1,43 @@
-"""Which package imports which: `hydra_sweeps` stands alone, and an app sees only its interface."""
+"""Which file imports which: the package stands alone, and nothing in it imports its façade."""
 
 import ast
 import subprocess
 import sys
 from pathlib import Path
 
-REPOSITORY = Path(__file__).parents[2]
+SOURCE = Path(__file__).parents[1] / "src"
 
 
-def imports(folder: Path) -> set[str]:
-    """Return all modules that the files in `folder` import, at any level."""
+def imports(file: Path) -> set[str]:
+    """Return all modules that a file imports, at any level."""
     found = set()
-    for file in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                found |= {alias.name for alias in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                assert node.level == 0, file
-                found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, file
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
     return found
 
 
-def test_hydra_sweeps_imports_nothing_of_app() -> None:
-    found = imports(REPOSITORY / "hydra-sweeps" / "src")
-    assert "hydra_sweeps.interface" in found
-    assert not [name for name in found if name.split(".")[0] in ("mnist_cnn", "lightning", "train")]
+def test_nothing_of_an_app_and_nothing_private_is_imported() -> None:
+    files = list(SOURCE.rglob("*.py"))
+    assert len(files) > 20
+    for file in files:
+        found = imports(file)
+        assert not {name.split(".")[0] for name in found} & {"mnist_cnn", "lightning", "train"}, file
+        assert not [name for name in found if "._" in name.replace(".__main__", "")], file
 
 
-def test_app_imports_only_interface() -> None:
-    found = imports(REPOSITORY / "src" / "mnist_cnn")
-    used = {name for name in found if name.split(".")[0] in ("hydra_sweeps", "hydra_plugins")}
-    assert {name for name in used if name.count(".") > 1} == set()
-    assert "hydra_sweeps" in used
+def test_nothing_inside_imports_the_facade() -> None:
+    facade = {f"hydra_sweeps.{name}" for name in ("SweepError", "current_trial", "quote", "METRICS")}
+    for file in (SOURCE / "hydra_sweeps").rglob("*.py"):
+        assert not imports(file) & facade, file
 
 
 def test_plugins_import_nothing_slow() -> None:
     program = (
-        "import sys, hydra_plugins.hydra_sweeps, hydra_sweeps.interface\n"
+        "import sys, hydra_plugins.hydra_sweeps, hydra_sweeps\n"
         "slow = {'torch', 'lightning', 'matplotlib', 'optuna', 'numpy', 'ray', 'submitit', 'tensorboard'}\n"
         "assert not slow & set(sys.modules), slow & set(sys.modules)"
     )

@@ -11,10 +11,10 @@ import psutil
 import pytest
 import torch
 
-from hydra_sweeps import launchers, pool
-from hydra_sweeps.interface import SweepError
-from hydra_sweeps.launchers import Command
-from hydra_sweeps.pool import Pool, Slots, count_devices, visible_gpus
+from hydra_sweeps import SweepError
+from hydra_sweeps.launchers import pool, process
+from hydra_sweeps.launchers.base import Command
+from hydra_sweeps.launchers.pool import Pool, Slots, count_devices, visible_gpus
 
 SECONDS = 60  # limit for each wait
 
@@ -72,6 +72,7 @@ def test_job_gets_emptiest_gpus_or_waits() -> None:
 
 
 def test_selected_gpus_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "glob", lambda pattern: [pattern])
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5, GPU-7f")
@@ -144,9 +145,9 @@ if number == 4:
     assert errors == {
         0: None,
         1: "the job's process was killed by SIGKILL, as the system does when memory runs out",
-        2: "the job's process ended with exit code 7",
-        3: "the job's process ended with exit code 1",
-        4: "the job's process ended with exit code 1",
+        2: "the job ended with exit code 7",
+        3: "the job ended with exit code 1",
+        4: "the job ended with exit code 1",
     }
     recorded = [json.loads((tmp_path / name / "failed.json").read_text())["error"] for name in "34"]
     assert recorded == ["a message", "ValueError: a bug"]
@@ -194,7 +195,7 @@ except KeyboardInterrupt:
     (folder / f"interrupted{number}").touch()
     raise
 """
-    monkeypatch.setattr(launchers, "SECONDS_TO_STOP", 1.0)
+    monkeypatch.setattr(process, "SECONDS_TO_STOP", 1.0)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under `nohup … &`
     try:
         ended = Pool(n_jobs=3, threads=1).run(commands(script, 4, accelerator="cpu"))

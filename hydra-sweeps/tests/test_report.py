@@ -1,6 +1,7 @@
 """The report of a sweep: tables, CSV, the command of the best job, figures."""
 
 import csv
+import os
 import shlex
 import subprocess
 import sys
@@ -8,17 +9,20 @@ from pathlib import Path
 
 import pytest
 from made_runs import add_checkpoint, add_failed, add_run, scores
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from omegaconf import OmegaConf
 
+from hydra_sweeps import SweepError
 from hydra_sweeps import __main__ as command
-from hydra_sweeps import report
-from hydra_sweeps.interface import SweepError
-from hydra_sweeps.runs import DEFAULT_GOAL, Goal, find_runs
+from hydra_sweeps.commands import AppCommand
+from hydra_sweeps.goal import Goal
+from hydra_sweeps.report import tables, writing
+from hydra_sweeps.runs import find_runs
 
-BOTH = Goal({"val/acc": "maximize", "seconds": "minimize"}, DEFAULT_GOAL.metrics)
+GOAL = Goal({"val/acc": "maximize"}, ("test/acc", "test/loss", "images_per_second", "seconds"))
+BOTH = Goal({"val/acc": "maximize", "seconds": "minimize"}, GOAL.metrics)
 
 
-def tables(text: str) -> list[list[list[str]]]:
+def cells(text: str) -> list[list[list[str]]]:
     """Return the cells of the Markdown tables in `text`, without the rule below the titles."""
     found: list[list[list[str]]] = [[]]
     for line in text.splitlines():
@@ -46,7 +50,14 @@ def add_grid(folder: Path) -> Path:
     (add_run(folder / "5_lr", None, ["optim.lr=9"], lr=9.0) / "failed.json").write_text(
         '{"error": "loss\\nis nan"}'
     )
-    (folder / "multirun.yaml").touch()
+    goal = {"objective": {"metric": "val/acc", "mode": "max"}, "sweep": {"metrics": list(GOAL.metrics or ())}}
+    OmegaConf.save(goal, folder / "multirun.yaml")
+    return with_command(folder)
+
+
+def with_command(folder: Path) -> Path:
+    """Keep the command with which a sweep was started, in this folder."""
+    AppCommand(["train.py"], [], os.getcwd(), []).write(folder)
     return folder
 
 
@@ -54,7 +65,7 @@ def add_grid(folder: Path) -> Path:
 
 
 def test_seeds_are_grouped(tmp_path: Path) -> None:
-    [rows] = tables(report.text(find_runs([add_grid(tmp_path)]), DEFAULT_GOAL))
+    [rows] = cells(writing.text(find_runs([add_grid(tmp_path)]), GOAL))
     assert rows[0][:7] == [
         *("lr", "n", "val/acc", "val/acc min–max", "test/acc", "test/acc min–max", "test/loss"),
     ]
@@ -66,8 +77,8 @@ def test_seeds_are_grouped(tmp_path: Path) -> None:
 def test_without_seeds_there_is_a_row_per_job(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", scores(0.95), lr=0.1)
     add_run(tmp_path / "1_a", scores(0.97, images_per_second=1234.5), lr=0.123456789)
-    text = report.text(find_runs([tmp_path]), DEFAULT_GOAL)
-    [rows] = tables(text)
+    text = writing.text(find_runs([tmp_path]), GOAL)
+    [rows] = cells(text)
     assert rows == [
         ["job", "lr", "val/acc", "test/acc", "test/loss", "images_per_second", "seconds"],
         ["1", "0.1235", "97.00%", "96.00%", "0.5000", "1,234", "2"],
@@ -79,13 +90,13 @@ def test_without_seeds_there_is_a_row_per_job(tmp_path: Path) -> None:
 def test_repeated_job_is_not_a_seed(tmp_path: Path) -> None:
     for number in range(2):
         add_run(tmp_path / f"{number}_a", scores(0.95))
-    [rows] = tables(report.text(find_runs([tmp_path]), DEFAULT_GOAL))
+    [rows] = cells(writing.text(find_runs([tmp_path]), GOAL))
     assert [row[0] for row in rows] == ["job", "0", "1"]
 
 
 def test_status_epochs_and_seed_are_shown_if_they_differ(tmp_path: Path) -> None:
-    report.write(add_grid(tmp_path), DEFAULT_GOAL)
-    _, rows = tables((tmp_path / "sweep.md").read_text())
+    writing.write(add_grid(tmp_path), GOAL)
+    _, rows = cells((tmp_path / "sweep.md").read_text())
     assert rows[0][:6] == ["job", "lr", "seed", "status", "epochs", "val/acc"]
     assert rows[1][:6] == ["3", "0.2", "1", "finished", "2", "98.20%"]
     assert rows[-2][:6] == ["4", "0.3", "0", "pruned", "1", "50.00%"]
@@ -96,19 +107,21 @@ def test_a_long_table_is_shortened(tmp_path: Path) -> None:
     for number in range(31):
         add_run(tmp_path / f"{number}_a", scores(0.9), lr=number + 1)
     runs = find_runs([tmp_path])
-    [rows] = tables(report.text(runs, DEFAULT_GOAL))
+    [rows] = cells(writing.text(runs, GOAL))
     assert [row[0] for row in rows[1:]] == [str(number) for number in range(20)]
-    assert "\n… and 11 more in sweep.csv\n" in report.text(runs, DEFAULT_GOAL)
-    [rows] = tables(report.text(runs[:30], DEFAULT_GOAL))
+    assert "\n… and 11 more in sweep.csv\n" in writing.text(runs, GOAL)
+    [rows] = cells(writing.text(runs[:30], GOAL))
     assert len(rows) == 31
 
 
 def test_bars_in_values_are_escaped(tmp_path: Path) -> None:
-    assert report.table([["a"], ["x|y\nz"]]).splitlines()[2] == "| x\\|y z |"
+    assert tables.as_markdown([["a"], ["x|y\nz"]]).splitlines()[2] == "| x\\|y z |"
 
 
 def test_columns_with_chinese_characters_are_aligned() -> None:
-    header, _, *rows = report.table([["data", "acc"], ["手写数字", "0.9"], ["mnist", "0.8"]]).splitlines()
+    header, _, *rows = tables.as_markdown(
+        [["data", "acc"], ["手写数字", "0.9"], ["mnist", "0.8"]]
+    ).splitlines()
     assert header == "| data     | acc |"
     assert rows == ["| 手写数字 | 0.9 |", "| mnist    | 0.8 |"]
 
@@ -117,8 +130,8 @@ def test_texts_of_runs_do_not_control_the_terminal(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", scores(0.95), note="\x1b[31mred\u202e")
     add_run(tmp_path / "1_a", scores(0.9), lr=0.2, note="é")
     add_failed(tmp_path / "2_a", "\x1b]0;title\x07")
-    report.write(tmp_path, DEFAULT_GOAL)
-    for text in (report.text(find_runs([tmp_path]), DEFAULT_GOAL), (tmp_path / "sweep.md").read_text()):
+    writing.write(tmp_path, GOAL)
+    for text in (writing.text(find_runs([tmp_path]), GOAL), (tmp_path / "sweep.md").read_text()):
         assert "?[31mred?" in text
         assert "é" in text
         assert "?]0;title?" in text
@@ -126,17 +139,17 @@ def test_texts_of_runs_do_not_control_the_terminal(tmp_path: Path) -> None:
 
 
 def test_failures_are_listed_with_their_settings(tmp_path: Path) -> None:
-    lines = report.text(find_runs([add_grid(tmp_path)]), DEFAULT_GOAL).splitlines()
+    lines = writing.text(find_runs([add_grid(tmp_path)]), GOAL).splitlines()
     assert "4 ok, 1 pruned, 1 failed" in lines
     assert "job 5 (lr=9.0, seed=0) failed: loss is nan" in lines
     add_run(tmp_path / "other" / "6_lr", scores(0.9))
-    assert "1 ok" in report.text(find_runs([tmp_path / "other"]), DEFAULT_GOAL).splitlines()
+    assert "1 ok" in writing.text(find_runs([tmp_path / "other"]), GOAL).splitlines()
 
 
 def test_a_sweep_with_only_failed_jobs_is_reported(tmp_path: Path) -> None:
     for number in range(2):
         add_failed(tmp_path / f"{number}_a", overrides=[f"optim.lr={-number}"])
-    message = report.write(tmp_path, DEFAULT_GOAL)
+    message = writing.write(tmp_path, GOAL)
     assert "job 1 (optim.lr=-1) failed: no such thing" in message
     assert "2 failed" in message and "rerun" not in message
 
@@ -150,7 +163,7 @@ def test_the_best_job_is_rerun_with_its_overrides(tmp_path: Path) -> None:
         *("resume=logs/x", "sweep.pruning=true", "++sweep.resume=x", "hydra.sweeper.trial=3"),
     ]
     add_run(tmp_path / "0_a", scores(0.9), overrides)
-    line = report.text(find_runs([tmp_path]), DEFAULT_GOAL).splitlines()[-1]
+    line = writing.text(find_runs([with_command(tmp_path)]), GOAL).splitlines()[-1]
     label, _, command = line.partition(", rerun with: ")
     assert label == "best by val/acc: job 0"
     assert shlex.split(command) == ["python", "train.py", *overrides[:5]]
@@ -158,14 +171,14 @@ def test_the_best_job_is_rerun_with_its_overrides(tmp_path: Path) -> None:
 
 def test_without_validation_no_job_is_best(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", {"test/acc": 0.99}, ["optim=sgd"])
-    assert "train.py" not in report.text(find_runs([tmp_path]), DEFAULT_GOAL)
+    assert "train.py" not in writing.text(find_runs([tmp_path]), GOAL)
 
 
 def test_the_pareto_front_is_marked(tmp_path: Path) -> None:
     for number, (acc, seconds) in enumerate(((0.9, 10), (0.95, 20), (0.94, 30))):
         add_run(tmp_path / f"{number}_a", scores(acc, seconds=seconds), [f"optim.lr={number}"], lr=number)
-    message = report.write(tmp_path, BOTH)
-    [rows] = tables(message)
+    message = writing.write(with_command(tmp_path), BOTH)
+    [rows] = cells(message)
     assert [row[:3] for row in rows] == [
         ["job", "best", "lr"],
         ["1", "*", "1"],
@@ -182,14 +195,14 @@ def test_the_pareto_front_is_marked(tmp_path: Path) -> None:
 def test_at_most_five_commands_are_printed(tmp_path: Path) -> None:
     for number in range(7):
         add_run(tmp_path / f"{number}_a", scores(0.9 + number / 100, seconds=number), lr=number)
-    assert report.text(find_runs([tmp_path]), BOTH).count("python train.py") == 5
+    assert writing.text(find_runs([with_command(tmp_path)]), BOTH).count("python train.py") == 5
 
 
 def test_the_objective_is_a_column(tmp_path: Path) -> None:
     for number, loss in enumerate((0.3, 0.1)):
         add_run(tmp_path / f"{number}_a", scores(0.9, **{"val/loss": loss}), lr=number)
-    message = report.write(tmp_path, Goal({"val/loss": "minimize"}, DEFAULT_GOAL.metrics))
-    [rows] = tables(message)
+    message = writing.write(tmp_path, Goal({"val/loss": "minimize"}, GOAL.metrics))
+    [rows] = cells(message)
     assert [(row[0], row[2]) for row in rows] == [("job", "val/loss"), ("1", "0.1000"), ("0", "0.3000")]
     assert "best by val/loss: job 1" in message
 
@@ -198,7 +211,7 @@ def test_the_objective_is_a_column(tmp_path: Path) -> None:
 
 
 def test_the_csv_has_unrounded_numbers(tmp_path: Path) -> None:
-    report.write(add_grid(tmp_path), DEFAULT_GOAL)
+    writing.write(add_grid(tmp_path), GOAL)
     rows = csv_rows(tmp_path / "sweep.csv")
     assert list(rows[0]) == [
         *("job", "lr", "seed", "status", "epochs", "val/acc", "test/acc", "test/loss"),
@@ -212,9 +225,9 @@ def test_the_csv_has_unrounded_numbers(tmp_path: Path) -> None:
 
 
 def test_the_markdown_has_tables_command_and_figures(tmp_path: Path) -> None:
-    report.write(add_grid(tmp_path), DEFAULT_GOAL)
+    writing.write(add_grid(tmp_path), GOAL)
     message = (tmp_path / "sweep.md").read_text()
-    assert [len(table) for table in tables(message)] == [3, 7]
+    assert [len(table) for table in cells(message)] == [3, 7]
     assert "```bash\npython train.py optim.lr=0.2 seed=1\n```" in message
     assert "![by_lr](figures/by_lr.png)" in message
     assert "- job 5 (lr=9.0, seed=0) failed: loss is nan" in message
@@ -224,7 +237,7 @@ def test_figures_of_each_setting_and_each_pair(tmp_path: Path) -> None:
     for number in range(8):
         choices = {"optim": ["sgd", "adam"][number % 2], "lr": 10.0**-number, "optim.x/y": number // 4}
         add_run(tmp_path / f"{number}_a", scores(0.9 + number / 100), **choices)
-    report.write(tmp_path, DEFAULT_GOAL)
+    writing.write(tmp_path, GOAL)
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
         *("by_lr.png", "by_optim.png", "by_optim_x_y.png"),
         *("lr_x_optim_x_y.png", "optim_x_lr.png", "optim_x_optim_x_y.png"),
@@ -235,7 +248,7 @@ def test_settings_that_are_no_grid_have_no_pairs(tmp_path: Path) -> None:
     for number in range(13):
         choices = {"optim": ["sgd", "adam"][number % 2], "lr": 0.1 + number, "batch_size": 2**number}
         add_run(tmp_path / f"{number}_a", scores(0.9), **choices)
-    report.write(tmp_path, DEFAULT_GOAL)
+    writing.write(tmp_path, GOAL)
     assert sorted(path.stem for path in (tmp_path / "figures").iterdir()) == [
         *("by_batch_size", "by_lr", "by_optim"),
     ]
@@ -244,20 +257,8 @@ def test_settings_that_are_no_grid_have_no_pairs(tmp_path: Path) -> None:
 def test_many_settings_have_no_pairs(tmp_path: Path) -> None:
     for number in range(2):
         add_run(tmp_path / f"{number}_a", scores(0.9), **dict.fromkeys("abcde", number))
-    report.write(tmp_path, DEFAULT_GOAL)
+    writing.write(tmp_path, GOAL)
     assert len(list((tmp_path / "figures").iterdir())) == 5
-
-
-def test_tensorboard_shows_each_figure_once(tmp_path: Path) -> None:
-    add_grid(tmp_path)
-    (tmp_path / "0_lr" / "events.out.tfevents.1.sweep").touch()  # of a job, not of the report
-    for _ in range(2):
-        report.write(tmp_path, DEFAULT_GOAL)
-    [events] = tmp_path.glob("events.out.tfevents.*")
-    shown = EventAccumulator(str(events)).Reload()
-    assert shown.Tags()["images"] == ["sweep/lr"]
-    assert len(shown.Images("sweep/lr")) == 1
-    assert (tmp_path / "0_lr" / "events.out.tfevents.1.sweep").exists()
 
 
 def test_outdated_figures_are_removed(tmp_path: Path) -> None:
@@ -265,19 +266,19 @@ def test_outdated_figures_are_removed(tmp_path: Path) -> None:
     (tmp_path / "figures").mkdir()
     for name in ("by_optim.png", "optim_x_loss.png", "mine.png"):
         (tmp_path / "figures" / name).touch()
-    report.write(tmp_path, DEFAULT_GOAL)
+    writing.write(tmp_path, GOAL)
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == ["by_lr.png", "mine.png"]
 
 
 def test_without_swept_settings_there_are_no_figures(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", scores(0.9))
-    report.write(tmp_path, DEFAULT_GOAL)
+    writing.write(tmp_path, GOAL)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0_a", "sweep.csv", "sweep.md"]
 
 
 def test_a_folder_without_runs_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(SweepError, match="No run found"):
-        report.write(tmp_path, DEFAULT_GOAL)
+        writing.write(tmp_path, GOAL)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -292,11 +293,11 @@ def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: Path | str) -> None
 def test_the_command_writes_the_report_of_a_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    add_grid(tmp_path / "sweep")
     monkeypatch.chdir(tmp_path)
+    add_grid(tmp_path / "sweep")
     run_command(monkeypatch, "sweep")
     message = capsys.readouterr().out
-    assert message.startswith(report.text(find_runs([tmp_path]), DEFAULT_GOAL))
+    assert message.startswith(writing.text(find_runs([tmp_path]), GOAL))
     assert message.endswith("report: sweep/sweep.md\n")
     assert (tmp_path / "sweep" / "sweep.csv").is_file()
 
@@ -311,7 +312,7 @@ def test_the_command_compares_several_sweeps_and_runs(
     path = tmp_path / "all.csv"
     monkeypatch.chdir(tmp_path)
     run_command(monkeypatch, "one", "two", "runs", "--csv", path)
-    [rows] = tables(capsys.readouterr().out)
+    [rows] = cells(capsys.readouterr().out)
     assert [row[0] for row in rows[1:]] == ["one/0", "two/0", "2026-01-01_simple"]
     assert [row["job"] for row in csv_rows(path)] == ["one/0", "two/0", "2026-01-01_simple"]
     assert Path(csv_rows(path)[2]["checkpoint"]).is_file()

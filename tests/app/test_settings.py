@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
+from mnist_cnn.app.settings import PredictSettings, TrainSettings, has_validation
 from mnist_cnn.errors import UserError
 from mnist_cnn.schema import check
-from mnist_cnn.app.settings import PredictSettings, TrainSettings, has_validation
 
 VALID: dict[str, Any] = {
     "seed": 0,

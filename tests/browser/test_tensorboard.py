@@ -109,6 +109,8 @@ def test_tensorboard_shows_the_jobs_of_a_sweep(browser: Browser, sweep: Path, te
         for name in ("val/acc", "test/acc", "test/loss"):
             assert float(row[name]) == pytest.approx(metrics[name], rel=1e-3)
 
-    lines_of_tab(browser, tensorboard, "images&tagFilter=predictions", ["predictions/test", *names], images=4)
+    lines_of_tab(
+        browser, tensorboard, "images&tagFilter=predictions", ["visuals/predictions_test", *names], images=4
+    )
 
     lines_of_tab(browser, tensorboard, "graphs", [names[0], "CnnNet", "1×10"])

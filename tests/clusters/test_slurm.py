@@ -43,7 +43,7 @@ def test_jobs_of_two_ranks_run_and_fail_alone(
     assert "job 0 finished: val/acc" in done.stdout
     assert "job 1 failed: The loss is" in done.stdout
     jobs = jobs_of(tmp_path / "sweep")
-    assert [job.name for job in jobs] == ["0_optim.lr=0.01", "1_optim.lr=1e+30"]
+    assert [job.name for job in jobs] == ["0_optim.lr-0.01", "1_optim.lr-1e+30"]
     assert json.loads((jobs[0] / "metrics.json").read_text())["devices"] == 2
     assert len(list(jobs[0].glob("events.out.tfevents*"))) == 1
     assert "Traceback" in (jobs[1] / "train.log").read_text()
@@ -86,7 +86,12 @@ def test_interrupted_sweep_leaves_no_job_and_no_process(
 def test_search_is_pruned(slurm: Slurm, command: Command, mnist: Path) -> None:
     done = command(
         *("train.py", *SLURM, f"data.dir={mnist}", "trainer.max_epochs=3", "optim.lr=0.05,1e-7"),
-        *("hydra/sweeper=optuna", "hydra/sweeper/sampler=grid", "hydra.sweeper.seed=5"),
+        *(
+            "hydra/sweeper=optuna",
+            "hydra/sweeper/sampler=random",
+            "hydra.sweeper.seed=3",
+            "hydra.sweeper.n_trials=2",
+        ),
         *(
             "hydra.launcher.n_jobs=1",
             "hydra/sweeper/pruner=median",

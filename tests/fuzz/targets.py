@@ -23,8 +23,10 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
-from hydra_sweeps import RESOLVED, SweepError, definition, report, resume_arguments, runs
-from mnist_cnn.app import messages, overrides, resumed, settings, start
+from hydra_sweeps import RESOLVED, SweepError, definition, runs
+from hydra_sweeps.report import writing
+from mnist_cnn.app import messages, resumed, settings, start
+from mnist_cnn.app.overrides import prepare as prepare_overrides
 from mnist_cnn.data import KMNIST, MNIST, ImageFolder
 from mnist_cnn.data.source import DataUnavailable
 from mnist_cnn.errors import UserError
@@ -34,6 +36,7 @@ from mnist_cnn.preparation.image_files import UnreadableImage
 from mnist_cnn.preparation.prepare import Preparation, prepare_file
 from mnist_cnn.schema import check
 from tests.conftest import REPOSITORY
+from tests.export.onnx_network import onnx_network
 from tests.fuzz.inputs import hostile
 from tests.inference.checkpoint import write_checkpoint
 
@@ -224,50 +227,6 @@ def onnx_files(folder: Path) -> st.SearchStrategy[bytes]:
     return hostile([onnx_network()], [b"Loop", b"If", b"ConstantOfShape", b"Expand", b"Tile", b"Range"])
 
 
-def onnx_network() -> bytes:
-    """Return a small network with the metadata of export.py, which takes seconds to export one."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    from mnist_cnn.export.description import Description
-
-    about = Description(
-        **{"model": {"_target_": "mnist_cnn.models.CnnNet"}, "parameters": 90, "in_channels": 1, "epochs": 1},
-        **{
-            "classes": list("0123456789"),
-            "image_size": 28,
-            "mean": 0.5,
-            "std": 0.5,
-            "seed": 0,
-            "metrics": {},
-        },
-        **{"gives_probabilities": True, "data": "MNIST", "loss": "x", "mnist_cnn_version": "0"},
-    )
-    weights = {
-        "kernel": np.ones((1, 1, 5, 5), np.float32),
-        "matrix": np.ones((196, 10), np.float32),
-        "shape": np.array([-1, 196]),
-    }
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["images"], ["a"], to=TensorProto.FLOAT),
-            helper.make_node("Conv", ["a", "kernel"], ["b"], pads=[2, 2, 2, 2]),
-            helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2]),
-            helper.make_node("Reshape", ["c", "shape"], ["d"]),
-            helper.make_node("MatMul", ["d", "matrix"], ["logits"]),
-        ],
-        "network",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 1, 28, 28])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, about.to_strings())
-    onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString()
-    return content
-
-
 @target(onnx_files, UserError, inputs=6_000)
 def read_onnx(content: bytes, folder: Path) -> None:
     predictor = Predictor.load(written(folder / "read.onnx", content))
@@ -349,10 +308,10 @@ SWEEP_TOKENS = [
 ]
 
 
-@target(lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), UserError, SweepError, inputs=4_000)
+@target(lambda folder: hostile([DEFINITION], YAML_TOKENS + SWEEP_TOKENS), SweepError, inputs=4_000)
 def read_sweep_definition(content: bytes, folder: Path) -> None:
     written(folder / definition.FILE, content)
-    resume_arguments([f"sweep.resume={folder}"])
+    definition.overrides_to_resume(folder, [])
 
 
 OVERRIDES = [
@@ -481,7 +440,7 @@ def read_arguments(content: bytes, folder: Path) -> None:
     before = sys.argv
     sys.argv = [str(REPOSITORY / "train.py"), *arguments]
     try:
-        typed = [one for one in overrides.prepare(arguments) if not one.startswith("-")]
+        typed = [one for one in prepare_overrides(arguments) if not one.startswith("-")]
         start.register_resolvers()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
@@ -512,7 +471,7 @@ def raise_for_user(error: Exception) -> None:
 )
 def read_report(content: bytes, folder: Path) -> None:
     file = (".hydra/overrides.yaml", "metrics.json", "history.json", "failed.json", ".hydra/resolved.yaml")
-    run = folder / "sweep" / "0_lr=0.1"
+    run = folder / "sweep" / "0_lr-0.1"
     files = dict(zip(file, (b"[optim=sgd]", b'{"val/acc": 0.9}', b"[]", b"{}", RUN_SETTINGS), strict=True))
     files[file[len(content) % len(file)]] = content
     for name, text in files.items():
@@ -520,8 +479,8 @@ def read_report(content: bytes, folder: Path) -> None:
     written(folder / "sweep" / "multirun.yaml", content if len(content) % 7 == 0 else DEFINITION)
     found = runs.find_runs([folder / "sweep"])
     goal = runs.goal_of_sweep(folder / "sweep")
-    report.text(found, goal)
-    report.write_csv(folder / "sweep.csv", found, goal)
+    writing.text(found, goal)
+    writing.write_csv(folder / "sweep.csv", found, goal)
 
 
 def journals(folder: Path) -> st.SearchStrategy[bytes]:
@@ -536,14 +495,11 @@ def journal(folder: Path) -> bytes:
 
 
 def search_in(folder: Path) -> Any:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra_sweeps import grammar, space, study
 
-    from hydra_sweeps import search, space
-
-    parser = OverridesParser.create()
     swept = ["optim=sgd,adam", "optim.lr=tag(log,interval(1e-4,1e-1))"]
-    return search.StudySearch(
-        space.split(parser.parse_overrides(swept))[1],
+    return study.StudySearch(
+        space.distributions_of(grammar.parse(swept)),
         objectives={"val/acc": "maximize"},
         sampler={"name": "RandomSampler"},
         pruner={"name": "NopPruner"},

@@ -51,14 +51,14 @@ def test_points_are_loss_and_rate_of_a_step(accumulated: int, small_data: ImageD
     losses, recorder = Losses(), Recorder()
     options = {"max_epochs": 2, "accumulate_grad_batches": accumulated}
     fit(small_data, [losses, Curves()], [recorder], schedule=HALVE_EACH_STEP, **options)
-    points = [(step, metrics) for step, metrics in recorder.metrics if "lr" in metrics]
+    points = [(step, metrics) for step, metrics in recorder.metrics if "train/lr" in metrics]
     assert [step for step, _ in points] == [2, 4, 6]  # three steps per epoch
     for step, metrics in points:
         # Lightning divides the losses by the number of accumulated batches.
         assert metrics["train/loss_step"] == pytest.approx(
             losses.losses[accumulated * step - 1] * accumulated
         )
-        assert metrics["lr"] == pytest.approx(0.01 / 2 ** (step - 1))
+        assert metrics["train/lr"] == pytest.approx(0.01 / 2 ** (step - 1))
 
 
 def run(folder: Path, data: ImageData, kill_at: int | None = None, resumed_at: int | None = None) -> None:
@@ -82,6 +82,6 @@ def test_resumed_curves_equal_uninterrupted_ones(
     with pytest.raises(KilledError):
         run(killed, small_data, kill_at=kill_at)
     run(killed, small_data, resumed_at=resumed_at)
-    assert set(scalars(whole)) >= {"lr", "train/loss_step", "train/loss", "val/acc", "epoch"}
+    assert set(scalars(whole)) >= {"train/lr", "train/loss_step", "train/loss", "val/acc", "train/epoch"}
     assert scalars(killed) == scalars(whole)
     assert (killed / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()

@@ -47,7 +47,7 @@ def use(built: list[Logger], step: int = 0) -> None:
     loggers.begin(built, HPARAMS, "lr: 0.1\n", step)
     loggers.log_metrics(built, {"val/acc": 0.5, "epoch": 1.0}, 20)
     loggers.save(built)
-    loggers.log_figure(built, "predictions/test", Figure(), 20)
+    loggers.log_figure(built, "visuals/predictions_test", Figure(), 20)
     loggers.close(built)
 
 
@@ -85,7 +85,10 @@ def test_missing_package_names_the_extra(name: str, tmp_path: Path, monkeypatch:
 def test_tensorboard_logger_of_lightning_gets_metrics_and_figures(tmp_path: Path) -> None:
     use([TensorBoardLogger(tmp_path, name="", version="")])
     tags = EventAccumulator(str(tmp_path)).Reload().Tags()
-    assert (tags["images"], tags["scalars"]) == (["predictions/test"], ["hp_metric", "val/acc", "epoch"])
+    assert (tags["images"], tags["scalars"]) == (
+        ["visuals/predictions_test"],
+        ["hp_metric", "val/acc", "epoch"],
+    )
 
 
 @pytest.fixture
@@ -104,13 +107,13 @@ def test_wandb_writes_offline_into_run_folder(
     monkeypatch.setenv("WANDB_MODE", "offline")
     run_dir = tmp_path / "sweep" / "0_lr=0.1"
     run_dir.mkdir(parents=True)
-    for _ in range(2):  # the second time as a run that is resumed
+    for step in (0, 20):  # a run, and the same run resumed
         (logger,) = build(run_dir, "logger=wandb", "logger.wandb.offline=true")
-        use([logger])
+        use([logger], step)
         assert logger.version == "sweep-0_lr=0.1"
-    for folder in (run_dir / "wandb").glob("offline-run-*-sweep-0_lr=0.1"):
-        (image,) = (folder / "files" / "media" / "images" / "predictions").iterdir()
-        assert image.suffix == ".png"
+    (folder, *_) = (run_dir / "wandb").glob("offline-run-*-sweep-0_lr=0.1")
+    (image,) = (folder / "files" / "media" / "images" / "visuals").iterdir()
+    assert image.suffix == ".png"
     assert os.listdir(elsewhere) == []
 
 
@@ -204,8 +207,8 @@ def test_loggers_of_users_own_work_from_yaml_alone(command: Command, mnist: Path
     (run_dir,) = (tmp_path / "logs" / "runs").iterdir()
     seen = json.loads((run_dir / "recorded.json").read_text())
     assert seen["hparams"]["model"] == "cnnnet"
-    assert {"train/loss_step", "lr", "train/loss", "val/acc", "test/acc"} <= set(seen["metrics"])
-    assert {"predictions/validation", "feature_maps/layer_by_layer"} <= set(seen["images"])
+    assert {"train/loss_step", "train/lr", "train/loss", "val/acc", "test/acc"} <= set(seen["metrics"])
+    assert {"visuals/predictions_validation", "visuals/feature_maps"} <= set(seen["images"])
     assert list(run_dir.rglob("events.out.tfevents*"))
     assert (run_dir / "metrics.csv").is_file()
     assert (run_dir / "lightning_logs" / "version_0" / "metrics.csv").is_file()

@@ -15,7 +15,7 @@ from mnist_cnn.reporting import figures
 from mnist_cnn.reporting.pictures import Pictures, layer_outputs
 from tests.reporting.short_run import Recorder, fit
 
-TAGS = ["predictions/validation", "kernels/first_convolution", "feature_maps/layer_by_layer"]
+TAGS = ["visuals/predictions_validation", "visuals/kernels", "visuals/feature_maps"]
 
 
 def test_figures_are_logged_at_start_every_n_epochs_and_at_end(small_data: ImageData) -> None:

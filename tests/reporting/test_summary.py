@@ -162,7 +162,9 @@ def test_failing_figure_does_not_lose_the_results(
     monkeypatch.setattr(figures, "predictions", fail)
     metrics = finish(tmp_path, small_data, run(tmp_path, small_data))
     assert "test/acc" in metrics
-    assert "the figure predictions/test could not be made: ValueError: no such colour" in caplog.messages
+    assert (
+        "the figure visuals/predictions_test could not be made: ValueError: no such colour" in caplog.messages
+    )
     assert (tmp_path / "loss_curve.png").is_file()
 
 

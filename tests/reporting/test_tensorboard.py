@@ -96,7 +96,7 @@ def test_scalars_have_expected_tags(served: str) -> None:
     runs = tags(served, "scalars")
     assert len(runs) == 3
     expected = {f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "acc")}
-    assert all(found == expected | {"epoch"} for found in runs.values())
+    assert all(found == expected | {"train/epoch"} for found in runs.values())
 
 
 def test_custom_scalars_show_training_and_validation_in_one_card(served: str) -> None:
@@ -114,16 +114,16 @@ def test_figures_are_logged_from_start_to_last_step(served: str) -> None:
     runs = get(served, "data/plugin/images/tags")
     run = next(name for name in runs if name.startswith("runs/"))
     assert set(runs[run]) == {
-        "predictions/validation",
-        "predictions/test",
-        "most_wrong/test",
-        "confusion_matrix/test",
-        "kernels/first_convolution",
-        "feature_maps/layer_by_layer",
+        "visuals/predictions_validation",
+        "visuals/predictions_test",
+        "visuals/most_wrong",
+        "visuals/confusion_matrix",
+        "visuals/kernels",
+        "visuals/feature_maps",
     }
-    kernels = get(served, f"data/plugin/images/images?run={run}&tag=kernels/first_convolution&sample=0")
+    kernels = get(served, f"data/plugin/images/images?run={run}&tag=visuals/kernels&sample=0")
     assert [image["step"] for image in kernels] == [0, 40]
-    wrong = get(served, f"data/plugin/images/images?run={run}&tag=most_wrong/test&sample=0")
+    wrong = get(served, f"data/plugin/images/images?run={run}&tag=visuals/most_wrong&sample=0")
     assert [image["step"] for image in wrong] == [40]
 
 

@@ -18,8 +18,8 @@ from mnist_cnn.training.checkpoints import find_resume_point, load_best_weights,
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.loading import load
 from mnist_cnn.training.losses import OneHotMSELoss
-from mnist_cnn.training.schedule import Schedule
 from mnist_cnn.training.resume import ExactResume
+from mnist_cnn.training.schedule import Schedule
 
 EPOCHS = 4
 

@@ -1,13 +1,31 @@
-"""Where Hydra finds the sweepers and launchers of `hydra_sweeps`: it accepts only classes defined here."""
+"""Where Hydra finds the plugins of `hydra_sweeps`: it accepts only classes defined here."""
 
-from hydra_sweeps import pool, remote, sweepers
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
+
+from hydra_sweeps import grid, search
+from hydra_sweeps.launchers import pool, ray, slurm
 
 
-class GridSweeper(sweepers.Grid):
+class SweepsSearchPath(SearchPathPlugin):
+    """Adds the YAML files of this package, after those of the app, and what they use."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        search_path.append(provider="hydra-sweeps", path="pkg://hydra_sweeps.conf")
+        OmegaConf.register_new_resolver("mode_to_resume", _mode_to_resume, replace=True)
+
+
+def _mode_to_resume(folder: str | None) -> str | None:
+    """Return the mode of Hydra for `sweep.resume`: a sweep is resumed without -m, too."""
+    return None if folder is None else "MULTIRUN"
+
+
+class GridSweeper(grid.Grid):
     """`hydra/sweeper=grid`"""
 
 
-class OptunaSweeper(sweepers.Search):
+class OptunaSweeper(search.Search):
     """`hydra/sweeper=optuna`"""
 
 
@@ -15,9 +33,9 @@ class PoolLauncher(pool.Pool):
     """`hydra/launcher=pool`"""
 
 
-class SubmititLauncher(remote.SubmititLauncher):
+class SubmititLauncher(slurm.SubmititLauncher):
     """`hydra/launcher=submitit_slurm` and `submitit_local`"""
 
 
-class RayLauncher(remote.RayLauncher):
+class RayLauncher(ray.RayLauncher):
     """`hydra/launcher=ray`"""

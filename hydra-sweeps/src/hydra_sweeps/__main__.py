@@ -8,9 +8,10 @@ import os
 import sys
 from pathlib import Path
 
-from hydra_sweeps import report
-from hydra_sweeps.interface import SweepError
-from hydra_sweeps.runs import find_runs, goal_of_sweep, is_sweep
+from hydra_sweeps.contract import SweepError
+from hydra_sweeps.definition import is_sweep
+from hydra_sweeps.report import writing
+from hydra_sweeps.runs import find_runs, goal_of_sweep
 
 
 def main() -> None:
@@ -42,13 +43,13 @@ def _compare(folders: list[Path], path: Path | None) -> None:
     runs = find_runs(folders)
     if len(folders) == 1 and is_sweep(folders[0]):
         goal = goal_of_sweep(folders[0])
-        print(report.write(folders[0], goal))
+        print(writing.write(folders[0], goal))
         print(f"report: {os.path.relpath(folders[0] / 'sweep.md')}")
     else:
         goal = runs[0].goal
-        print(report.text(runs, goal, rest=f"in {path}" if path else "(--csv PATH writes all)"))
+        print(writing.text(runs, goal, rest=f"in {path}" if path else "(--csv PATH writes all)"))
     if path is not None:
-        report.write_csv(path, runs, goal)
+        writing.write_csv(path, runs, goal)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,20 @@
 """Files that appear complete or not at all, and files of a folder that may be untrusted."""
 
-import io
 import json
 import os
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 MAX_BYTES = 10_000_000  # of a file that is read
-MAX_YAML_BYTES = 100_000  # the parser reads about 30 kB a second; multirun.yaml has about 15 kB
-MAX_YAML_DEPTH = 50  # levels; multirun.yaml has about 10, and the time to read is quadratic in them
+MAX_YAML_BYTES = 1_000_000  # multirun.yaml has about 15 kB
+MAX_YAML_DEPTH = 50  # levels; multirun.yaml has about 10
 
 
 class Unreadable(Exception):
@@ -48,6 +47,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(values, indent=2) + "\n")
 
 
+def write_yaml(path: Path, values: Any) -> None:
+    """Write plain values or a config as YAML, with interpolations as they are, atomically."""
+    with atomic_write(path) as temporary:
+        OmegaConf.save(OmegaConf.create(values), temporary)
+
+
 def read_text(path: Path, limit: int = MAX_BYTES) -> str:
     """Return the content of a file; raises `OSError`, and `Unreadable` where no run writes such a file."""
     status = path.stat()
@@ -59,26 +64,59 @@ def read_text(path: Path, limit: int = MAX_BYTES) -> str:
         raise Unreadable("it is not UTF-8 text") from None
 
 
-def printable(value: object) -> str:
-    """Return `value` as text without what would control the terminal, which an untrusted file may have."""
-    return "".join(one if one.isprintable() or one == "\n" else "?" for one in str(value))
+def read_json(path: Path) -> Any:
+    """Return what is in a JSON file; raises `Unreadable` and `OSError`."""
+    try:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"it is not JSON ({error})") from None
 
 
 def read_yaml(path: Path) -> Any:
-    """Return what is in a YAML file, with interpolations as they are; raises `Unreadable` and `OSError`.
+    """Return what is in a YAML file, with interpolations as text; raises `Unreadable` and `OSError`.
 
     Aliases, of which a small file can make a large structure, and deep structures are refused.
     """
     text = read_text(path, MAX_YAML_BYTES)
     try:
         depth = 0
-        for event in yaml.parse(text, yaml.SafeLoader):
+        for event in yaml.parse(text, _Loader):
             if isinstance(event, yaml.AliasEvent):
                 raise Unreadable("it has YAML aliases")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_YAML_DEPTH:
                 raise Unreadable(f"it has more than {MAX_YAML_DEPTH} levels")
-        return OmegaConf.to_container(OmegaConf.load(io.StringIO(text)), resolve=False)
-    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException, RecursionError) as error:
-        # OmegaConf raises OSError for a file that holds a single value
+        return yaml.load(text, _Loader)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise Unreadable(f"it is not YAML of settings ({' '.join(str(error).split())[:200]})") from None
+
+
+def printable(value: object) -> str:
+    """Return `value` as text without what would control the terminal, which an untrusted file may have."""
+    text = str(value)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else "?" for one in text)
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # without libyaml: 20 times slower
+    """Reads YAML as OmegaConf does: 1e-3 is a number, and a date is text."""
+
+    def path(self, suffix: str, node: yaml.SequenceNode) -> str:
+        """Return a `pathlib` path of a config as text."""
+        return str(PurePath(*self.construct_sequence(node)))
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":float"))]
+    for first, known in _Loader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?(?:\d[\d_]*)\.[\d_]*(?:[eE][-+]?\d+)?$|[-+]?(?:\d[\d_]*)(?:[eE][-+]?\d+)$"
+        r"|[-+]?\.[\d_]+(?:[eE][-+]?\d+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/object/apply:pathlib.", _Loader.path)

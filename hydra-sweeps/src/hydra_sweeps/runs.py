@@ -1,83 +1,32 @@
-"""Runs as their folders describe them: what differs between them, and which are best."""
+"""Runs as their folders describe them."""
 
-import json
-import logging
+import hashlib
 import math
 import os
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
+from hydra_sweeps.contract import FAILED, HISTORY, RESOLVED, SweepError
 from hydra_sweeps.definition import FILE as DEFINITION
-from hydra_sweeps.definition import flatten, is_ignored, is_swept, key_of
-from hydra_sweeps.files import Unreadable, printable, read_text, read_yaml
-from hydra_sweeps.interface import FAILED, HISTORY, METRICS, RESOLVED, SweepError
-
-Status: TypeAlias = Literal["finished", "pruned", "failed", "unfinished"]
-
-# "maximize" or "minimize" by metric. The first one decides the order of runs.
-Objectives: TypeAlias = Mapping[str, str]
-
-MODES = {"max": "maximize", "min": "minimize"}
-
-log = logging.getLogger(__name__)
+from hydra_sweeps.definition import flatten, is_ignored, is_sweep, swept_keys
+from hydra_sweeps.files import Unreadable, printable, read_yaml
+from hydra_sweeps.goal import Goal, Objectives, goal_of, is_dict, select
+from hydra_sweeps.grammar import key_of, unquote
+from hydra_sweeps.outcome import Status, json_or_none, log, read_outcome
 
 # Not settings of what a run learns, in every app.
 _IGNORED = ("hparams", "hydra", "resume", "sweep", "objective")
-
-
-@dataclass(frozen=True)
-class Goal:
-    """How runs are compared: the objectives, and the metrics shown in addition."""
-
-    objectives: Objectives
-    metrics: Sequence[str]
-
-    @property
-    def columns(self) -> list[str]:
-        return list(dict.fromkeys([*self.objectives, *self.metrics]))
-
-
-# For runs from before the config had `objective` and `sweep.metrics`.
-DEFAULT_GOAL = Goal({"val/acc": "maximize"}, ("test/acc", "test/loss", "images_per_second", "seconds"))
-_DEFAULT_IGNORE = ("data.dir", "trainer.accelerator")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended: the `metrics` of one that finished or was pruned, the `error` of one that failed."""
-
-    status: Status
-    metrics: Mapping[str, Any]
-    error: str | None = None
-
-
-def read_outcome(folder: Path) -> Outcome:
-    """Read how the run in `folder` ended; without a readable result it is unfinished."""
-    metrics = _json(folder / METRICS)
-    if isinstance(metrics, dict):
-        return Outcome("pruned" if metrics.get("status") == "pruned" else "finished", metrics)
-    if (folder / FAILED).is_file():
-        failure = _json(folder / FAILED)
-        error = failure.get("error") if isinstance(failure, dict) else None
-        return Outcome("failed", {}, printable(error or "no message"))
-    return Outcome("unfinished", {})
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
     """A run, finished or not.
 
-    `settings` are all settings as text, without the seed and the ignored ones that are not swept; `hparams`
+    `settings` stands for all settings without the seed and the ignored ones that are not swept; `hparams`
     identify the run; `overrides` are those it was started with. `metrics` are the results, or those of the
     best epoch so far.
     """
@@ -96,49 +45,22 @@ class Run:
 
     def value(self, metric: str) -> float | None:
         """Return the value of `metric`, or None if there is no finite number."""
-        return _number(self.metrics.get(metric))
-
-    @property
-    def script(self) -> str:
-        """The name of the script that was run."""
-        name = _get(_yaml(self.folder / ".hydra" / "hydra.yaml"), "hydra", "job", "name")
-        return f"{name or 'train'}.py"
+        return number(self.metrics.get(metric))
 
 
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ only in their seed, and the settings that differ from other groups."""
-
-    choices: Mapping[str, Any]
-    runs: Sequence[Run]
-
-    def values(self, metric: str) -> list[float]:
-        """Return the values of `metric` of the runs that have it."""
-        return [value for run in self.runs if (value := run.value(metric)) is not None]
-
-
-def is_sweep(folder: Path) -> bool:
-    """Return whether `folder` is the folder of a sweep."""
-    return (folder / DEFINITION).is_file()
+def number(value: Any) -> float | None:
+    """Return a finite number as it is, None for anything else."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:  # an integer that is larger than any float
+        return None
 
 
 def goal_of_sweep(folder: Path) -> Goal:
     """Return how the jobs of the sweep in `folder` are compared, according to its definition."""
     return goal_of(_yaml(folder / DEFINITION))
-
-
-def goal_of(config: Any) -> Goal:
-    """Return how runs with this config are compared: by a search's objectives, or by `objective`."""
-    objectives = _get(config, "hydra", "sweeper", "objectives")
-    chosen = {str(k): value for k, value in objectives.items() if value} if _is_dict(objectives) else {}
-    if not chosen or not set(chosen.values()) <= set(MODES.values()):
-        metric, mode = (_get(config, "objective", key) for key in ("metric", "mode"))
-        chosen = {metric: MODES[mode]} if isinstance(metric, str) and mode in MODES else {}
-    metrics = _get(config, "sweep", "metrics")
-    return Goal(
-        chosen or DEFAULT_GOAL.objectives,
-        tuple(map(str, metrics)) if isinstance(metrics, list) else DEFAULT_GOAL.metrics,
-    )
 
 
 def find_runs(folders: Iterable[Path]) -> list[Run]:
@@ -149,130 +71,74 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     folders = list(folders)
     # resolved, because one of the folders may contain another
     found = {Path(path) for folder in folders for path, _, _ in os.walk(folder.resolve())}
-    swept_in = cache(_swept_keys)  # it takes half a second to read the definition of a sweep
-    runs = [run for path in found if (run := _read(path, swept_in)) is not None]
+    runs = [run for path in found if (run := _read(path)) is not None]
+    _read_sweep.cache_clear()
     if not runs:
         raise SweepError(
             f"No run found in {', '.join(map(str, folders))}. Give the folder of a run or a sweep, such as "
             "logs/sweeps/SWEEP."
         )
-    return sorted(runs, key=lambda run: (run.folder.parent, _order(run), run.folder))
+    return sorted(runs, key=lambda run: (run.folder.parent, order(run), run.folder))
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
-    """Return the hyperparameters, except the seed, in which `runs` differ."""
-    keys = dict.fromkeys(key for run in runs for key in run.hparams if key != "seed")
-    # A failed job may lack settings because it ended before they were known; in others a missing one counts.
-    return [
-        key
-        for key in keys
-        if len({run.hparams.get(key) for run in runs if key in run.hparams or run.status != "failed"}) > 1
-    ]
-
-
-def swept(runs: Sequence[Run]) -> list[str]:
-    """Return the differing hyperparameters that were set, without those that follow from them.
-
-    With optim=sgd,adam the learning rate differs too, but was not chosen.
-    """
-    named = {key_of(override) for run in runs for override in run.overrides}
-    named |= {key.rpartition(".")[2] for key in named}
-    keys = differing(runs)
-    return [key for key in keys if key in named] or keys
-
-
-def ranked(runs: Iterable[Run], objectives: Objectives) -> list[Run]:
-    """Return `runs` ordered by the first objective, best first and those without it last."""
-    return sorted(runs, key=lambda run: (_costs(run, objectives)[0], _order(run)))
-
-
-def group(runs: Sequence[Run], objectives: Objectives) -> list[Group]:
-    """Group the finished runs that differ only in their seed; the best on average come first.
-
-    Of runs with the same seed, which are the same experiment, the best one counts. Runs without a seed all
-    count.
-    """
-    keys = differing(runs)
-    found: dict[str, dict[int | Run, Run]] = {}
-    for run in ranked(runs, objectives):
-        if run.status == "finished":
-            found.setdefault(run.settings, {}).setdefault(run if run.seed is None else run.seed, run)
-    groups = []
-    for by_seed in found.values():
-        alike = list(by_seed.values())
-        groups.append(Group({key: alike[0].hparams.get(key, "") for key in keys}, alike))
-    return sorted(groups, key=lambda one: statistics.fmean(_costs(run, objectives)[0] for run in one.runs))
-
-
-def best(runs: Sequence[Run], objectives: Objectives) -> list[Run]:
-    """Return the best of the finished runs; none if no run has all objectives.
-
-    With one objective this is the best run of the best group, so that no lucky seed wins; with several, the
-    Pareto front, ordered by the first objective.
-    """
-    candidates = [run for run in runs if run.status == "finished"]
-    if len(objectives) == 1:
-        groups = group(runs, objectives)
-        candidates = ranked(groups[0].runs, objectives)[:1] if groups else []
-    costs = {run: costs for run in candidates if math.inf not in (costs := _costs(run, objectives))}
-    front = [
-        run for run, mine in costs.items() if not any(_dominates(other, mine) for other in costs.values())
-    ]
-    return ranked(front, objectives)
-
-
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
-
-
-def _costs(run: Run, objectives: Objectives) -> list[float]:
-    """Return the objectives' values such that less is better, infinity where one is missing."""
-    values = {metric: run.value(metric) for metric in objectives}
-    signs = {metric: -1 if direction == "maximize" else 1 for metric, direction in objectives.items()}
-    return [math.inf if value is None else signs[metric] * value for metric, value in values.items()]
-
-
-def _order(run: Run) -> float:
+def order(run: Run) -> float:
+    """Return the number of a job, infinity for other runs."""
     return math.inf if run.number is None else run.number
-
-
-def _number(value: Any) -> float | None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else None
 
 
 # --- reading a folder ----------------------------------------------------------------------------
 
 
-def _read(folder: Path, swept_in: Callable[[Path], Sequence[str]]) -> Run | None:
-    resolved, failed = folder / RESOLVED, folder / FAILED
-    if not resolved.is_file() and not failed.is_file():
+@dataclass(frozen=True)
+class _Sweep:
+    """What the definition of a sweep says about its jobs: what is swept, and the texts of `hparams`."""
+
+    swept: Sequence[str]
+    hparams: Mapping[str, Any]
+
+
+@cache
+def _read_sweep(folder: Path) -> _Sweep | None:
+    """Return what the sweep in `folder` says; None where there is none."""
+    if not is_sweep(folder):
         return None
-    overrides = _yaml(folder / ".hydra" / "overrides.yaml")
-    has_overrides = isinstance(overrides, list)
-    overrides = list(map(str, overrides)) if has_overrides else []
-    config = _yaml(resolved)
-    hparams = _get(config, "hparams")
-    if not _is_dict(hparams):
-        # It failed before its settings were resolved, or the file is damaged.
-        if not has_overrides and not (failed.is_file() and is_sweep(folder.parent)):
-            return None
-        hparams, config = _intended(folder, overrides), {}
-    ignore = _get(config, "sweep", "ignore")
-    ignored = (*_IGNORED, *map(str, ignore if isinstance(ignore, list) else _DEFAULT_IGNORE))
-    swept_keys = swept_in(folder.parent)
+    config = _yaml(folder / DEFINITION)
+    hparams = select(config, "hparams")
+    return _Sweep(swept_keys(config), hparams if is_dict(hparams) else {})
+
+
+def _read(folder: Path) -> Run | None:
+    resolved, failed = (folder / RESOLVED).is_file(), (folder / FAILED).is_file()
+    if not resolved and not failed:
+        return None
+    sweep = _read_sweep(folder.parent)
+    config, given = _yaml(folder / RESOLVED), _yaml(folder / ".hydra" / "overrides.yaml")
+    is_run = isinstance(given, list) or is_dict(select(config, "hparams"))
+    if not is_run and not (failed and sweep is not None):
+        return None
+    overrides = [str(one) for one in given] if isinstance(given, list) else []
+    if not is_dict(config):  # it failed before its settings were resolved, or the file is damaged
+        composed = _yaml(folder / ".hydra" / "config.yaml")
+        config = composed if is_dict(composed) else {}
+
+    ignore = select(config, "sweep", "ignore")
+    ignored = (*_IGNORED, *map(str, ignore if isinstance(ignore, list) else ()))
+    swept = sweep.swept if sweep is not None else ()
+    flat = {key: value for key, value in flatten(config) if "${" not in str(value)}
     settings = {
         key: value
-        for key, value in flatten(config)
-        if key != "seed" and (is_ignored(key, swept_keys) or not is_ignored(key, ignored))
+        for key, value in flat.items()
+        if key != "seed" and (is_ignored(key, swept) or not is_ignored(key, ignored))
     }
-    # An app does not record what is ignored; where it is swept, it is what identifies the run.
+    texts = sweep.hparams if sweep is not None else None
+    if not texts:
+        texts = select(_yaml(folder / ".hydra" / "config.yaml"), "hparams")
+    hparams = _hparams(config, flat, overrides, texts)
     hparams = {
-        key: settings[key] for key in swept_keys if key in settings and is_ignored(key, ignored)
-    } | hparams
-    hparams = {printable(k): v if _number(v) is not None else printable(v) for k, v in hparams.items()}
-    hparams = {k: v for k, v in hparams.items() if k in swept_keys or not is_ignored(k, ignored)}
-
+        printable(key): value if number(value) is not None else printable(value)
+        for key, value in hparams.items()
+        if key in swept or not is_ignored(key, ignored)
+    }
     outcome, goal = read_outcome(folder), goal_of(config)
     metrics = outcome.metrics or _metrics_so_far(folder / HISTORY, goal.objectives)
     checkpoints = [folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
@@ -284,7 +150,7 @@ def _read(folder: Path, swept_in: Callable[[Path], Sequence[str]]) -> Run | None
         status=outcome.status,
         error=outcome.error,
         hparams=hparams,
-        settings=str(settings or overrides),
+        settings=hashlib.sha256(str(settings or overrides).encode(errors="replace")).hexdigest(),
         seed=seed if isinstance(seed, int) else None,
         metrics=metrics,
         overrides=overrides,
@@ -293,75 +159,59 @@ def _read(folder: Path, swept_in: Callable[[Path], Sequence[str]]) -> Run | None
     )
 
 
-def _swept_keys(sweep: Path) -> list[str]:
-    """Return the settings and groups that the sweep in the folder `sweep`, if it is one, has swept."""
-    overrides = _get(_yaml(sweep / DEFINITION), "hydra", "overrides", "task")
-    keys = []
-    for override in overrides if isinstance(overrides, list) else ():
-        with suppress(HydraException):
-            if is_swept(str(override)):
-                keys.append(key_of(str(override)))
-    return keys
+def _hparams(
+    config: Mapping[str, Any], flat: Mapping[str, Any], overrides: Sequence[str], texts: Any
+) -> dict[str, Any]:
+    """Return what identifies a run: `hparams` of its config, and the other settings that were given.
+
+    flat: the settings by their dotted keys.
+    texts: `hparams` with interpolations, which tell what a setting, or group, is called there.
+    """
+    names = {}
+    for name, text in texts.items() if is_dict(texts) else ():
+        source = str(text).strip("${}").removeprefix("hydra:runtime.choices.")
+        names[source] = str(name)
+    found: dict[str, Any] = {}
+    known = config.get("hparams")
+    for name, value in known.items() if is_dict(known) else ():
+        if "${" not in str(value):
+            found[str(name)] = value
+        elif (source := str(value).strip("${}")) in flat:
+            found[str(name)] = flat[source]
+    for override in overrides:
+        key, equal, text = override.partition("=")
+        key = key_of(key)
+        if equal and key != "seed":
+            found.setdefault(names.get(key, key), flat.get(key, _value(text)))
+    return found
 
 
-def _intended(folder: Path, overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the hyperparameters of a job from the files that Hydra writes before it starts."""
-    config, hydra = (_yaml(folder / ".hydra" / name) for name in ("config.yaml", "hydra.yaml"))
-    texts = _get(config, "hparams")
-    hparams: dict[str, Any] = {}
-    names: dict[str, str] = {}  # of the hyperparameter that a setting, or group, has
-    for name, text in texts.items() if _is_dict(texts) else ():
-        source = str(text).strip("${}").replace("hydra:", "hydra.")
-        names[source.removeprefix("hydra.runtime.choices.")] = name
-        with suppress(OmegaConfBaseException):  # an interpolation that only Hydra can resolve
-            hparams[name] = OmegaConf.select(OmegaConf.create({**config, **(hydra or {})}), source)
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        key = key_of(str(override.input_line))
-        hparams.setdefault(names.get(key, key), override.value())
-    return {name: value for name, value in hparams.items() if value is not None}
+def _value(text: str) -> Any:
+    """Return the value of an override as it is shown: a number, or text."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return unquote(text)
 
 
 def _metrics_so_far(path: Path, objectives: Objectives) -> dict[str, Any]:
     """Return the metrics of the best epoch in a history, and the number of epochs."""
-    history = _json(path)
-    rows = [row for row in history if _is_dict(row) and "epoch" in row] if isinstance(history, list) else []
+    history = json_or_none(path)
+    rows = [row for row in history if is_dict(row) and "epoch" in row] if isinstance(history, list) else []
     if not rows:
         return {}
     metric, direction = next(iter(objectives.items()))
-    rated = [row for row in rows if _number(row.get(metric)) is not None]
+    rated = [row for row in rows if number(row.get(metric)) is not None]
     pick = max if direction == "maximize" else min
     top = pick(rated, key=lambda row: row[metric]) if rated else rows[-1]
     metrics = {name: value for name, value in top.items() if name != "epoch"}
     return metrics | {"epochs": rows[-1]["epoch"], "best_epoch": top["epoch"]}
 
 
-def _get(config: Any, *keys: str) -> Any:
-    for key in keys:
-        config = config.get(key) if _is_dict(config) else None
-    return config
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value, dict)
-
-
 def _yaml(path: Path) -> Any:
-    """Return what is in a YAML file, with interpolations as they are; None if it cannot be read."""
-    return _read_or_none(read_yaml, path)
-
-
-def _json(path: Path) -> Any:
-    text = _read_or_none(read_text, path)
+    """Return what is in a YAML file; None where there is none, and with a warning where it is not read."""
     try:
-        return None if text is None else json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _read_or_none(read: Callable[[Path], Any], path: Path) -> Any:
-    """Return what `read` returns; None where there is no file, and with a warning where it is not read."""
-    try:
-        return read(path)
+        return read_yaml(path)
     except OSError:
         return None
     except Unreadable as reason:

@@ -1,550 +1,90 @@
-"""A search: an Optuna study that proposes the next job and records how each ended.
+"""A sweep whose jobs are chosen by the results of the earlier ones."""
 
-It does not know how jobs are run. The study is a journal in the sweep's folder, or in a database that
-several sweeps, on one or several machines, can share.
-"""
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
-import importlib.util
-import math
-import os
-import re
-import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from pkgutil import resolve_name
-from typing import Any, Literal, TypeAlias
+from hydra.core.override_parser.types import Override
 
-import numpy as np
-from filelock import FileLock
+from hydra_sweeps.contract import SweepError
+from hydra_sweeps.grammar import fixed_and_swept
+from hydra_sweeps.outcome import Outcome
+from hydra_sweeps.sweep import BaseSweep, Job
 
-from hydra_sweeps.interface import SweepError
+if TYPE_CHECKING:
+    from hydra_sweeps.study import Proposal
 
-try:
-    import optuna
-except ModuleNotFoundError as error:
-    raise SweepError("hydra/sweeper=optuna needs Optuna: pip install optuna") from error
-
-from omegaconf import OmegaConf
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
-
-from hydra_sweeps import definition, space
-from hydra_sweeps.files import printable
-from hydra_sweeps.runs import MODES
-
-State: TypeAlias = Literal["finished", "pruned", "failed"]
-
-JOURNAL = "study.journal"
-
-# Packages that samplers need in addition; Optuna imports them only when they are used.
-_NEEDED = {"CmaEsSampler": ("cmaes", "scipy"), "GPSampler": ("scipy",), "QMCSampler": ("scipy",)}
-
-# Attributes of a trial: the name of its sweep, the number of its job there, the job's overrides, and whether
-# it is one too many, because another sweep has added the last trial of the study at the same time.
-_SWEEP, _JOB, _OVERRIDES, _SURPLUS = "sweep", "job", "overrides", "surplus"
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A job to run: its number in the sweep, the number of its trial in the study, and its overrides."""
-
-    job: int
-    trial: int
-    overrides: list[str]
-
-
-class StudySearch:
-    """Proposes jobs of one sweep, and learns from those of all sweeps that share its study.
-
-    distributions: the search space by override key, see `space.split`.
-    objectives: "maximize" or "minimize" by metric, see `check_objectives`.
-    sampler, pruner: "name", a class in optuna.samplers or optuna.pruners, and its arguments.
-    folder: the sweep's; its name tells the sweep's trials from those of other sweeps.
-    n_trials: number of jobs of the whole study, including other sweeps and earlier starts.
-    storage: an SQLAlchemy URL; None keeps the study in a journal in `folder`.
-    study_name: by default that of the folder; sweeps with the same storage and name share the study.
-    conditional: dotted path of a function `(config, trial) -> None` that suggests further parameters.
-
-    Raises `SweepError` for options that cannot be used, and if the storage cannot be reached.
-    """
+class Search(BaseSweep):
+    """A sweep whose jobs are the trials of an Optuna study; see conf/hydra/sweeper/optuna.yaml."""
 
     def __init__(
         self,
-        distributions: space.Distributions,
-        *,
-        objectives: Mapping[str, str],
-        sampler: Mapping[str, Any],
-        pruner: Mapping[str, Any],
-        folder: Path,
         n_trials: int,
         seed: int,
-        storage: str | None = None,
-        study_name: str | None = None,
-        conditional: str | None = None,
-        config: Any = None,
+        objectives: Mapping[str, str] | None,
+        storage: str | None,
+        study_name: str | None,
+        conditional: str | None,
+        params: Mapping[str, str],
+        sampler: Mapping[str, Any],
+        pruner: Mapping[str, Any],
     ) -> None:
-        self.distributions = dict(distributions)
-        self.objectives = dict(objectives)
-        self.folder = folder
-        self.seed = seed
-        self._sampler_choice = dict(sampler)
-        self._config = config
-        self._storage_url = storage
-        self._suggest_more = None if conditional is None else _function(conditional)
+        super().__init__(params)
+        self.objectives = objectives
+        self.options: dict[str, Any] = {
+            **{"n_trials": n_trials, "seed": seed, "sampler": sampler, "pruner": pruner},
+            **{"storage": storage, "study_name": study_name, "conditional": conditional},
+        }
 
-        for name, given, lowest in (("n_trials", n_trials, 1), ("seed", seed, 0)):
-            if not isinstance(given, int) or given < lowest:
-                raise SweepError(f"hydra.sweeper.{name}={given}: it must be an integer of at least {lowest}.")
-        directions = [StudyDirection[direction.upper()] for direction in self.objectives.values()]
-        check_pruner(self.objectives, pruner)
-        if not distributions and conditional is None:
-            raise SweepError(
-                "There is nothing to search. Sweep a setting, here or in hydra.sweeper.params, as in "
-                "'optim.lr=tag(log, interval(1e-4, 1e-1))'."
-            )
-        self.n_trials = n_trials
-        if self._sampler_choice.get("name") == "GridSampler":
-            if conditional is not None:
+    def begin(self, overrides: list[Override], resumed: bool) -> None:
+        from hydra_sweeps import space, study  # Optuna takes a second
+
+        for name, example in (("sampler", "random"), ("pruner", "none")):
+            if not isinstance(self.options[name], Mapping):
                 raise SweepError(
-                    "A grid has no conditional parameters: choose another hydra/sweeper/sampler."
+                    f"hydra.sweeper.{name}={self.options[name]}: choose with a slash, as in "
+                    f"hydra/sweeper/{name}={example}."
                 )
-            self.n_trials = min(n_trials, math.prod(map(len, self._grid().values())))
-        if self._sampler_choice.get("name") == "CmaEsSampler" and len(directions) > 1:
-            raise SweepError(
-                f"hydra/sweeper/sampler=cmaes supports one objective, not {len(directions)}: "
-                "choose tpe, gp or random."
-            )
-        first_sampler = self._sampler(0)  # before the study, so that none is created if its options are wrong
-        made_pruner = _made(optuna.pruners, "pruner", pruner)
-        folder.mkdir(parents=True, exist_ok=True)
-        with _reached(storage), _readable(storage, folder):
-            backend = _open(storage, folder)
-            self.study = optuna.create_study(
-                storage=backend,
-                study_name=_study_name(backend, storage, study_name, folder),
-                directions=directions,
-                load_if_exists=True,
-                sampler=first_sampler,
-                pruner=made_pruner,
-            )
-            self._claim_objectives()
-            for trial in self._trials():
-                if not (type(trial.user_attrs[_JOB]) is int and isinstance(trial.user_attrs[_SWEEP], str)):
-                    raise ValueError("a trial without its job")
-
-    def propose(self) -> Proposal | None:
-        """Return the next job, or None if the study has all its jobs."""
-        with _reached(self._storage_url):
-            trials = self._trials()
-            if len(_jobs(trials)) >= self.n_trials:
-                return None
-            job = max((trial.user_attrs[_JOB] for trial in trials if self._is_mine(trial)), default=-1) + 1
-            # With its sweep and job from the beginning, so that a kill leaves no trial without an owner.
-            number = self._add_trial({_SWEEP: self.folder.name, _JOB: job})
-            if len(_jobs(trial for trial in self._trials() if trial.number < number)) >= self.n_trials:
-                # Another sweep on this study has added the last one at the same time.
-                self._trial(number, optuna.samplers.RandomSampler()).set_user_attr(_SURPLUS, True)
-                self._finish(number, TrialState.FAIL)
-                return None
-            return self._suggested(job, number)
-
-    def left_over(self) -> list[Proposal]:
-        """Return the jobs of earlier starts of this sweep that have not finished, ordered by number.
-
-        A job that was running keeps its trial; one that failed gets a new trial with the same parameters.
-        """
-        proposals = []
-        with _reached(self._storage_url):
-            latest = {trial.user_attrs[_JOB]: trial for trial in self._trials() if self._is_mine(trial)}
-            for job, trial in sorted(latest.items()):
-                if trial.state == TrialState.RUNNING:
-                    proposals.append(self._suggested(job, trial.number))
-                elif trial.state == TrialState.FAIL:
-                    # With its system attributes, in which samplers and pruners keep their state.
-                    proposals.append(self._suggested(job, self._add_trial(trial.user_attrs, trial)))
-        return proposals
-
-    def tell(self, proposal: Proposal, state: State, values: Sequence[float | None] | None = None) -> None:
-        """Record how a job ended; `values` of a finished one in the order of `objectives`.
-
-        If a value is missing or not finite, the trial has failed. A trial that has ended before is not
-        changed.
-        """
-        with _reached(self._storage_url):
-            known = [float(value) for value in values or () if value is not None]
-            good = len(known) == len(self.objectives) and all(map(math.isfinite, known))
-            if state == "pruned":
-                self._finish(proposal.trial, TrialState.PRUNED)
-            elif state == "finished" and good:
-                self._finish(proposal.trial, TrialState.COMPLETE, known)
-            else:
-                self._finish(proposal.trial, TrialState.FAIL)
-
-    def _suggested(self, job: int, number: int) -> Proposal:
-        """Return the proposal of a trial; its parameters are chosen unless an earlier start has done that."""
-        earlier = self.study.get_trials(deepcopy=False)[number]
-        overrides = earlier.user_attrs.get(_OVERRIDES)
-        if overrides is not None:
-            self._check(earlier, overrides)
-        else:
-            trial = self._trial(number, self._sampler(number))
-            for name, distribution in self.distributions.items():
-                _suggest(trial, name, distribution)
-            if self._suggest_more is not None:
-                self._suggest_more(self._config, trial)
-            overrides = [space.as_override(name, value) for name, value in trial.params.items()]
-            trial.set_user_attr(_OVERRIDES, overrides)
-        return Proposal(job, number, list(overrides))
-
-    def _check(self, trial: FrozenTrial, overrides: Any) -> None:
-        """Raise `SweepError` unless `overrides` are parameters that this search proposes.
-
-        The study may be untrusted, and overrides can name code.
-        """
-        fixed = optuna.trial.FixedTrial(trial.params)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")  # a value that is out of bounds
-                for name, distribution in self.distributions.items():
-                    _suggest(fixed, name, distribution)
-                if self._suggest_more is not None:
-                    self._suggest_more(self._config, fixed)
-            known = [space.as_override(name, trial.params[name]) for name in fixed.distributions]
-        except Exception as error:
-            known = [str(error)]
-        if sorted(known) != sorted(map(str, overrides)):
-            raise SweepError(
-                f"Trial {trial.number} of the study of {self.folder} has parameters that this search does "
-                "not propose: start a new search."
-            )
-
-    def _sampler(self, number: int) -> Any:
-        """Return the sampler that chooses the parameters of a trial.
-
-        Each trial has its own, seeded by the trial's number, so that a resumed search proposes what it would
-        have proposed without the interruption, and sweeps on one study do not propose the same points.
-        """
-        options = dict(self._sampler_choice)
-        name = str(options.pop("name", ""))
-        for package in _NEEDED.get(name, ()):
-            if importlib.util.find_spec(package) is None:
-                raise SweepError(f"hydra.sweeper.sampler.name={name} needs {package}: pip install {package}")
-        options["seed"] = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
-        if name == "GridSampler":
-            # The seed shuffles the grid, which must be the same for all trials.
-            return _Grid(self._grid(), seed=self.seed)
-        if name == "QMCSampler":
-            # The seed is that of the sequence; the study keeps the position of each trial.
-            independent = optuna.samplers.RandomSampler(options["seed"])
-            options |= {"seed": self.seed, "independent_sampler": independent}
-        return _made(optuna.samplers, "sampler", {"name": name, **options})
-
-    def _claim_objectives(self) -> None:
-        """Write the objectives into the study; raise `SweepError` if it has others."""
-        study = self.study
-        names = study.metric_names or list(self.objectives)
-        there = {name: one.name.lower() for name, one in zip(names, study.directions, strict=False)}
-        if there != self.objectives:
-            raise SweepError(
-                f"The study {study.study_name} has the objectives {there}, not {self.objectives}: "
-                "choose another hydra.sweeper.study_name."
-            )
-        if study.metric_names is None:
-            with warnings.catch_warnings():
-                # Experimental in Optuna; the names are only shown in plots and tables.
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                study.set_metric_names(names)
-
-    def _grid(self) -> dict[str, list[space.Value]]:
-        grid = {}
-        for name, distribution in self.distributions.items():
-            points = space.values(distribution)
-            if points is None:
-                raise SweepError(
-                    f"{name} is continuous, which is no grid: give choices, as in {name}=0.01,0.1, or a "
-                    f"step, as in {name}=range(0,1,0.1)."
-                )
-            grid[name] = points
-        return grid
-
-    def _trials(self) -> list[FrozenTrial]:
-        """Return the trials of all sweeps on this study, in the order of their creation."""
-        trials = self.study.get_trials(deepcopy=False)
-        return [one for one in trials if _JOB in one.user_attrs and _SURPLUS not in one.user_attrs]
-
-    def _is_mine(self, trial: FrozenTrial) -> bool:
-        # A journal belongs to the folder it is in, which may have been renamed.
-        return self._storage_url is None or trial.user_attrs[_SWEEP] == self.folder.name
-
-    def _add_trial(self, attributes: Mapping[str, Any], repeated: FrozenTrial | None = None) -> int:
-        """Add a running trial, with the parameters of `repeated` if given, and return its number."""
-        kept = ("params", "distributions", "system_attrs", "intermediate_values") if repeated else ()
-        template = optuna.create_trial(
-            state=TrialState.RUNNING,
-            user_attrs=dict(attributes),
-            **{name: getattr(repeated, name) for name in kept},
+        self.prunes = self.options["pruner"].get("name") != "NopPruner"
+        objectives = study.check_objectives(
+            self.goal.objectives if self.objectives is None else self.objectives
         )
-        # Study.ask() creates a trial without attributes, and Study.add_trial() does not return its number.
-        storage = self.study._storage
-        trial_id = storage.create_new_trial(self.study._study_id, template)
-        return storage.get_trial_number_from_id(trial_id)
-
-    def _trial(self, number: int, sampler: optuna.samplers.BaseSampler) -> optuna.Trial:
-        self.study.sampler = sampler
-        return _trial(self.study, number)
-
-    def _finish(self, number: int, state: TrialState, values: list[float] | None = None) -> None:
-        self.study.tell(number, values, state, skip_if_finished=True)
-
-
-def attach(sweep: Path, number: int) -> optuna.Trial:
-    """Return a trial of the search in the folder `sweep`, to report to it from another process.
-
-    Raises `SweepError` if there is no such trial.
-    """
-    # The definition as it was typed: ${oc.env:PASSWORD} is not in any file.
-    config = definition.read(sweep)
-    options: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    return attach_trial(number, sweep, options["pruner"], options["storage"], options["study_name"])
-
-
-def attach_trial(
-    number: int,
-    folder: Path,
-    pruner: Mapping[str, Any],
-    storage: str | None = None,
-    study_name: str | None = None,
-) -> optuna.Trial:
-    """Return a trial of the study that `StudySearch` creates with these arguments."""
-    with _reached(storage), _readable(storage, folder):
-        backend = _open(storage, folder)
-        name = _study_name(backend, storage, study_name, folder)
-        sampler = optuna.samplers.RandomSampler()  # not used
-        try:
-            study = optuna.load_study(
-                study_name=name,
-                storage=backend,
-                sampler=sampler,
-                pruner=_made(optuna.pruners, "pruner", pruner),
-            )
-            return _trial(study, number)
-        except KeyError as error:
-            where = _shown(storage) if storage else folder / JOURNAL
-            raise SweepError(f"There is no trial {number} of the study {name} in {where}.") from error
-
-
-def report(trial: optuna.Trial, value: float, epoch: int) -> bool:
-    """Report a value to a trial, and return whether it should be pruned."""
-    with warnings.catch_warnings():
-        # A run that was killed between its report and its checkpoint reports the epoch again.
-        warnings.filterwarnings("ignore", message=".* is already reported")
-        trial.report(value, epoch)
-    return bool(trial.should_prune())
-
-
-def check_objectives(objectives: Mapping[str, str]) -> dict[str, str]:
-    """Return the objectives; raises `SweepError` for those that a search must not use."""
-    if not isinstance(objectives, Mapping):
-        raise SweepError(
-            f"hydra.sweeper.objectives={objectives}: write "
-            f"'hydra.sweeper.objectives={{{objectives}:maximize}}'."
+        self.goal = replace(self.goal, objectives=objectives)
+        self.fixed, swept = fixed_and_swept(overrides)
+        distributions = space.distributions_of(swept)
+        self._refuse_unknown_settings(list(space.examples(distributions)))
+        self.study = study.StudySearch(
+            distributions, objectives=objectives, folder=self.folder, config=self.settings, **self.options
         )
-    if not objectives:
-        raise SweepError("hydra.sweeper.objectives is empty: give a metric, as in {val/acc:maximize}.")
-    for metric, direction in objectives.items():
-        if metric.startswith("test/"):
-            raise SweepError(
-                f"hydra.sweeper.objectives has {metric}: a search must choose by validation, as in "
-                "{val/acc:maximize}. The test data are for the jobs it has chosen."
-            )
-        if direction not in MODES.values():
-            raise SweepError(
-                f"hydra.sweeper.objectives has {metric}:{direction}; it must be maximize or minimize."
-            )
-    return dict(objectives)
+        self.total = self.study.n_trials
+        self.left_over = self.study.left_over() if resumed else []
+        self.running: dict[int, Proposal] = {}
 
+    def _refuse_unknown_settings(self, examples: list[list[str]]) -> None:
+        """Raise `SweepError` if no job can be composed, as where a setting is mistyped."""
+        for chosen in examples:
+            with suppress(SweepError):
+                self.compose(chosen)
+                return
+        self.compose(examples[0])
 
-def check_pruner(objectives: Mapping[str, str], pruner: Mapping[str, Any]) -> None:
-    """Raise `SweepError` unless the pruner can judge a job by its objective after each epoch."""
-    metric, *others = objectives
-    if pruner.get("name") != "NopPruner" and (others or "/" not in metric):
-        problem = "several objectives" if others else f"the objective {metric}"
-        raise SweepError(
-            f"A search with {problem} cannot be pruned, only one with a single objective that is known after "
-            "each epoch, such as val/acc. Add hydra/sweeper/pruner=none."
-        )
+    def propose(self) -> Iterator[Job]:
+        for proposal in chain(self.left_over, iter(self.study.propose, None)):
+            self.running[proposal.job] = proposal
+            yield Job(proposal.job, proposal.overrides, proposal.trial)
 
-
-class _Grid(optuna.samplers.GridSampler):
-    """A grid that ends with its number of points, instead of by an error from `Study.tell`."""
-
-    def after_trial(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
-def _open(url: str | None, folder: Path) -> BaseStorage:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if url is None:
-        journal = str(folder.absolute() / JOURNAL)
-        # The kernel releases this lock when its process is killed. Optuna's own locks, which have another
-        # name, are files that remain in this case, and delay other processes by half a minute.
-        lock: Any = FileLock(f"{journal}-lock")
-        if (folder / JOURNAL).exists() and not (folder / JOURNAL).is_file():
-            raise SweepError(f"{folder / JOURNAL} is not a file.")
-        with lock:
-            _remove_torn_line(Path(journal))
-        return JournalStorage(JournalFileBackend(journal, lock))
-
-    from sqlalchemy.exc import ArgumentError
-    from sqlalchemy.pool import NullPool
-
-    options: dict[str, Any] = {}
-    if url.startswith("sqlite"):
-        options["timeout"] = 60  # seconds to wait while another process writes
-    if re.match(r"postgres(ql)?(\+psycopg)?://", url):
-        if importlib.util.find_spec("psycopg") is None:
-            raise SweepError(
-                f"hydra.sweeper.storage={_shown(url)} needs psycopg: pip install 'psycopg[binary]'"
-            )
-        url = re.sub(r"^\w+(\+psycopg)?://", "postgresql+psycopg://", url)
-        options["connect_timeout"] = 10
-    try:
-        # No pool of connections: a server may close one that is idle for an epoch, and limits their number.
-        return _database(url, {"poolclass": NullPool, "connect_args": options})
-    except ArgumentError as error:
-        raise SweepError(
-            f"hydra.sweeper.storage={_shown(url)} is not a database URL, such as sqlite:///study.db or "
-            "postgresql://user:password@host/database; null keeps a file in the sweep's folder."
-        ) from error
-    except ImportError as error:
-        raise SweepError(f"hydra.sweeper.storage={_shown(url)} needs its driver: {error}") from error
-
-
-def _remove_torn_line(journal: Path) -> None:
-    """Remove the end of a line that a killed process has left: Optuna would append the next one to it."""
-    if journal.exists() and (content := journal.read_bytes()) and not content.endswith(b"\n"):
-        os.truncate(journal, content.rfind(b"\n") + 1)
-
-
-def _database(url: str, engine: dict[str, Any], tries: int = 10) -> RDBStorage:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        return RDBStorage(url, engine_kwargs=engine)
-    except (SQLAlchemyError, StorageInternalError) as error:
-        # Two processes that start on an empty database both create its tables, and one of them fails.
-        if tries == 1 or not re.search("(?i)already exists|duplicate|unique constraint", str(error)):
-            raise
-    time.sleep(0.3)
-    return _database(url, engine, tries - 1)
-
-
-@contextmanager
-def _reached(url: str | None) -> Iterator[None]:
-    """Raise `SweepError` if the database at `url` cannot be reached in the block."""
-    if url is None:
-        yield
-        return
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (SQLAlchemyError, StorageInternalError) as error:
-        cause: BaseException = error
-        while not isinstance(cause, SQLAlchemyError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        said = str(getattr(cause, "orig", None) or cause).strip().split("\n")[0]
-        raise SweepError(f"hydra.sweeper.storage={_shown(url)} cannot be used: {said}") from error
-
-
-@contextmanager
-def _readable(url: str | None, folder: Path) -> Iterator[None]:
-    """Raise `SweepError` if the journal in `folder` cannot be read in the block.
-
-    It may be untrusted, and Optuna raises what its content leads to.
-    """
-    try:
-        yield
-    except (SweepError, OSError):
-        raise
-    except Exception as error:
-        if url is not None:
-            raise
-        reason = printable(" ".join(str(error).split())[:200])
-        raise SweepError(
-            f"{folder / JOURNAL} cannot be read as the journal of a search "
-            f"({type(error).__name__} {reason}). Remove it to search anew."
-        ) from error
-
-
-def _shown(url: str) -> str:
-    """Return a URL, valid or not, without its password."""
-    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//([^:/@]*):.*@", r"//\1:***@", url))
-
-
-def _study_name(backend: BaseStorage, url: str | None, given: str | None, folder: Path) -> str:
-    if given is None and url is None:
-        # The only study of a journal, even if its folder has been renamed.
-        for name in optuna.get_all_study_names(backend):
-            return name
-    return given or folder.name
-
-
-def _trial(study: optuna.Study, number: int) -> optuna.Trial:
-    storage = study._storage  # Optuna has no public access to a trial of another process
-    return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study._study_id, number))
-
-
-def _jobs(trials: Iterable[FrozenTrial]) -> set[tuple[str, int]]:
-    return {(trial.user_attrs[_SWEEP], trial.user_attrs[_JOB]) for trial in trials}
-
-
-def _suggest(
-    trial: optuna.trial.BaseTrial, name: str, distribution: optuna.distributions.BaseDistribution
-) -> None:
-    if isinstance(distribution, CategoricalDistribution):
-        trial.suggest_categorical(name, distribution.choices)
-    elif isinstance(distribution, IntDistribution):
-        step, log = distribution.step, distribution.log
-        trial.suggest_int(name, distribution.low, distribution.high, step=step, log=log)
-    else:
-        assert isinstance(distribution, FloatDistribution)
-        low, high = distribution.low, distribution.high
-        trial.suggest_float(name, low, high, step=distribution.step, log=distribution.log)
-
-
-def _function(path: str) -> Any:
-    try:
-        found = resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SweepError(f"hydra.sweeper.conditional={path} cannot be found: {error}") from error
-    if not callable(found):
-        raise SweepError(f"hydra.sweeper.conditional={path} is not a function of (config, trial).")
-    return found
-
-
-def _made(module: Any, what: str, options: Mapping[str, Any]) -> Any:
-    """Return an instance of the class `name` of optuna.samplers or optuna.pruners, with the other options."""
-    name, arguments = str(options.get("name", "")), {k: v for k, v in options.items() if k != "name"}
-    # BruteForceSampler reports its last point by an error; a grid does the same without.
-    known = [
-        one
-        for one in module.__all__
-        if one.endswith(what.capitalize()) and one not in ("BaseSampler", "BasePruner", "BruteForceSampler")
-    ]
-    if name not in known:
-        raise SweepError(f"hydra.sweeper.{what}.name={name} is not one of Optuna's: {', '.join(known)}.")
-    try:
-        with warnings.catch_warnings():
-            # Optuna warns that the arguments of some may change.
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            return getattr(module, name)(**arguments)
-    except (TypeError, ValueError) as error:
-        raise SweepError(f"hydra.sweeper.{what}: {name} refuses its settings: {error}") from error
+    def on_job_end(self, job: Job, outcome: Outcome) -> None:
+        values = [outcome.metrics.get(metric) for metric in self.goal.objectives]
+        state = outcome.status if outcome.status != "unfinished" else "failed"
+        if state == "finished" and not all(isinstance(value, int | float) for value in values):
+            known = ", ".join(name for name in outcome.metrics if not name.startswith("test/"))
+            wanted = " and ".join(self.goal.objectives)
+            log.error(f"job {job.number} has no {wanted}, by which the search chooses. It has: {known}.")
+            self.failed = True
+        self.study.tell(self.running.pop(job.number), state, values)

@@ -1,7 +1,6 @@
-"""The space of a search: Hydra's sweep syntax as Optuna's distributions, and values as overrides."""
+"""The space of a search: Hydra's sweep syntax as Optuna's distributions."""
 
 import decimal
-import re
 from collections.abc import Iterable, Iterator
 from itertools import islice, product
 from typing import TypeAlias
@@ -11,7 +10,6 @@ from hydra.core.override_parser.types import (
     ChoiceSweep,
     IntervalSweep,
     Override,
-    Quote,
     QuotedString,
     RangeSweep,
     Sweep,
@@ -19,7 +17,8 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from hydra_sweeps.interface import SweepError
+from hydra_sweeps.contract import SweepError, missing_extra
+from hydra_sweeps.grammar import Value, as_override
 
 try:
     from optuna.distributions import (
@@ -29,77 +28,28 @@ try:
         IntDistribution,
     )
 except ModuleNotFoundError as error:
-    raise SweepError("hydra/sweeper=optuna needs Optuna: pip install optuna") from error
+    raise missing_extra("hydra/sweeper=optuna", "optuna", "optuna") from error
 
-Value: TypeAlias = str | int | float | bool | None
 Distributions: TypeAlias = dict[str, BaseDistribution]
 
-# Strings that need no quotes.
-_PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)\Z)[a-z_][\w./-]*", re.IGNORECASE | re.ASCII)
+MAX_EXAMPLES = 100  # since each takes time to compose
 
 
-def split(overrides: Iterable[Override]) -> tuple[list[str], Distributions]:
-    """Divide overrides into the fixed ones, as they were given, and distributions by the swept key.
+def distributions_of(swept: Iterable[Override]) -> Distributions:
+    """Return the distributions of swept overrides by their keys, which keep a + or ++.
 
-    The last override of a key counts. A key keeps its + or ++. Raises `SweepError` for an invalid sweep.
+    Raises `SweepError` for an invalid sweep.
     """
-    fixed: list[Override] = []
-    distributions: dict[str, tuple[Override, BaseDistribution]] = {}
-    for override in overrides:
-        distributions = {key: (o, d) for key, (o, d) in distributions.items() if not _same(o, override)}
-        if override.is_sweep_override():
-            fixed = [one for one in fixed if one.is_delete() or not _same(one, override)]
-            distributions[override.get_key_element()] = (override, _distribution(override))
-        else:
-            fixed.append(override)
-    lines = [str(override.input_line) for override in fixed]
-    return lines, {key: distribution for key, (_, distribution) in distributions.items()}
-
-
-def as_override(name: str, value: Value) -> str:
-    """Return the override that sets `name` to `value`.
-
-    A string in the form of a list or dict, as `split` returns it, is not quoted.
-    """
-    if value is None:
-        return f"{name}=null"
-    if isinstance(value, bool):
-        return f"{name}={str(value).lower()}"
-    if isinstance(value, float):
-        return f"{name}={float(value)!r}"  # NumPy's floats have another repr()
-    if isinstance(value, int):
-        return f"{name}={value}"
-    if _PLAIN.fullmatch(value) or _is_container(value):
-        return f"{name}={value}"
-    return f"{name}={QuotedString(value, Quote.single).with_quotes()}"
-
-
-def values(distribution: BaseDistribution) -> list[Value] | None:
-    """Return all values of a distribution in order, or None if it is continuous."""
-    if isinstance(distribution, CategoricalDistribution):
-        return list(distribution.choices)
-    if isinstance(distribution, IntDistribution):
-        return list(range(distribution.low, distribution.high + 1, distribution.step))
-    assert isinstance(distribution, FloatDistribution)
-    if distribution.step is None:
-        return None
-    # in decimals, in which 3 * 0.1 is 0.3
-    low, high, step = (
-        decimal.Decimal(str(x)) for x in (distribution.low, distribution.high, distribution.step)
-    )
-    return [float(low + step * index) for index in range(int((high - low) / step) + 1)]
+    return {override.get_key_element(): _distribution(override) for override in swept}
 
 
 def examples(distributions: Distributions) -> Iterator[list[str]]:
-    """Yield overrides of jobs in which each choice of text, such as that of a group, occurs with each other.
-
-    At most 100, since each takes time to compose.
-    """
+    """Yield overrides of jobs in which each choice of text, such as a group's, occurs with each other."""
     points = [
         [as_override(name, one) for one in _examples(distribution)]
         for name, distribution in distributions.items()
     ]
-    yield from map(list, islice(product(*points), 100))
+    yield from map(list, islice(product(*points), MAX_EXAMPLES))
 
 
 def _examples(distribution: BaseDistribution) -> list[Value]:
@@ -108,10 +58,6 @@ def _examples(distribution: BaseDistribution) -> list[Value]:
         return [one for one in distribution.choices if isinstance(one, str)] or [*distribution.choices[:1]]
     assert isinstance(distribution, IntDistribution | FloatDistribution)
     return [distribution.low]
-
-
-def _same(one: Override, other: Override) -> bool:
-    return (one.key_or_group, one.package) == (other.key_or_group, other.package)
 
 
 def _distribution(override: Override) -> BaseDistribution:
@@ -151,6 +97,7 @@ def _range(sweep: RangeSweep, logarithmic: bool) -> IntDistribution | FloatDistr
     count = len(list(sweep.range())) if sweep.step else 0
     if count == 0:
         raise ValueError("there is no value in this range.")
+    # in decimals, in which 3 * 0.1 is 0.3
     start, step = decimal.Decimal(str(sweep.start)), decimal.Decimal(str(sweep.step))
     low, high = sorted((start, start + step * (count - 1)))
     if isinstance(sweep.range(), range):
@@ -172,12 +119,3 @@ def _interval(override: Override, logarithmic: bool) -> IntDistribution | FloatD
 
 def _ends(start: int | float, end: int | float) -> IntervalSweep:  # Hydra checks the types of arguments
     return IntervalSweep(start=start, end=end)
-
-
-def _is_container(value: str) -> bool:
-    if not value.startswith(("[", "{")):
-        return False
-    try:
-        return isinstance(OverridesParser.create().parse_rule(value, "element"), list | dict)
-    except HydraException:
-        return False

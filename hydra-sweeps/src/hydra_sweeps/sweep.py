@@ -5,40 +5,44 @@ a job is read from its folder, so that it does not matter which process on which
 """
 
 import gc
-import json
 import logging
 import os
-import shlex
 import signal
 import sys
+import threading
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobStatus, env_override
+from hydra.core.utils import configure_log, env_override
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext, RunMode, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_sweeps import definition, report
-from hydra_sweeps.definition import is_ignored, key_of
-from hydra_sweeps.files import atomic_write, write_json
-from hydra_sweeps.interface import FAILED, JOB_VARIABLE, SweepError, quote
-from hydra_sweeps.launchers import Command, CommandLauncher
-from hydra_sweeps.report import format_metric
-from hydra_sweeps.runs import Goal, Outcome, goal_of, read_outcome
+from hydra_sweeps import definition
+from hydra_sweeps.commands import AppCommand
+from hydra_sweeps.contract import FAILED, RESOLVED, CurrentJob, SweepError
+from hydra_sweeps.definition import is_ignored
+from hydra_sweeps.files import write_yaml
+from hydra_sweeps.folders import JobFolders
+from hydra_sweeps.goal import Goal, goal_of
+from hydra_sweeps.grammar import as_override, folder_name, key_of, parse, path_override, quote
+from hydra_sweeps.launchers.base import Command, CommandLauncher
+from hydra_sweeps.outcome import Outcome, describe_exit, error_of, read_outcome, record_failure
+from hydra_sweeps.report import writing
+from hydra_sweeps.report.tables import format_metric
+from hydra_sweeps.trust import OF_THE_START, left_out
 
 # Settings of Hydra for the sweep, not for the run of a job.
 _SWEEP_SETTINGS = (
@@ -50,23 +54,32 @@ _SWEEP_SETTINGS = (
     "hydra.run.",
 )
 
-# Settings of the app for the sweep, not for its jobs.
-_OF_THE_SWEEP = ("sweep.resume", "sweep.fail_fast")
+_CALLBACKS = ("hydra/callbacks", "hydra.callbacks")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job of a sweep; `label` are the overrides that differ from other jobs."""
+    """One job of a sweep: the overrides `chosen` for it, and in a search the number of its trial."""
 
     number: int
-    overrides: tuple[str, ...]
-    label: str
+    chosen: Sequence[str]
+    trial: int | None = None
+
+    @property
+    def label(self) -> str:
+        return " ".join(self.chosen)
+
+
+@dataclass(frozen=True)
+class ComposedJob:
+    """A job that can be started: all its overrides, its settings, and the folder of its run."""
+
+    job: Job
+    overrides: Sequence[str]
+    config: DictConfig
     folder: Path
-    config: DictConfig | None  # None if its settings cannot be combined
-    trial: int | None = None  # in a search, its number in the study
-    refused: SweepError | None = None  # why its settings cannot be combined
 
 
 class BaseSweep(Sweeper):
@@ -81,13 +94,13 @@ class BaseSweep(Sweeper):
 
     def __init__(self, params: Mapping[str, str]) -> None:
         self.params = dict(params)
+        self.fixed: Sequence[str] = ()  # overrides that all jobs share
         self.total = 0  # number of jobs
         self.failed = False  # whether a job has failed
-        self.folders: dict[Path, int] = {}  # numbers of the jobs by their folders
 
     @abstractmethod
     def begin(self, overrides: list[Override], resumed: bool) -> None:
-        """Take the overrides of the sweep, and set `total`."""
+        """Take the overrides of the sweep, and set `fixed` and `total`."""
 
     @abstractmethod
     def propose(self) -> Iterator[Job]:
@@ -96,91 +109,138 @@ class BaseSweep(Sweeper):
     def on_job_end(self, job: Job, outcome: Outcome) -> None:
         """Take note of how `job` ended."""
 
-    def draw(self, folder: Path) -> None:
-        """Write figures into `folder`, in addition to those of every sweep."""
+    # --- the start ---------------------------------------------------------------------------------
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.settings: DictConfig = config
-        self.config_loader = hydra_context.config_loader
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-        self.folder = Path(str(config.hydra.sweep.dir))
+        self.context = hydra_context
+        self.task_function = task_function
+        self.folder = Path(os.path.abspath(config.hydra.sweep.dir))
         plain = OmegaConf.to_container(config, resolve=False)
-        assert isinstance(plain, dict)
         self.goal: Goal = goal_of(plain)
 
     def sweep(self, arguments: list[str]) -> None:
+        folder = OmegaConf.select(self.settings, "sweep.resume")
+        if folder is None:
+            self.start(arguments, resumed=False)
+            return
+        former = self._of_folder(Path(str(folder)))
+        former.start(list(former.settings.hydra.overrides.task), resumed=True)
+
+    def _of_folder(self, folder: Path) -> "BaseSweep":
+        """Return the sweep in `folder`, with the overrides of this one in place of the former ones."""
+        given = self.settings.hydra.overrides
+        overrides = definition.overrides_to_resume(folder, [*given.hydra, *given.task])
+        settings = self.context.config_loader.load_configuration(
+            config_name=self.settings.hydra.job.config_name,
+            overrides=[*overrides, as_override("hydra.sweep.dir", str(folder))],
+            run_mode=RunMode.MULTIRUN,
+        )
+        if settings.hydra.callbacks != self.settings.hydra.callbacks:
+            missing = [one for one in overrides if key_of(one).startswith(_CALLBACKS)]
+            raise SweepError(
+                f"sweep.resume={folder}: this sweep was started with other callbacks. Add to the command: "
+                f"{' '.join(missing)}"
+            )
+        sweeper = Plugins.instance().instantiate_sweeper(
+            hydra_context=self.context, task_function=self.task_function, config=settings
+        )
+        if not isinstance(sweeper, BaseSweep):
+            raise SweepError(f"sweep.resume={folder} is not a sweep of hydra/sweeper=grid or optuna.")
+        return sweeper
+
+    def start(self, arguments: list[str], resumed: bool) -> None:
+        """Run the sweep with these overrides; `resumed` if its folder is that of an earlier start."""
         given = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        parsed = OverridesParser.create(self.config_loader).parse_overrides(given)
-        overrides = [one for one in parsed if one.key_or_group not in _OF_THE_SWEEP]
-        for one in overrides:
-            if getattr(one.value(), "shuffle", False):
-                raise SweepError(
-                    f"{one.input_line}: resuming the sweep would give another order. Leave out shuffle()."
-                )
-        resumed = OmegaConf.select(self.settings, "sweep.resume") is not None
+        parsed = parse(given, self.context.config_loader)
+        overrides = [one for one in parsed if one.key_or_group not in OF_THE_START]
+        # Its text is that of the app's YAML, which would start a sweep again, if nobody has typed it.
+        typed = any(key_of(one) == "hydra.mode" for one in self.settings.hydra.overrides.hydra)
+        single = ["hydra.mode=RUN"] if self.settings.hydra.mode is RunMode.MULTIRUN and not typed else []
+        self.command = AppCommand.of_this_process(single)
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=self.context, task_function=self.task_function, config=self.settings
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock", timeout=0):
-                file = self.folder / definition.FILE
                 if resumed:
-                    definition.refuse_changes(definition.read(self.folder), self.settings, self.folder)
-                elif file.exists():
+                    former = definition.read(self.folder)
+                    definition.refuse_changes(former, self.settings, self.folder)
+                elif definition.is_sweep(self.folder):
                     raise SweepError(
-                        f"{self.folder} already holds a sweep. Resume it with: {self._resume_command()}, "
-                        "or choose another folder with hydra.sweep.dir."
+                        f"{os.path.relpath(self.folder)} already holds a sweep. Resume it with: "
+                        f"{self._resume_command()}, or choose another folder with hydra.sweep.dir."
                     )
+                self.folders = JobFolders(self.folder)
                 self.begin(overrides, resumed)
-                with atomic_write(file) as temporary:
-                    OmegaConf.save(self.settings, temporary)
-                with _terminated_like_interrupted():
+                write_yaml(self.folder / definition.FILE, self.settings)
+                self.command.write(self.folder)
+                with _Signals() as self.signals:
                     self._run()
         except Timeout:
             raise SweepError(
-                f"Another process is running the sweep in {self.folder}. Wait until it ends, or stop it with "
-                "Ctrl-C or kill."
+                f"Another process is running the sweep in {os.path.relpath(self.folder)}. Wait until it "
+                "ends, or stop it with Ctrl-C or kill."
             ) from None
 
-    def compose(self, overrides: Sequence[str], label: str) -> DictConfig:
-        """Return the settings of a job; raises `SweepError`, with its `label`, if they cannot be combined."""
+    # --- jobs --------------------------------------------------------------------------------------
+
+    def compose(self, chosen: Sequence[str]) -> DictConfig:
+        """Return the settings of a job; raises `SweepError` if they cannot be combined."""
         try:
-            return self.config_loader.load_sweep_config(self.settings, list(overrides))
+            return self.context.config_loader.load_sweep_config(self.settings, [*self.fixed, *chosen])
         except (HydraException, OmegaConfBaseException) as error:
             message = str(error).split("\nConfig search path:")[0].split("\nTo append")[0]
             cause = f" {str(error.__cause__).splitlines()[0]}" if error.__cause__ else ""
-            raise SweepError(f"{label}: {message}{cause}") from error
+            raise SweepError(f"{' '.join(chosen)}: {message}{cause}") from error
 
-    def job(self, number: int, fixed: Sequence[str], chosen: Sequence[str], trial: int | None = None) -> Job:
-        """Compose the settings of a job and name its folder.
+    def name_folder(self, job: Job, config: DictConfig) -> str:
+        """Return the name of a job's folder, and complete its settings, of which the name is made.
 
-        The name is made of the overrides `chosen` for this job, not of those that all jobs share. Raises
-        `SweepError` if the folder is that of another job.
+        It has the overrides chosen for this job, not those that all jobs share.
         """
-        overrides, label = (*fixed, *chosen), " ".join(chosen)
-        try:
-            config = self.compose(overrides, label)
-        except SweepError as refused:
-            folder = self.folder / _file_name(f"{number}_{label}")
-            return Job(number, overrides, label, folder, None, trial, refused)
-        named = chosen or [
-            one for one in fixed if not self._is_ignored(one) and not key_of(one).startswith("sweep.")
-        ]
+        shared = [one for one in self.fixed if not is_ignored(key_of(one), (*self._ignored(), "sweep"))]
         with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-            config.hydra.job.override_dirname = _file_name(",".join(named))
+            config.hydra.job.id = config.hydra.job.num = job.number
+            config.hydra.job.override_dirname = folder_name(",".join(job.chosen or shared))
         before = HydraConfig.instance().cfg
         try:
             HydraConfig.instance().set_config(config)
-            folder = self.folder / str(config.hydra.sweep.subdir)
+            return str(config.hydra.sweep.subdir)
         finally:
             HydraConfig.instance().cfg = before
-        if self.folders.setdefault(folder, number) != number:
-            raise SweepError(
-                f"Jobs {self.folders[folder]} and {number} would have the same folder, {folder}: set "
-                "hydra.sweep.subdir with ${hydra:job.num} in it."
-            )
-        return Job(number, overrides, label, folder, config, trial)
+
+    def _composed(self, job: Job) -> ComposedJob | Path:
+        """Compose a job and note its folder; if its settings cannot be combined, return the folder alone."""
+        try:
+            config = self.compose(job.chosen)
+        except SweepError as refused:
+            if job.number not in self.folders:
+                self.folders.add(job.number, f"{job.number}_{folder_name(job.label)}")
+            record_failure(self.folders[job.number], str(refused))
+            return self.folders[job.number]
+        name = self.name_folder(job, config)
+        if job.number not in self.folders:
+            self.folders.add(job.number, name)
+        return ComposedJob(job, [*self.fixed, *job.chosen], config, self.folders[job.number])
+
+    def _jobs_to_run(self) -> Iterator[ComposedJob]:
+        for job in self.propose():
+            if job.number in self.folders and (before := read_outcome(self.folders[job.number])).is_result:
+                self.on_job_end(job, before)
+                continue
+            label = f": {job.label}" if job.label else ""
+            log.info(f"job {job.number}{label}   ({job.number + 1} of {self.total})")
+            if job.number in self.folders:  # what an earlier start of the sweep has left
+                (self.folders[job.number] / FAILED).unlink(missing_ok=True)
+            composed = self._composed(job)
+            if isinstance(composed, ComposedJob):
+                yield composed
+                continue
+            self._end(job, self._outcome(job, composed))
+            if self._stops():
+                return
 
     def _run(self) -> None:
         exception: BaseException | None = None
@@ -190,182 +250,161 @@ class BaseSweep(Sweeper):
                     self._end(job, outcome)
                     if self._stops():
                         break
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:
             exception = error
         try:
-            self._report()
+            text = writing.write(self.folder, self.goal)
+            log.info(f"\n{text}\nsweep folder: {os.path.relpath(self.folder)}")
         except Exception as error:  # must not hide how the sweep ended
             if exception is None or not isinstance(error, SweepError):  # that no job has started
                 log.error(f"The report could not be written: {error}")
         if isinstance(exception, Exception):
             log.error(f"The sweep has stopped. When this is fixed, resume with: {self._resume_command()}")
             raise exception
-        if exception is not None:  # libraries may turn an interrupt into a SystemExit
+        if exception is not None:
             log.info(f"interrupted; resume with: {self._resume_command()}")
-            sys.exit(130)
+            number = self.signals.received or getattr(exception, "signal", None)
+            sys.exit(128 + (number or signal.SIGINT))
         if self.failed:
             rest = "the rest and " if self._stops() else ""
             raise SweepError(f"Some jobs failed. Run {rest}the failed jobs with: {self._resume_command()}")
 
     def _end(self, job: Job, outcome: Outcome) -> None:
         self.on_job_end(job, outcome)
-        self.failed |= outcome.status in ("failed", "unfinished")
+        self.failed |= not outcome.is_result
 
     def _stops(self) -> bool:
         return self.failed and bool(OmegaConf.select(self.settings, "sweep.fail_fast"))
 
-    def _resume_command(self) -> str:
-        folder = os.path.relpath(self.folder)
-        overrides = self.settings.hydra.overrides
-        again = definition.left_out((*overrides.hydra, *overrides.task))
-        typed = get_args_parser().parse_known_args(sys.argv[1:])[0]
-        options = [
-            f"--{name}={value}"
-            for name in ("config-path", "config-dir", "config-name")
-            if (value := getattr(typed, name.replace("-", "_")))
-        ]
-        return shlex.join(["python", Path(sys.argv[0]).name, *options, f"sweep.resume={folder}", *again])
-
-    def _report(self) -> None:
-        self.draw(self.folder / "figures")
-        text = report.write(self.folder, self.goal)
-        log.info(f"\n{text}\nsweep folder: {os.path.relpath(self.folder)}")
-
     def _outcomes(self) -> Generator[tuple[Job, Outcome], None, None]:
         jobs = self._jobs_to_run()
-        if isinstance(self.launcher, CommandLauncher):
-            running: dict[int, Job] = {}
+        if not isinstance(self.launcher, CommandLauncher):  # one of Hydra's, whose jobs run in this process
+            for composed in jobs:
+                failure = self._launch(composed)
+                yield composed.job, self._outcome(composed.job, composed.folder, failure)
+            return
+        running: dict[int, ComposedJob] = {}
 
-            def commands() -> Iterator[Command]:
-                for job in jobs:
-                    running[job.number] = job
-                    yield self._command(job)
+        def commands() -> Iterator[Command]:
+            for composed in jobs:
+                running[composed.job.number] = composed
+                yield self._command(composed)
 
-            with closing(self.launcher.run(commands())) as ended:  # type: ignore[type-var]
-                for number, error in ended:
-                    job = running.pop(number)
-                    outcome = self._outcome(job, error)
-                    if outcome.status in ("finished", "pruned"):
-                        values = [
-                            f"{name} {format_metric(name, value)}"
-                            for name in self.goal.objectives
-                            if isinstance(value := outcome.metrics.get(name), int | float)
-                        ]
-                        log.info(f"job {number} {outcome.status}: {', '.join(values)}")
-                    yield job, outcome
-        else:  # one of Hydra's launchers, whose jobs run in this process
-            for job in jobs:
-                yield job, self._outcome(job, self._launch(job))
+        with closing(self.launcher.run(commands())) as ended:  # type: ignore[type-var]
+            for number, failure in ended:
+                composed = running.pop(number)
+                outcome = self._outcome(composed.job, composed.folder, failure)
+                if outcome.is_result:
+                    log.info(f"job {number} {outcome.status}: {_results(outcome, self.goal)}")
+                yield composed.job, outcome
 
-    def _jobs_to_run(self) -> Iterator[Job]:
-        for job in self.propose():
-            before = read_outcome(job.folder)
-            if before.status in ("finished", "pruned"):
-                self.on_job_end(job, before)
-                continue
-            label = f": {job.label}" if job.label else ""
-            log.info(f"job {job.number}{label}   ({job.number + 1} of {self.total})")
-            if job.refused is not None:
-                self._end(job, self._outcome(job, str(job.refused)))
-                if self._stops():
-                    return
-                continue
-            (job.folder / FAILED).unlink(missing_ok=True)  # from an earlier start of the sweep
-            yield job
-
-    def _launch(self, job: Job) -> str | None:
-        """Run a job with one of Hydra's launchers; return its error."""
-        overrides = [*job.overrides, f"hydra.sweep.subdir={quote(job.folder.relative_to(self.folder))}"]
-        if "resume" in self.settings and job.folder.exists():
-            overrides.append(f"resume={quote(job.folder)}")
-        with _same_start_for_the_next_job(), env_override(self._environment(job)):
+    def _launch(self, composed: ComposedJob) -> Exception | str | None:
+        """Run a job with one of Hydra's launchers; return why it has failed."""
+        subdir = composed.folder.relative_to(self.folder)
+        overrides = [*composed.overrides, f"hydra.sweep.subdir={quote(subdir)}", "hydra.mode=MULTIRUN"]
+        if "resume" in self.settings and (composed.folder / RESOLVED).is_file():
+            overrides.append(f"resume={quote(composed.folder)}")
+        with _same_start_for_the_next_job(), env_override(self._environment(composed)):
             try:
-                (result,) = self.launcher.launch([overrides], job.number)
+                (result,) = self.launcher.launch([overrides], composed.job.number)
+            except SystemExit as stop:
+                if self.signals.received:  # libraries may turn an interrupt into a SystemExit
+                    raise
+                configure_log(self.settings.hydra.hydra_logging, self.settings.hydra.verbose)
+                return describe_exit(stop.code)
             except Exception as error:
-                return f"{type(error).__name__}: {error}"
-            # Only the text is kept: the frames of a traceback hold the job's tensors.
-            raised = result._return_value
-            return f"{type(raised).__name__}: {raised}" if result.status is JobStatus.FAILED else None
+                return error
+            failure = error_of(result)
+            if failure is not None:
+                # The traceback is written now: its frames hold the job's tensors.
+                record_failure(composed.folder, failure)
+                return str(failure)
+            return None
 
-    def _command(self, job: Job) -> Command:
-        assert job.config is not None
-        folder = job.folder.absolute()
-        numbers = [f"hydra.job.{name}={job.number}" for name in ("num", "id")]
-        place = [f"hydra.run.dir={quote(folder)}", *numbers]
-        hydra = [
-            one for one in self.settings.hydra.overrides.hydra if not key_of(one).startswith(_SWEEP_SETTINGS)
-        ]
-        fresh = [*_program(), *_options(self.settings), *hydra, *job.overrides, *place]
+    def _command(self, composed: ComposedJob) -> Command:
+        number, folder = composed.job.number, composed.folder
+        numbers = [f"hydra.job.{name}={number}" for name in ("num", "id")]
+        place = [*self.command.single, f"hydra.run.dir={quote(folder)}", *numbers]
+        typed = self.settings.hydra.overrides.hydra
+        hydra = [one for one in typed if not key_of(one).startswith(_SWEEP_SETTINGS)]
+        program = self.command.arguments()
+        fresh = [*program, *hydra, *composed.overrides, *place]
         resume = None
         if "resume" in self.settings:
-            changeable = [one for one in job.overrides if self._is_ignored(one)]
-            resume = [*_program(), *changeable, f"resume={quote(folder)}", *place]
-        options: Any = OmegaConf.to_container(job.config.hydra.launcher, resolve=True)
-        return Command(job.number, folder, fresh, resume, self._environment(job), options)
+            changeable = [one for one in composed.overrides if is_ignored(key_of(one), self._ignored())]
+            resume = [*program, *hydra, *changeable, f"resume={quote(folder)}", *place]
+        options: Any = OmegaConf.to_container(composed.config.hydra.launcher, resolve=True)
+        return Command(number, folder, fresh, resume, self._environment(composed), options)
 
-    def _is_ignored(self, override: str) -> bool:
-        return is_ignored(key_of(override), OmegaConf.select(self.settings, "sweep.ignore", default=[]))
+    def _ignored(self) -> Sequence[str]:
+        return tuple(OmegaConf.select(self.settings, "sweep.ignore") or ())
 
-    def _environment(self, job: Job) -> dict[str, str]:
-        content: dict[str, Any] = {"folder": str(job.folder.absolute())}
-        if self.prunes:
-            metric = next(iter(self.goal.objectives))
-            content |= {"sweep": str(self.folder.absolute()), "trial": job.trial, "metric": metric}
-        return {JOB_VARIABLE: json.dumps(content)}
+    def _environment(self, composed: ComposedJob) -> dict[str, str]:
+        folder = str(composed.folder)
+        if not self.prunes:
+            return CurrentJob(folder).environment()
+        return CurrentJob(folder, str(self.folder), composed.job.trial, self.goal.first).environment()
 
-    def _outcome(self, job: Job, error: str | None) -> Outcome:
-        """Read how a job ended, and report a failure; `error` is recorded if the job could not do it."""
-        outcome = read_outcome(job.folder)
-        if error is not None and outcome.status == "unfinished":
-            job.folder.mkdir(parents=True, exist_ok=True)
-            write_json(job.folder / FAILED, {"error": " ".join(error.split())})
-            outcome = read_outcome(job.folder)
-        if outcome.status in ("failed", "unfinished"):
+    def _outcome(self, job: Job, folder: Path, failure: Exception | str | None = None) -> Outcome:
+        """Read how a job ended, and report a failure; `failure` is recorded if the job could not do it."""
+        outcome = read_outcome(folder)
+        if failure is not None and outcome.status == "unfinished":
+            record_failure(folder, failure)
+            outcome = read_outcome(folder)
+        if not outcome.is_result:
             log.error(f"job {job.number} failed: {outcome.error or 'its folder has no result'}")
-            file = job.folder / f"{self.settings.hydra.job.name}.log"
+            file = folder / f"{self.settings.hydra.job.name}.log"
             if file.is_file() and "Traceback" in file.read_text(errors="replace"):
                 log.error(f"  traceback: {os.path.relpath(file)}")
+            elif outcome.has_traceback:
+                log.error(f"  traceback: {os.path.relpath(folder / FAILED)}")
         return outcome
 
+    # --- the command to resume -----------------------------------------------------------------------
 
-def _file_name(text: str) -> str:
-    """Return `text` as the name of one folder, which may have 255 bytes."""
-    return text.replace("/", "-").encode()[:200].decode(errors="ignore")
-
-
-def _program() -> list[str]:
-    """Return the command that runs this app: a script, or a module that was run with `python -m`."""
-    spec = sys.modules["__main__"].__spec__
-    if spec is not None:
-        return [sys.executable, "-m", spec.name.removesuffix(".__main__")]
-    return [sys.executable, os.path.abspath(sys.argv[0])]
-
-
-def _options(config: DictConfig) -> list[str]:
-    """Return the options with which Hydra finds the same config again."""
-    options = [f"--config-name={config.hydra.job.config_name}"]
-    for source in config.hydra.runtime.config_sources:
-        name = {"main": "config-path", "command-line": "config-dir"}.get(source.provider)
-        if name is not None and source.path:
-            scheme = "" if source.schema == "file" else f"{source.schema}://"
-            options.append(f"--{name}={scheme}{source.path}")
-    return options
+    def _resume_command(self) -> str:
+        overrides, choices = self.settings.hydra.overrides, self.settings.hydra.runtime.choices
+        if "sweep" in choices:  # of the YAML of this package, which chooses the mode and a sweeper
+            needed = [one for one in overrides.task if key_of(one) == "sweep"]
+        else:
+            needed = ["-m", f"hydra/sweeper={choices['hydra/sweeper']}"]
+        needed += [one for one in overrides.hydra if key_of(one).startswith(_CALLBACKS)]
+        key = "sweep.resume" if "sweep" in self.settings else "+sweep.resume"
+        again = left_out((*overrides.hydra, *overrides.task))
+        return self.command.text([*needed, path_override(key, self.folder), *again])
 
 
-@contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Let SIGTERM end a sweep as Ctrl-C does: nohup and background shells leave SIGINT ignored.
+def _results(outcome: Outcome, goal: Goal) -> str:
+    """Return the objectives of a job as text."""
+    values = {name: outcome.metrics.get(name) for name in goal.objectives}
+    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
+    return ", ".join(f"{name} {format_metric(name, value)}" for name, value in numbers.items())
 
-    Where the app handles SIGTERM itself, it stays so.
+
+class _Signals:
+    """Lets SIGTERM end a sweep as Ctrl-C does, and tells which of them has come.
+
+    nohup and background shells leave SIGINT ignored. Where the app handles a signal itself, it stays so.
     """
-    if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Signals":
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                    self._before[number] = signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        raise KeyboardInterrupt
 
 
 @contextmanager

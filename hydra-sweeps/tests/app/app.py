@@ -11,8 +11,14 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_sweeps.files import atomic_write, write_json
-from hydra_sweeps.interface import HISTORY, METRICS, RESOLVED, SweepError, current_trial, resume_arguments
+from hydra_sweeps import HISTORY, METRICS, RESOLVED, current_trial
+from hydra_sweeps.files import atomic_write, write_json, write_yaml
+
+
+class Stopped(BaseException):
+    """How an app may end when it was asked to: with a signal of its own."""
+
+    signal = signal.SIGHUP
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="app")
@@ -24,11 +30,13 @@ def main(config: DictConfig) -> float:
         history = json.loads((folder / HISTORY).read_text()) if (folder / HISTORY).is_file() else []
         print(f"resumed after epoch {len(history)}", flush=True)
     else:
-        settings = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
-        with atomic_write(folder / RESOLVED) as file:
-            OmegaConf.save(settings, file)
+        write_yaml(folder / RESOLVED, OmegaConf.to_container(config, resolve=True))
     if config.fail == "error":
         raise ValueError("wanted")
+    if config.fail == "exit":
+        sys.exit("a reason")
+    if config.fail == "stop":
+        raise Stopped
     trial, status = current_trial(), "finished"
     x = history[-1]["x"] if history else float(config.seed)
     for epoch in range(len(history) + 1, config.epochs + 1):
@@ -51,9 +59,4 @@ def main(config: DictConfig) -> float:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    try:
-        sys.argv[1:] = resume_arguments(sys.argv[1:])
-        main()
-    except SweepError as error:
-        sys.exit(f"app.py: {error}")
+    main()

@@ -26,6 +26,6 @@ def find_checkpoints(paths: str | Sequence[str] | None) -> list[Path]:
 
 
 def latest_files(*names: str) -> list[Path]:
-    """Return the three latest files under logs/ of these names, which may have folders in them, oldest first."""
+    """Return the three latest files under logs/ with these names, `FILE` or `FOLDER/FILE`, oldest first."""
     found = {path for name in names for path in Path("logs").glob(f"*/**/{name}")}
     return sorted(found, key=lambda path: path.stat().st_mtime)[-3:]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from mnist_cnn.errors import UserError, first_line, one_line
 from mnist_cnn.training.trust import check_target
@@ -90,8 +90,8 @@ def changes_of(
 ) -> dict[str, Any]:
     """Return the settings, by their dotted keys, that the command line changes in those of a run.
 
-    `overrides` are those that were typed, and `composed` the settings that follow from them. Raises `UserError`
-    for a change of what the run learns.
+    `overrides` are those that were typed, and `composed` the settings that follow from them. Raises
+    `UserError` for a change of what the run learns.
     """
     changes: dict[str, Any] = {}
     fixed: list[str] = []

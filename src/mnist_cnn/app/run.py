@@ -32,15 +32,15 @@ from mnist_cnn.training.ranks import is_first_rank, is_rank_of_a_job, is_restart
 
 log = logging.getLogger(__name__)
 
-# Settings that say where a run is and not what it learns.
+# Settings that are not shown as what was swept.
 _NO_HPARAMS = ("data.dir", "seed", "resume", "trust")
 
 
 class Job:
     """A job of evaluate.py, predict.py or export.py.
 
-    `folder` is that of its output. `settings` are read-only, with nothing left to interpolate; paths in them are
-    relative to the folder in which the command was typed, or absolute.
+    `folder` is that of its output. `settings` are read-only, with nothing left to interpolate; paths in them
+    are relative to the folder in which the command was typed, or absolute.
     """
 
     result = "evaluation.json"  # the file, and the value in it, that the job returns
@@ -103,8 +103,8 @@ class Job:
 class Run(Job):
     """A run of train.py.
 
-    With `resume` its settings are those in its folder, and only those that do not change what it learns can be
-    changed on the command line. Nothing is written into the folder of a run that is resumed until it trains.
+    With `resume` its settings are those in its folder, and the command line can change only those that do not
+    change what it learns. Nothing is written into the folder of a resumed run until it trains.
     """
 
     result = METRICS
@@ -214,8 +214,8 @@ class Run(Job):
         while not (self.folder / RESOLVED).is_file():
             if time.monotonic() > end:
                 raise UserError(
-                    f"The first process of this run has not written {self.folder / RESOLVED}. All must see the "
-                    "same files."
+                    f"The first process of this run has not written {self.folder / RESOLVED}. All must see "
+                    "the same files."
                 )
             time.sleep(0.05)
 
@@ -236,7 +236,8 @@ class Run(Job):
         return [str(ROOT / "train.py"), f"resume={quote(str(self.folder))}", trust, *changes]
 
     def record_failure(self, message: str) -> bool:
-        if self._has_begun:  # else the folder is left as it was
+        is_first = not is_rank_of_a_job() or not (self.folder / FAILED).exists()
+        if self._has_begun and is_first:  # else the folder is left as it was
             with contextlib.suppress(OSError):  # a full disk may be what failed
                 write_json(self.folder / FAILED, {"error": one_line(message)})
         return self._has_begun
@@ -280,8 +281,8 @@ def quote_value(value: Any) -> str:
 
 def _swept(settings: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
     """Return the settings of the command line that `hparams` does not show."""
-    source = OmegaConf.load(CONF / "train.yaml").hparams
-    shown = {str(value).strip("${}") for value in OmegaConf.to_container(source, resolve=False).values()}
+    source = _plain(OmegaConf.load(CONF / "train.yaml"))["hparams"]
+    shown = {str(value).strip("${}") for value in source.values()}
     found: dict[str, Any] = {}
     for override in overrides:
         key, _, text = override.partition("=")
@@ -295,7 +296,7 @@ def _swept(settings: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
 
 
 def _plain(config: Any) -> dict[str, Any]:
-    settings = OmegaConf.to_container(config)
+    settings = OmegaConf.to_container(config, resolve=False)
     assert isinstance(settings, dict)
     return {str(key): value for key, value in settings.items()}
 

@@ -10,8 +10,6 @@ from typing_extensions import Self
 from mnist_cnn.schema import Count, CountOrZero, Fraction, NotNegative, Positive, Section
 
 Momentum = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-CountOrZero = Annotated[int, Field(ge=0)]
 Limit = CountOrZero | Fraction  # a number of batches, or a fraction of them
 TrainLimit = Count | Annotated[float, Field(gt=0, le=1)]
 
@@ -95,7 +93,7 @@ class TrainSettings(Section):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     objective: _Objective
-    trust: list[str] = []
+    trust: list[str] = Field(default_factory=list)
     sweep: _Sweep
     data: _Data
     augment: dict[str, Any]

@@ -1,7 +1,7 @@
 """What a signal does: it ends the command at once or, in a job that has begun, raises `Interrupted`.
 
-While libraries are imported, an exception could abort the process in the middle of a C++ extension, or be caught
-by one of them. In training `training.resume` takes over: the first signal writes a checkpoint.
+While libraries are imported, an exception could abort the process in the middle of a C++ extension, or be
+caught by one of them. In training `training.resume` takes over: the first signal writes a checkpoint.
 The exit code is that of shells: 128 and the number of the signal.
 """
 

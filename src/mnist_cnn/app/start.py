@@ -47,11 +47,11 @@ def command(
 ) -> Callable[[Main], Callable[[], None]]:
     """Make a function of a job the entry point of a command line that Hydra parses.
 
-    Hydra composes `conf/<name>.yaml` and the arguments of the command line. The settings are checked by `schema`
-    before the `libraries` are imported, which takes seconds. A job on several devices is done by ranks, processes
-    that run the command again.
-    Errors that a user can correct end the command with their message and exit code 1; with `HYDRA_FULL_ERROR=1` in
-    the environment every error is shown with its traceback.
+    Hydra composes `conf/<name>.yaml` and the arguments of the command line. The settings are checked by
+    `schema` before the `libraries` are imported, which takes seconds. A job on several devices is done by
+    ranks, processes that run the command again.
+    Errors that a user can correct end the command with their message and exit code 1; with
+    `HYDRA_FULL_ERROR=1` in the environment every error is shown with its traceback.
     """
 
     def decorate(main: Main) -> Callable[[], None]:
@@ -60,6 +60,7 @@ def command(
             signals.end_at_once()
             if is_rank_of_a_job():
                 end_with_parent()
+
             def task(config: DictConfig) -> object:
                 return _do(main, config, name, schema, kind, libraries)
 
@@ -156,10 +157,10 @@ def _do(
 
 
 def import_libraries(names: Sequence[str]) -> None:
-    """Import libraries without the garbage collector, which would look at a million objects again and again.
+    """Import libraries without the garbage collector, which would look at a million objects many times.
 
-    The collector leaves them out later, too. In a process that has imported torch before, it does not: what ran
-    there may have left garbage.
+    The collector leaves out these objects later, too, but not in a process that has imported torch before:
+    what ran there may have left garbage.
     """
     is_first = "torch" not in sys.modules
     was_enabled = gc.isenabled()
@@ -187,14 +188,16 @@ def _count_ranks(job: Job) -> int:
 
 
 def _do_in_ranks(job: Job, count: int) -> float | None:
-    from mnist_cnn.training.launch import run_ranks
+    from mnist_cnn.training.launch import RankFailed, run_ranks
     from mnist_cnn.training.trainer import RANK_TIMEOUT
 
     seconds = job.settings.trainer.rank_timeout or RANK_TIMEOUT
     try:
         run_ranks(job.rank_command(), count, seconds, signals.SIGNALS)
-    except UserError as error:
-        raise UserError(job.recorded_failure() or str(error)) from error
+    except RankFailed as failed:
+        if failed.was_killed or (reason := job.recorded_failure()) is None:
+            raise
+        raise UserError(reason) from failed
     return job.value()
 
 
@@ -204,6 +207,8 @@ def _fail(job: Job | None, error: Exception) -> None:
     A job of a sweep in this process returns: the sweep reports the error and goes on with the next job.
     """
     message = message_for_user(error)
+    if is_rank_of_a_job() and message is None:
+        message = _lost_connection(error, job)
     is_recorded = job is not None and job.record_failure(message or f"{type(error).__name__}: {error}")
     if is_recorded:
         log_traceback(log, error)
@@ -217,8 +222,24 @@ def _fail(job: Job | None, error: Exception) -> None:
         sys.exit(f"{Path(sys.argv[0]).name}: {message}")
 
 
+def _lost_connection(error: Exception, job: Job | None) -> str | None:
+    """Return a message if a rank has lost another one; the process that has started them says more."""
+    from mnist_cnn.training.launch import is_of_connection, is_timeout
+    from mnist_cnn.training.trainer import RANK_TIMEOUT
+
+    if job is None or not is_of_connection(error):
+        return None
+    if not is_timeout(error):
+        sys.exit(1)
+    seconds = job.settings.trainer.rank_timeout or RANK_TIMEOUT
+    return (
+        f"A rank has waited {seconds:g} s for another one. If that was not enough, set trainer.rank_timeout to "
+        "more seconds."
+    )
+
+
 def _remove_new_folder(folder: Path) -> None:
-    """Remove the folder that Hydra has made for a command that was refused: one with nothing but Hydra's files."""
+    """Remove the folder of a command that was refused, if it holds nothing but the files of Hydra."""
     files = [path for path in folder.rglob("*") if not path.is_dir()]
     if all(path.suffix == ".log" or path.parent.name == ".hydra" for path in files):
         shutil.rmtree(folder, ignore_errors=True)

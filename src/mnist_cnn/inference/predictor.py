@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.export.loaded import Run, load_network
+from mnist_cnn.export import load_network
+from mnist_cnn.export.exported import Function
 from mnist_cnn.preparation.finding import NothingFound
 from mnist_cnn.preparation.grey_values import find_grey_values
 from mnist_cnn.preparation.image_files import UnreadableImage
@@ -44,31 +45,32 @@ class Predictor:
     the channels and the size of the preparation.
     """
 
-    run: Run
+    run: Function
     classes: Sequence[str]
     preparation: Preparation
     gives_probabilities: bool  # whether the softmax of the logits is what was trained
 
     @classmethod
-    def load(cls, path: Path) -> "Predictor":
+    def load(cls, path: Path, trusted: Sequence[str] = ()) -> "Predictor":
         """Return the network of a checkpoint (.ckpt), or of an ONNX or safetensors file of export.py.
 
-        It runs on the CPU. For ONNX, neither torch nor Lightning is imported. Raises `UserError` where the
-        file cannot be read.
+        It runs on the CPU. For ONNX, neither torch nor Lightning is imported. A checkpoint builds only
+        classes of this project, its libraries and the packages in `trusted`. Raises `UserError` if the file
+        cannot be read.
         """
         if path.suffix == ".ckpt":
-            return cls._of_checkpoint(path)
+            return cls._of_checkpoint(path, trusted)
         network = load_network(path)
         about = network.description
         preparation = Preparation(about.prepare, about.in_channels, about.image_size, about.grey_values)
         return cls(network.run, about.classes, preparation, about.gives_probabilities)
 
     @classmethod
-    def _of_checkpoint(cls, path: Path) -> "Predictor":
-        from mnist_cnn.export.network import ByteNetwork, runner
+    def _of_checkpoint(cls, path: Path, trusted: Sequence[str]) -> "Predictor":
+        from mnist_cnn.export.network import ByteNetwork, as_function
         from mnist_cnn.training import loading
 
-        classifier = loading.load_classifier(path)
+        classifier = loading.load_classifier(path, trusted)
         data = classifier.config["data"]
         preparation = Preparation(
             data.get("prepare", "resize"),
@@ -76,7 +78,7 @@ class Predictor:
             getattr(classifier.network, "image_size", data["image_size"]),
             data.get("grey_values"),
         )
-        run = runner(ByteNetwork(classifier, data["mean"], data["std"]).eval())
+        run = as_function(ByteNetwork(classifier, data["mean"], data["std"]))
         return cls(run, data["classes"], preparation, classifier.gives_probabilities)
 
     def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

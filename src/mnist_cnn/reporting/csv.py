@@ -53,6 +53,8 @@ class CSVLogger(Logger):
     @rank_zero_only
     def save(self) -> None:
         """Write the file, atomically."""
+        if not self.rows:
+            return
         rows = [self.rows[epoch] for epoch in sorted(self.rows)]
         columns = dict.fromkeys(["epoch", "step"])
         for row in rows:

@@ -10,11 +10,11 @@ STEPS_PER_POINT = 50  # reading the loss from a GPU stalls it
 
 
 class Curves(L.Callback):
-    """Logs `train/loss_step` and `lr` every 50 global steps.
+    """Logs `train/loss_step` and `train/lr` every 50 global steps.
 
-    `train/loss_step` is the loss of the step's last batch on the first rank, `lr` the learning rate of the
-    step. Before a checkpoint is saved, the loggers write what they hold: a run that is resumed from it has
-    all points up to its step.
+    `train/loss_step` is the loss of the step's last batch on the first rank, `train/lr` the learning rate of
+    the step. Before a checkpoint is saved, the loggers write what they hold, so a run that is resumed from it
+    has all points up to its step.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Curves(L.Callback):
         # Lightning divides the loss of a batch by the number of batches whose gradients it accumulates.
         loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         for logger in trainer.loggers:
-            logger.log_metrics({"train/loss_step": loss, "lr": float(self._lr)}, step)
+            logger.log_metrics({"train/loss_step": loss, "train/lr": float(self._lr)}, step)
 
     def on_save_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]

@@ -67,15 +67,16 @@ def _log_figures(trainer: L.Trainer, classifier: Classifier) -> None:
     finally:
         for module, mode in modes.items():
             module.training = mode
+    # TensorBoard sorts its cards by tag: these come after the curves, train/ and val/.
     drawn = {
-        f"predictions/{'validation' if data.val else 'train'}": figures.predictions(
+        f"visuals/predictions_{'validation' if data.val else 'train'}": figures.predictions(
             images, targets, predicted, confidence, data.classes, classifier.gives_probabilities
         )
     }
     convolutions = [m for m in classifier.network.modules() if isinstance(m, nn.Conv2d)]
     if convolutions:
-        drawn["kernels/first_convolution"] = figures.kernels(convolutions[0].weight)
-    drawn["feature_maps/layer_by_layer"] = figures.feature_maps(images[0], outputs)
+        drawn["visuals/kernels"] = figures.kernels(convolutions[0].weight)
+    drawn["visuals/feature_maps"] = figures.feature_maps(images[0], outputs)
     for tag, figure in drawn.items():
         log_figure(trainer.loggers, tag, figure, trainer.global_step)
 

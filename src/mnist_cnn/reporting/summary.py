@@ -138,7 +138,7 @@ def report(
     for tag, draw in _test_figures(classifier, data, logits).items():
         with figures.warn_on_error(f"the figure {tag}"):
             figure = draw()
-            if tag == "predictions/test":
+            if tag == "visuals/predictions_test":
                 figures.save(figure, run_dir / "predictions.png")
             loggers.log_figure(run_loggers, tag, figure, step)
     with figures.warn_on_error("the figure loss_curve.png"):
@@ -150,7 +150,8 @@ def report(
 
     log.info(f"run folder: {shown_path(run_dir)}")
     if any(isinstance(logger, TensorBoardLogger) for logger in run_loggers):
-        log.info(f"view: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)")
+        log.info(f"view: tensorboard --logdir {shown_path(run_dir)}")
+        log.info("all runs: make tensorboard")
 
 
 def _test_figures(classifier: Classifier, data: ImageData, logits: Tensor) -> dict[str, Callable[[], Figure]]:
@@ -162,13 +163,13 @@ def _test_figures(classifier: Classifier, data: ImageData, logits: Tensor) -> di
     confidence, predicted = classifier.scores(logits).max(1)
     percent = classifier.gives_probabilities
     return {
-        "predictions/test": lambda: figures.predictions(
+        "visuals/predictions_test": lambda: figures.predictions(
             images[:6], targets[:6], predicted[:6], confidence[:6], data.classes, percent
         ),
-        "most_wrong/test": lambda: figures.most_wrong(
+        "visuals/most_wrong": lambda: figures.most_wrong(
             images, targets, predicted, confidence, data.classes, percent
         ),
-        "confusion_matrix/test": lambda: figures.confusion_matrix(
+        "visuals/confusion_matrix": lambda: figures.confusion_matrix(
             multiclass_confusion_matrix(predicted, targets, data.num_classes), data.classes
         ),
     }

@@ -2,7 +2,7 @@
 
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -68,8 +68,14 @@ class RunLogger(TensorBoardLogger):
 
         names = dict.fromkeys(["loss", "acc", *(tag.partition("/")[2] for tag in self.hparams_metrics)])
         charts = {name: ["Multiline", [f"^(train|val)/{name}$"]] for name in names}
-        steps = {"loss within epochs": ["Multiline", ["^train/loss_step$"]], "lr": ["Multiline", ["^lr$"]]}
+        steps = {"loss": ["Multiline", ["^train/loss_step$"]], "learning rate": ["Multiline", ["^train/lr$"]]}
         self.experiment.add_custom_scalars({"by epoch": charts, "by step": steps})
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars, the "epoch" among the training curves: alone it would be the first card of all."""
+        tagged = {"train/epoch" if name == "epoch" else name: value for name, value in metrics.items()}
+        super().log_metrics(tagged, step)
 
     @rank_zero_only
     def log_config(self, config: str) -> None:

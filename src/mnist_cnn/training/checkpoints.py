@@ -105,8 +105,8 @@ def find_resume_point(run_dir: Path) -> ResumePoint | None:
 def load_best_weights(classifier: Classifier, checkpoint: ModelCheckpoint) -> int:
     """Load the weights that `checkpoint` saved into `classifier`; return their epoch, from 1.
 
-    If nothing was saved, as with trainer.fast_dev_run, the weights stay as they are. If the file was removed or
-    damaged before the run was resumed, it warns and keeps the last weights.
+    If nothing was saved, as with trainer.fast_dev_run, the weights stay as they are. If the file was removed
+    or damaged before the run was resumed, it warns and keeps the last weights.
     """
     if not checkpoint.best_model_path:
         trained = not classifier.trainer.fast_dev_run  # type: ignore[attr-defined]

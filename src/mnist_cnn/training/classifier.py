@@ -23,8 +23,8 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter] | list[dict[str, Any]]], Opt
 class Classifier(L.LightningModule):
     """Trains and evaluates a network that maps images (B, C, H, W) to logits (B, num_classes).
 
-    Logs `split/loss`, `split/acc` and `split/<name>` of each of `metrics` once an epoch, by the global step and
-    with `epoch`, its number from 1.
+    Logs `split/loss`, `split/acc` and `split/<name>` of each of `metrics` once an epoch, by global step, with
+    the number of the epoch, from 1, as `epoch` beside them.
     Without `decay_biases` the optimizer's weight decay leaves out biases and other vectors.
     `compile` is a mode of `torch.compile`, with which the network is compiled for training; evaluation,
     figures and checkpoints use the network itself.
@@ -119,11 +119,12 @@ class Classifier(L.LightningModule):
 
     def _log_epoch(self, split: str, metrics: EpochMetrics, epoch: int) -> None:
         values = {f"{split}/{name}": value for name, value in metrics.compute().items()}
-        beside = {"step": float(self.trainer.global_step), "epoch": float(epoch)}
+        position = {"step": float(self.trainer.global_step), "epoch": float(epoch)}
         # The values are already reduced over all ranks; without sync_dist Lightning would warn.
         # Those of the test are written with the results of the run, so that a run that is killed before and
         # resumed writes them once.
-        self.log_dict(values | beside, sync_dist=True, logger=False if split == "test" else None)
+        logger = False if split == "test" else None
+        self.log_dict({**values, **position}, sync_dist=True, logger=logger)
         if not self.history or self.history[-1]["epoch"] != epoch:
             self.history.append({"epoch": epoch})
         # float32 has seven significant digits.

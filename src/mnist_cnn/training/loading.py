@@ -14,9 +14,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from mnist_cnn.errors import UserError, first_line, printable
+from mnist_cnn.errors import UserError, printable
 from mnist_cnn.models.ensemble import Ensemble
-from mnist_cnn.schema import Count, Finite, Positive, Section, check
+from mnist_cnn.schema import Finite, Positive, Section, check
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.trust import check_target
 
@@ -54,7 +54,7 @@ class _CheckpointSettings(Section):
 
     model: dict[str, Any]
     loss: dict[str, Any]
-    metrics: dict[str, dict[str, Any]] = {}
+    metrics: dict[str, dict[str, Any]] = Field(default_factory=dict)
     data: _Data
     trainer: _Trainer = _Trainer()
 
@@ -164,8 +164,8 @@ def build_within(
 def load_classifier(path: Path, trusted: Sequence[str] = ()) -> Classifier:
     """Build the classifier of a checkpoint from the file alone, on the CPU and in evaluation mode.
 
-    Only classes of this project, its libraries and the packages in `trusted` are built. Raises `UserError` if the
-    file has no complete settings, if its weights do not fit the network, and if they are not finite.
+    Only classes of this project, its libraries and the packages in `trusted` are built. Raises `UserError`
+    if the file has no complete settings, if its weights do not fit the network, or are not finite.
     Characters of class names that do not print are replaced.
     """
     checkpoint = load(path)
@@ -266,8 +266,8 @@ def check_classes(classifier: Classifier, classes: Sequence[str]) -> None:
 def initialize_from(network: nn.Module, path: Path, prepare: str) -> None:
     """Copy the weights of a checkpoint into `network`.
 
-    If the number of classes differs, the last layer keeps its initial values, and a warning says so. Another
-    one says if the images of the checkpoint were not prepared by `prepare`. Raises `UserError` if other layers
+    If the number of classes differs, the last layer keeps its initial values, with a warning. Another warning
+    says if the images of the checkpoint were not prepared by `prepare`. Raises `UserError` if other layers
     differ, since it is another network then.
     """
     prefix = "network."

@@ -30,8 +30,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     # Lightning asks for the Timer of trainer.max_time where a run is resumed without that limit.
     warnings.filterwarnings("ignore", message=r"Be aware that when using `ckpt_path`.*: \['Timer'\]")
-    # Lightning expects its own protocol of loaders that continue within an epoch; see training.resume.
-    warnings.filterwarnings("ignore", message=r"You're resuming from a checkpoint that ended before the epoch")
+    # Lightning expects its own protocol of loaders for this; training.resume has another way.
+    warnings.filterwarnings(
+        "ignore", message=r"You're resuming from a checkpoint that ended before the epoch"
+    )
     # Under trainer.overfit_batches Lightning announces that it stops shuffling, which that option implies.
     warnings.filterwarnings("ignore", message=r"You requested to overfit but enabled .* shuffling")
     # Lightning recommends srun wherever Slurm is installed; sweeps submit their jobs themselves.

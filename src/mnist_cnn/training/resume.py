@@ -1,7 +1,8 @@
 """Exact resume: checkpoints after any batch, and random numbers that do not depend on what ran before.
 
-Each batch draws the random numbers that follow from the seed, the epoch, the number of the batch and the rank.
-So no checkpoint holds the state of a generator, and a resumed run ends with the weights of an uninterrupted one.
+Each batch draws the random numbers that follow from the seed, the epoch, the number of the batch and the
+rank. So no checkpoint holds the state of a generator, and a resumed run ends with the weights of an
+uninterrupted one.
 """
 
 import os
@@ -25,7 +26,7 @@ BATCHES_PER_AGREEMENT = 10
 
 
 def seed_generators(seed: int, epoch: int, batch: int, rank: int, device: torch.device) -> None:
-    """Seed the generators of Python, NumPy and torch, on the CPU and on `device`, for one batch of one rank."""
+    """Seed the generators of Python, NumPy and torch, on the CPU and on `device`, for a batch of a rank."""
     value = int(np.random.SeedSequence((seed, epoch, batch, rank)).generate_state(1)[0])
     random.seed(value)
     np.random.seed(value)
@@ -39,13 +40,13 @@ def seed_generators(seed: int, epoch: int, batch: int, rank: int, device: torch.
 class ExactResume(Checkpoint):
     """Saves `path` within an epoch, continues a run after the batch that was saved last, and acts on signals.
 
-    The checkpoint is written every `every_n_steps` steps, every `every_n_minutes` minutes (None switches either
-    off) and on the first of `signals`, which then raises `Interrupted`. A second signal does what it did before
-    the training. There is no checkpoint while gradients accumulate, after the last batch of an epoch and before a
-    validation: Lightning cannot resume there, and the next opportunity is a moment later.
+    The checkpoint is written every `every_n_steps` steps, every `every_n_minutes` minutes (None switches
+    either off) and on the first of `signals`, which then raises `Interrupted`. A second signal does what it
+    did before the training. There is no checkpoint while gradients accumulate, after the last batch of an
+    epoch and before a validation: Lightning cannot resume there, and the next opportunity is near.
 
-    A run that early stopping has ended does not train on when it is resumed, unless with another `max_epochs`.
-    Raises `UserError` if a run is resumed with another number of processes.
+    A run that early stopping has ended does not train on when it is resumed, unless with another
+    `max_epochs`. Raises `UserError` if a run is resumed with another number of processes.
     """
 
     def __init__(
@@ -83,8 +84,8 @@ class ExactResume(Checkpoint):
         before = self._saved.get("processes", trainer.world_size)
         if before != trainer.world_size:
             raise UserError(
-                f"The run was trained by {before} processes, and {trainer.world_size} would train with another "
-                f"batch size: resume it with trainer.devices={before}."
+                f"The run was trained by {before} processes, and {trainer.world_size} would train with "
+                f"another batch size: resume it with trainer.devices={before}."
             )
         if self._saved.get("max_epochs") == trainer.max_epochs:
             # Lightning does not save that early stopping has ended the training.
@@ -125,7 +126,9 @@ class ExactResume(Checkpoint):
         self._restore_handlers()
         self._stop_if(self._agree(trainer, self._received is not None))
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         self._restore_handlers()
 
     def _on_signal(self, number: int, frame: object) -> None:
@@ -184,5 +187,6 @@ def _has_stopped(early_stopping: EarlyStopping) -> bool:
 def _can_continue_after(trainer: L.Trainer, done: int) -> bool:
     """Return whether a run can be resumed after `done` batches of the epoch."""
     is_last = done >= trainer.num_training_batches or trainer.should_stop
+    assert trainer.val_check_batch is not None
     validates = done % trainer.val_check_batch == 0
     return not is_last and not validates and done % trainer.accumulate_grad_batches == 0

@@ -9,7 +9,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import (
@@ -66,8 +67,9 @@ def build_trainer(
     """Return the Trainer of one job, or of one rank of a job on several devices.
 
     `options` are arguments of Trainer; those that are None are left to Lightning. `precision="auto"` is
-    replaced by the precision that the device computes in natively; `max_steps` is left to `StopAfterSteps`. Several devices are trained by DDP; a rank
-    that has waited `rank_timeout` seconds for another fails. A profiler writes its report into `run_dir`.
+    replaced by the precision that the device computes in natively; `max_steps` is left to `StopAfterSteps`.
+    Several devices are trained by DDP; a rank that has waited `rank_timeout` seconds for another fails. A
+    profiler writes its report into `run_dir`.
     Raises `UserError` for devices that do not exist and for values that Lightning refuses.
     """
     fixed: dict[str, Any] = {
@@ -141,7 +143,8 @@ def _hardware(options: Mapping[str, Any]) -> dict[str, Any]:
         hardware["devices"], hardware["num_nodes"] = started
     elif started is None and hardware.get("num_nodes", 1) > 1:
         raise UserError(
-            f"trainer.num_nodes={hardware['num_nodes']}: start the processes on all nodes with torchrun or srun."
+            f"trainer.num_nodes={hardware['num_nodes']}: start the processes on all nodes with torchrun or "
+            "srun."
         )
     if "SLURM_NTASKS" in os.environ and "TORCHELASTIC_RUN_ID" not in os.environ:
         # Lightning would take a batch script, or a shell of Slurm, for one of several ranks.

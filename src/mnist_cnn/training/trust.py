@@ -30,6 +30,6 @@ def check_target(name: object, source: object, trusted: Sequence[str] = ()) -> s
     if _ALLOWED.fullmatch(text) or any(text.startswith(f"{package}.") for package in trusted):
         return text
     raise UserError(
-        f"{source} names {text[:200]!r}, which is not a class that this repository uses. If you know and trust "
-        "the package that it belongs to, add trust=[PACKAGE]."
+        f"{source} names {text[:200]!r}, which is not a class that this repository uses. If you know and "
+        "trust the package that it belongs to, add trust=[PACKAGE]."
     )

@@ -1,0 +1,92 @@
+"""What an app and its sweep agree on.
+
+**A run is a folder**, the one that Hydra gives the job, with these files:
+
+- `.hydra/overrides.yaml`: written by Hydra.
+- `.hydra/resolved.yaml` (`RESOLVED`): the settings without interpolations, written when the job starts.
+- `metrics.json` (`METRICS`): a flat dict, written at the end of a run. `"status": "pruned"` marks a run that
+  its search has stopped. `"epochs"` is the number of epochs trained.
+- `failed.json` (`FAILED`): `{"error": message, "traceback": text}`, written if the run fails; by the sweep
+  for a job that could not write it.
+- `history.json` (`HISTORY`), optional: a list with one dict per epoch, `{"epoch": 1, "val/acc": 0.9}`,
+  rewritten after each epoch. Metrics with a slash in their name are known after each epoch, others only at
+  the end.
+- `checkpoints/best.ckpt`, `checkpoints/last.ckpt`: optional.
+
+The callback `hydra/callbacks=run_files` writes them for an app that returns its result.
+
+**The app's config** may have these keys:
+
+- `objective: {metric: val/acc, mode: max}`: how runs are compared. `mode` is max or min. Without it the
+  number that the app returns is the metric `result`, and less is better.
+- `sweep`: see `conf/sweep/default.yaml`.
+- `hparams`: what identifies a run in tables and figures, in addition to what was set. With `max_epochs` the
+  report tells what pruning has saved.
+- `seed`: runs that differ in nothing else are one row of the table.
+- `resume`: the folder of a run. A job that goes on gets its folder here; it takes its settings from
+  `RESOLVED` in it, and continues there. Without this key an interrupted job starts again.
+- `trust`: packages of which a run may name classes; never taken from the folder of a sweep.
+
+An exception that is no `Exception` interrupts the sweep. Its attribute `signal`, if any, gives the exit code.
+"""
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+
+METRICS = "metrics.json"
+FAILED = "failed.json"
+HISTORY = "history.json"
+RESOLVED = Path(".hydra") / "resolved.yaml"
+
+RESULT = "result"  # the metric of an app that returns a number, without an objective in its config
+
+_VARIABLE = "HYDRA_SWEEPS_JOB"  # in the environment of each job: a `CurrentJob` as JSON
+
+
+class SweepError(CompactHydraException):
+    """An error that the user can fix; its message is meant to be shown without a traceback."""
+
+
+@dataclass(frozen=True)
+class CurrentJob:
+    """The job that a process runs: the folder of its run.
+
+    In a search that prunes also the folder of the sweep, the number of the trial in the study, and the metric
+    to report.
+    """
+
+    folder: str
+    sweep: str | None = None
+    trial: int | None = None
+    metric: str | None = None
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which `current_job` finds this job."""
+        return {_VARIABLE: json.dumps(asdict(self))}
+
+
+def current_job() -> CurrentJob | None:
+    """Return the job of a sweep that this process runs; None outside of a sweep."""
+    text = os.environ.get(_VARIABLE)
+    if text is None or not HydraConfig.initialized():
+        return None
+    job = CurrentJob(**json.loads(text))
+    # A process that a job has started, or that a launcher reuses for several jobs, inherits the variable.
+    here = HydraConfig.get().runtime.output_dir
+    return job if os.path.realpath(job.folder) == os.path.realpath(here) else None
+
+
+def in_sweep() -> bool:
+    """Return whether this process runs a job of a sweep, whose errors the sweep reports."""
+    return HydraConfig.get().mode is RunMode.MULTIRUN or current_job() is not None
+
+
+def missing_extra(what: str, package: str, extra: str) -> SweepError:
+    """Return the error for a package that is not installed, of an extra of this distribution."""
+    return SweepError(f"{what} needs {package}: pip install 'hydra-sweeps[{extra}]', or {package} alone.")

@@ -1,0 +1,53 @@
+"""How the runs of an app are compared."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeGuard
+
+from hydra_sweeps.contract import RESULT
+
+# "maximize" or "minimize" by metric. The first one decides the order of runs.
+Objectives: TypeAlias = Mapping[str, str]
+
+MODES = {"max": "maximize", "min": "minimize"}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The objectives, and the metrics shown in addition; None for all that the runs have."""
+
+    objectives: Objectives
+    metrics: Sequence[str] | None
+
+    @property
+    def first(self) -> str:
+        """The metric that decides the order of runs."""
+        return next(iter(self.objectives))
+
+
+DEFAULT_GOAL = Goal({RESULT: "minimize"}, None)  # of an app that has no other
+
+
+def goal_of(config: Any) -> Goal:
+    """Return how runs with this config are compared: by a search's objectives, or by `objective`."""
+    objectives = select(config, "hydra", "sweeper", "objectives")
+    chosen = {str(k): value for k, value in objectives.items() if value} if is_dict(objectives) else {}
+    if not chosen or not all(value in MODES.values() for value in chosen.values()):
+        metric, mode = select(config, "objective", "metric"), str(select(config, "objective", "mode"))
+        chosen = {metric: MODES[mode]} if isinstance(metric, str) and mode in MODES else {}
+    metrics = select(config, "sweep", "metrics")
+    return Goal(
+        chosen or DEFAULT_GOAL.objectives,
+        tuple(map(str, metrics)) if isinstance(metrics, list) else None,
+    )
+
+
+def select(config: Any, *keys: str) -> Any:
+    """Return a value of nested dicts; None where there is none."""
+    for key in keys:
+        config = config.get(key) if is_dict(config) else None
+    return config
+
+
+def is_dict(value: object) -> TypeGuard[dict[Any, Any]]:
+    return isinstance(value, dict)

@@ -1,0 +1,210 @@
+"""The process of a job: started, watched and ended in the same way by every launcher.
+
+It runs in a session of its own, so that all its processes can be ended together, and ends when the process
+that has started it ends in any way.
+"""
+
+import gc
+import io
+import logging
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerContext, SpawnContext
+from pathlib import Path
+from typing import Any, TextIO, TypeAlias
+
+from hydra.core.utils import env_override
+
+from hydra_sweeps.contract import FAILED
+from hydra_sweeps.launchers.base import Command
+from hydra_sweeps.outcome import describe_exit, record_failure
+
+Context: TypeAlias = ForkServerContext | SpawnContext
+
+# An interrupted job may use this time to report how to resume and to end the processes it has started.
+SECONDS_TO_STOP = 10.0
+
+# Slurm warns all processes of a job before its time limit; the warning is for submitit alone.
+_WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+class JobProcess:
+    """A process that runs the command of a job; `prefix` is put before each line that it prints."""
+
+    def __init__(
+        self, context: Context, command: Command, environment: Mapping[str, str], prefix: str = ""
+    ) -> None:
+        self.number = command.number
+        # With HYDRA_FULL_ERROR Hydra raises an error instead of printing it.
+        variables = {**os.environ, "HYDRA_FULL_ERROR": "1", **command.environment, **environment}
+        arguments = (command.arguments, variables, command.folder, prefix)
+        self._process: Any = context.Process(target=_run, args=arguments)  # each context has its own type
+        with _no_main_module():
+            self._process.start()
+
+    @property
+    def sentinel(self) -> int:
+        """What `multiprocessing.connection.wait` waits for: the end of the process."""
+        return int(self._process.sentinel)
+
+    def join(self, seconds: float | None = None) -> bool:
+        """Wait for the process, and return whether it has ended."""
+        self._process.join(seconds)
+        return self._process.exitcode is not None
+
+    def failure(self) -> str | None:
+        """Return why the process has failed; None if it has not."""
+        code = self._process.exitcode
+        if code is None or code >= 0:
+            return describe_exit(code)
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
+        return f"the job's process was killed by {name}{hint}"
+
+    def stopped_by(self, number: signal.Signals) -> bool:
+        """Return whether the signal has ended the process, or has made it end itself."""
+        return self._process.exitcode in (-number, 128 + number)
+
+    def interrupt(self) -> None:
+        """Raise KeyboardInterrupt in the job, or kill it if it has not started to run."""
+        with suppress(OSError):
+            if os.getpgid(self._process.pid) == self._process.pid:
+                os.kill(self._process.pid, signal.SIGINT)
+                return
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill the job and all processes it has started."""
+        with suppress(OSError):  # none is left
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
+        self._process.join()
+
+
+def process_context(preload: Sequence[str] = ()) -> Context:
+    """Return how processes are started.
+
+    On Linux they are forked from a server that has imported `preload`, since the imports of an app may take
+    longer than a job. Elsewhere forks are not safe.
+    """
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    from multiprocessing.forkserver import ensure_running
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["hydra.main", "hydra_sweeps.launchers.process", *preload])
+    # The server must have no threads, which a fork does not copy; NumPy's BLAS would start some. Nor may a
+    # Ctrl-C, which the terminal sends to all processes, interrupt its imports, or a warning of Slurm end it.
+    ignored = (signal.SIGINT, *_WARNINGS) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    try:
+        with env_override({"OMP_NUM_THREADS": "1"}):
+            ensure_running()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return context
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Keep multiprocessing from importing the script of this process into the new one, which runs it."""
+    main = vars(sys.modules["__main__"])
+    hidden = {name: main.pop(name, None) for name in ("__file__", "__spec__")}
+    main["__spec__"] = None
+    try:
+        yield
+    finally:
+        main.update({name: value for name, value in hidden.items() if value is not None})
+
+
+# --- in the process of a job ---------------------------------------------------------------------
+
+
+def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path, prefix: str) -> None:
+    """Run a job's command in this process, and exit with its code."""
+    gc.freeze()  # the collector need not look at the libraries of the server
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in _WARNINGS:
+        signal.signal(number, signal.SIG_IGN)
+    os.setsid()  # so that the job's processes can be ended together
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ.clear()
+    os.environ.update(environment)
+    if (torch := sys.modules.get("torch")) and "OMP_NUM_THREADS" in environment:
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # preloaded, it has not read the variable
+    if prefix:
+        sys.stdout = _Prefixed(sys.stdout, prefix)
+        sys.stderr = _Prefixed(sys.stderr, prefix)
+    code: object = 0
+    try:
+        _run_script(arguments[1:])
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    except SystemExit as stop:
+        code = stop.code
+        if isinstance(code, str):
+            record_failure(folder, code)
+            code = 1
+    except Exception as error:
+        if not (folder / FAILED).is_file():  # else the app has reported the error itself
+            traceback.print_exc()
+        record_failure(folder, error)
+        code = 1
+    except BaseException as interruption:  # of the app's own class
+        code = 128 + getattr(interruption, "signal", signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.shutdown()
+    sys.exit(code)  # type: ignore[arg-type]
+
+
+def _run_script(arguments: Sequence[str]) -> None:
+    """Run `SCRIPT ARGUMENTS…` or `-m MODULE ARGUMENTS…` as Python would."""
+    if arguments[0] == "-m":
+        sys.argv = list(arguments[1:])
+        runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+    else:
+        sys.argv = list(arguments)
+        sys.path[0] = os.path.dirname(arguments[0])
+        runpy.run_path(arguments[0], run_name="__main__")
+
+
+def _end_with_parent() -> None:
+    """Kill this process, and those it has started, when the process that has started it ends in any way."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.killpg(os.getpid(), signal.SIGKILL)
+
+
+class _Prefixed(io.TextIOBase):
+    """Writes whole lines with a prefix, since several jobs write to the same console."""
+
+    def __init__(self, stream: TextIO, prefix: str) -> None:
+        self._stream = stream
+        self._prefix = prefix
+        self._rest = ""
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        if lines:
+            self._stream.write("".join(f"{self._prefix}{line}\n" for line in lines))
+            self._stream.flush()
+        return len(text)
+
+    def close(self) -> None:
+        if self._rest:
+            self.write("\n")
+        super().close()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()

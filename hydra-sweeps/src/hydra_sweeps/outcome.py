@@ -1,0 +1,87 @@
+"""How a run ended: read from its folder, and written there for a job that could not do it."""
+
+import io
+import logging
+import traceback
+from collections.abc import Mapping
+from contextlib import redirect_stderr
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from hydra.core.utils import JobReturn, JobStatus
+
+from hydra_sweeps.contract import FAILED, METRICS
+from hydra_sweeps.files import Unreadable, printable, read_json, write_json
+
+Status: TypeAlias = Literal["finished", "pruned", "failed", "unfinished"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the `metrics` of one that finished or was pruned, the `error` of one that failed."""
+
+    status: Status
+    metrics: Mapping[str, Any]
+    error: str | None = None
+    has_traceback: bool = False
+
+    @property
+    def is_result(self) -> bool:
+        return self.status in ("finished", "pruned")
+
+
+def read_outcome(folder: Path) -> Outcome:
+    """Read how the run in `folder` ended; without a readable result it is unfinished."""
+    metrics = json_or_none(folder / METRICS)
+    if isinstance(metrics, dict):
+        return Outcome("pruned" if metrics.get("status") == "pruned" else "finished", metrics)
+    if (folder / FAILED).is_file():
+        failure = json_or_none(folder / FAILED)
+        known = failure if isinstance(failure, dict) else {}
+        return Outcome("failed", {}, printable(known.get("error") or "no message"), "traceback" in known)
+    return Outcome("unfinished", {})
+
+
+def json_or_none(path: Path) -> Any:
+    """Return what is in a JSON file; None where there is none, and with a warning where it is not read."""
+    try:
+        return read_json(path)
+    except OSError:
+        return None
+    except Unreadable as reason:
+        log.warning(f"{path} is left out: {reason}.")
+        return None
+
+
+def record_failure(folder: Path, error: BaseException | str) -> None:
+    """Write the error of a run into its folder, unless there is one."""
+    if (folder / FAILED).is_file():
+        return
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    content = {"error": " ".join(text.split())}
+    if not isinstance(error, str):
+        content["traceback"] = "".join(traceback.format_exception(error))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / FAILED, content)
+
+
+def error_of(result: JobReturn) -> Exception | None:
+    """Return the exception with which a job of Hydra ended, if it failed."""
+    if result.status is not JobStatus.FAILED:
+        return None
+    try:
+        with redirect_stderr(io.StringIO()):  # where Hydra prints that the job failed
+            _ = result.return_value
+    except Exception as error:
+        return error
+    return None
+
+
+def describe_exit(code: object) -> str | None:
+    """Return why a job failed that ended with this code, or reason, of `SystemExit`; None if it did not."""
+    if code in (None, 0):
+        return None
+    return code if isinstance(code, str) else f"the job ended with exit code {code}"
