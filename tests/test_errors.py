@@ -191,7 +191,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
     [
         ("hydra._internal.hydra", "Hydra", "compose_config"),
         ("mnist_cnn.data", "ImageData", "prepare_data"),
-        ("mnist_cnn.training", "checkpoints", "save_last"),
+        ("mnist_cnn.training", "checkpoints", "save_epochs"),
     ],
 )
 def test_interrupt_that_a_library_catches_ends_the_command(

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -24,8 +24,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from hydra_sweeps import FAILED, METRICS, RESOLVED, in_sweep, quote
 from mnist_cnn.app import signals
 from mnist_cnn.app.overrides import PATHS
-from mnist_cnn.app.paths import CONF, ROOT, latest_files
+from mnist_cnn.app.paths import CONF, ROOT, find_checkpoint, latest_files
 from mnist_cnn.app.resumed import changes_of, read_settings
+from mnist_cnn.app.settings import has_validation
 from mnist_cnn.errors import UserError, one_line
 from mnist_cnn.files import atomic_write, write_json
 from mnist_cnn.training.ranks import is_first_rank, is_rank_of_a_job, is_restarted, processes_started
@@ -166,6 +167,26 @@ class Run(Job):
     def signals(self) -> list[Any]:
         """The signals that ask the run to stop."""
         return signals.handled()
+
+    @property
+    def selects_by(self) -> tuple[str, Literal["min", "max"]] | None:
+        """The metric and the mode by which the best epoch is chosen; None if the last one is the result."""
+        objective = self.settings.objective
+        if has_validation(self.settings) or objective.metric.startswith("train/"):
+            return objective.metric, objective.mode
+        return None
+
+    @property
+    def init_from(self) -> Path | None:
+        """The checkpoint from whose weights a run starts, if it does not continue from one of its own."""
+        if self.settings.init_from is None or self._has_checkpoint():
+            return None
+        return find_checkpoint(self.settings.init_from, "init_from")
+
+    @property
+    def yaml(self) -> str:
+        """The settings as text."""
+        return OmegaConf.to_yaml(self.settings)
 
     @property
     def lr_source(self) -> str | None:
