@@ -1,7 +1,4 @@
-"""Train one network on one data set: data → classifier → trainer → fit → test → report.
-
-`python train.py --help` lists the choices.
-"""
+"""Train one network on one data set: data → classifier → trainer → fit → test → report."""
 
 from mnist_cnn.app.run import Run
 from mnist_cnn.app.settings import TrainSettings
@@ -64,8 +61,7 @@ def main(run: Run) -> float | None:
 
     # report
     results = summary.collect(trainer, classifier, progress, len(outputs.logits), best_epoch, pruning.pruned)
-    if trainer.is_global_zero:
-        summary.report(run.folder, classifier, data, outputs.logits, results, run_loggers)
+    summary.report(run.folder, classifier, data, outputs.logits, results, run_loggers)
     return results.get(run.objective)
 
 
