@@ -24,7 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from hydra_sweeps import FAILED, METRICS, RESOLVED, in_sweep, quote
 from mnist_cnn.app import signals
 from mnist_cnn.app.overrides import PATHS
-from mnist_cnn.app.paths import CONF, ROOT, find_checkpoint, latest_files
+from mnist_cnn.app.paths import CONF, ROOT, find_checkpoint, find_checkpoints, latest_files
 from mnist_cnn.app.resumed import changes_of, read_settings
 from mnist_cnn.app.settings import has_validation
 from mnist_cnn.errors import UserError, one_line
@@ -84,6 +84,10 @@ class Job:
         results: dict[str, Any] = json.loads((self.folder / self.result).read_text())
         return results.get(self.objective)
 
+    def find_files(self) -> None:
+        """Find the files that the settings name; raises `UserError` that lists others if one is missing."""
+        self.checkpoints = find_checkpoints(self.plain["ckpt"])
+
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Hold what the job needs while it runs."""
@@ -122,8 +126,6 @@ class Run(Job):
             raise UserError(
                 "torchrun and srun start the processes of one run; start a sweep with python train.py -m."
             )
-        if multirun and self.resumes and Path(config.resume).resolve() != self.folder.resolve():
-            raise UserError("resume=RUN resumes one run; leave out -m.")
         if not self.resumes and is_restarted() and self._has_checkpoint():
             self.resumes = True  # after a failure of torchrun, or a requeue of Slurm
         composed = super()._compose(config)
@@ -154,14 +156,14 @@ class Run(Job):
     def _has_checkpoint(self) -> bool:
         return any((self.folder / "checkpoints").glob("*.ckpt"))
 
+    def find_files(self) -> None:
+        self.init_from = None  # the checkpoint from whose weights a new run starts
+        if self.settings.init_from is not None and not self.resumes:
+            self.init_from = find_checkpoint(self.settings.init_from, "init_from")
+
     @property
     def objective(self) -> str:
         return str(self.settings.objective.metric)
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of its checkpoints."""
-        return self.folder / "checkpoints"
 
     @property
     def signals(self) -> list[Any]:
@@ -175,13 +177,6 @@ class Run(Job):
         if has_validation(self.settings) or objective.metric.startswith("train/"):
             return objective.metric, objective.mode
         return None
-
-    @property
-    def init_from(self) -> Path | None:
-        """The checkpoint from whose weights a run starts, if it does not continue from one of its own."""
-        if self.settings.init_from is None or self._has_checkpoint():
-            return None
-        return find_checkpoint(self.settings.init_from, "init_from")
 
     @property
     def yaml(self) -> str:
