@@ -224,11 +224,3 @@ def test_help_lists_every_group_without_slow_imports(new_process: Command) -> No
     ):
         assert line in done.stdout
     assert not any(line.endswith(" torch") for line in done.stderr.splitlines())
-
-
-def test_config_of_a_run_can_be_shown_when_resuming(train: Command, command: Command, tmp_path: Path) -> None:
-    train(*SMOKE, "optim.lr=0.125")
-    run = only_run(tmp_path)
-    done = command("train.py", "--cfg", "job", f"resume={run}")
-    assert done.returncode == 0, done.stderr
-    assert "lr: 0.125" in done.stdout

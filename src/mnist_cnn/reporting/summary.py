@@ -110,9 +110,9 @@ def report(
 ) -> None:
     """Write `metrics.json`, the figures and, unless it was pruned, the model card of a run that has ended.
 
-    The first rank does so. Also print its results, and close its loggers. `logits` (N, K) are those of the first N test images, empty
-    if nothing was tested. The figures also go to the loggers that take figures. A figure or card that fails
-    is a warning.
+    Also print its results, and close its loggers; only the first rank does this. `logits` (N, K) are those of
+    the first N test images, empty if nothing was tested. The figures also go to the loggers that take
+    figures. A figure or card that fails is a warning.
     """
     # The loggers keep the values in memory until the results are there, which mark the run as finished.
     step, tested = metrics["steps"], _of_split(metrics, "test")
