@@ -3,68 +3,52 @@
 Several checkpoints, ckpt=[A,B], are evaluated as an ensemble.
 """
 
-from typing import TYPE_CHECKING
-
-from mnist_cnn.entry import command, exit_on_interrupt
-from mnist_cnn.imports import fast_imports
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from mnist_cnn.app.run import Job
+from mnist_cnn.app.settings import EvaluateSettings
+from mnist_cnn.app.start import command
 
 
-@command("evaluate")  # conf/evaluate.yaml
-def main(config: "DictConfig") -> float:
+@command("evaluate", EvaluateSettings)  # conf/evaluate.yaml
+def main(job: Job) -> float:
     """Evaluate `ckpt`, write its confusion matrix and per-class accuracy, and return its accuracy."""
-    from mnist_cnn import commands, settings
+    from hydra.utils import instantiate
 
-    options = commands.to_dict(config)
-    settings.check(options, settings.EvaluateSettings)
-    ckpts = commands.find_checkpoints(options["ckpt"])
+    from mnist_cnn.data import ImageData, Source
+    from mnist_cnn.reporting import summary
+    from mnist_cnn.training import loading
+    from mnist_cnn.training.trainer import build_trainer
 
-    with exit_on_interrupt(), fast_imports():
-        from hydra.utils import instantiate
-
-        from mnist_cnn.data import ImageData, Source
-        from mnist_cnn.reporting import summary
-        from mnist_cnn.training import checkpoints
-        from mnist_cnn.training.distributed import shut_down_ranks
-        from mnist_cnn.training.quiet import quiet_libraries
-        from mnist_cnn.training.trainer import build_trainer
-
-    quiet_libraries()
-    run_dir = commands.output_dir()
+    settings = job.plain
 
     # classifier, from the files
-    classifier = checkpoints.load_ensemble(ckpts, options["shifts"])
+    classifier = loading.load_ensemble(job.checkpoints, settings["shifts"], settings["trust"])
     trained = classifier.config["data"]
 
     # data: that of the training, or data=NAME, in the form that the network was trained on
-    given = {name: value for name, value in options["data"].items() if value is not None}
+    given = {name: value for name, value in settings["data"].items() if value is not None}
     if "source" in given:
-        source = instantiate(config.data.source)
+        source = instantiate(given["source"])
     else:
-        source = checkpoints.build(trained["source"], Source)  # type: ignore[type-abstract]
-        given["dir"] = checkpoints.data_dir(trained, given.get("dir"))
-    form = {name: trained[name] for name in checkpoints.IMAGE_FORM}
-    data = checkpoints.build(trained | given | form, ImageData, source=source)
+        source = loading.build(trained["source"], Source)  # type: ignore[type-abstract]
+        given["dir"] = loading.data_dir(trained, given.get("dir"))
+    form = loading.image_form(trained, given)
+    data = loading.build(trained | given | form, ImageData, source=source)
     data.image_size = getattr(classifier.network, "image_size", data.image_size)
-    checkpoints.check_classes(classifier, data.classes)
+    loading.check_classes(classifier, data.classes)
 
     # trainer
     trained_in = classifier.config.get("trainer", {}).get("precision", "auto")
-    trainer_options = options["trainer"] | {"precision": options["trainer"]["precision"] or trained_in}
+    trainer_options = settings["trainer"] | {"precision": settings["trainer"]["precision"] or trained_in}
     outputs = summary.LogitCollector()
-    trainer = build_trainer(trainer_options, run_dir, [outputs], [], commands.evaluate_command(config))
+    trainer = build_trainer(trainer_options, job.folder, [outputs], [])
 
-    with shut_down_ranks(trainer):
-        # test
-        trainer.test(classifier, data, verbose=False)
-        metrics = classifier.history[-1]
+    # test
+    trainer.test(classifier, data, verbose=False)
 
-        # report
-        if trainer.is_global_zero:
-            summary.report_evaluation(run_dir, data, outputs.logits, metrics)
-    return metrics["test/acc"]
+    # report
+    if trainer.is_global_zero:
+        summary.report_evaluation(job.folder, classifier, data, outputs.logits)
+    return classifier.history[-1]["test/acc"]
 
 
 if __name__ == "__main__":

@@ -1,112 +1,70 @@
-"""Train one network on one data set: data → classifier → trainer → fit → test → report.
+"""Train one network on one data set: data → classifier → trainer → fit → test → report."""
 
-`python train.py --help` lists the choices.
-"""
-
-from typing import TYPE_CHECKING
-
-from mnist_cnn.entry import command, exit_on_interrupt
-from mnist_cnn.imports import fast_imports
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
+from mnist_cnn.app.run import Run
+from mnist_cnn.app.settings import TrainSettings
+from mnist_cnn.app.start import command
 
 
-@command("train")  # conf/train.yaml
-def main(config: "DictConfig") -> float | None:
+@command("train", TrainSettings, Run)  # conf/train.yaml
+def main(run: Run) -> float | None:
     """Run one job and return the value of its objective (None if the metric was not measured)."""
-    from mnist_cnn import commands, settings
+    import lightning as L
+    from hydra.utils import instantiate
 
-    commands.add_overrides_to_hparams(config)
-    settings.check(commands.to_dict(config), settings.TrainSettings)  # before the imports, which take seconds
+    from hydra_sweeps import current_trial
+    from mnist_cnn.reporting import curves, epochs, loggers, summary
+    from mnist_cnn.training import checkpoints, loading
+    from mnist_cnn.training.classifier import Classifier
+    from mnist_cnn.training.pruning import Pruning
+    from mnist_cnn.training.resume import ExactResume, StopAfterSteps
+    from mnist_cnn.training.trainer import build_trainer
 
-    with exit_on_interrupt(), fast_imports():
-        import lightning as L
-        from hydra.utils import instantiate
-        from omegaconf import OmegaConf
-
-        from hydra_sweeps import current_trial
-        from mnist_cnn.reporting import loggers, summary
-        from mnist_cnn.reporting.curves import Curves
-        from mnist_cnn.reporting.progress import Progress
-        from mnist_cnn.training import checkpoints
-        from mnist_cnn.training.classifier import Classifier
-        from mnist_cnn.training.distributed import shut_down_ranks
-        from mnist_cnn.training.pruning import Pruning
-        from mnist_cnn.training.quiet import quiet_libraries
-        from mnist_cnn.training.seeding import ReseedEachEpoch
-        from mnist_cnn.training.trainer import build_trainer
-        from mnist_cnn.training.within_epoch import SaveWithinEpoch
-
-    quiet_libraries()
-    L.seed_everything(config.seed, verbose=False)
+    settings = run.settings
+    L.seed_everything(settings.seed, verbose=False)
+    start = checkpoints.find_resume_point(run.folder)
 
     # data
-    data = instantiate(config.data, seed=config.seed, augment=instantiate(config.augment) or None)
-    config.data.classes, config.data.num_classes = data.classes, data.num_classes  # data=folder finds them
-
-    run_dir = commands.prepare_run_folder(config)
-    options = commands.to_dict(config)
-    resumed = checkpoints.find_resume_point(run_dir) if config.resume else None
+    data = instantiate(settings.data, seed=settings.seed, augment=instantiate(settings.augment) or None)
 
     # classifier
-    network = instantiate(config.model)
+    network = instantiate(settings.model)
     data.image_size = getattr(network, "image_size", data.image_size)
-    if config.init_from and resumed is None:
-        checkpoints.initialize_from(network, commands.find_checkpoint(config.init_from, "init_from"))
-    classifier = Classifier(
-        network,
-        loss=instantiate(config.loss),
-        num_classes=data.num_classes,
-        optimizer=instantiate(config.optim),
-        schedule=instantiate(config.scheduler) if "_target_" in config.scheduler else None,
-        metrics={name: instantiate(metric) for name, metric in config.metrics.items()},
-        decay_biases=options.get("decay_biases", True),  # .get: resumed runs of older versions
-        compile=options.get("compile"),
-        config=options,
-    )
+    if run.init_from:
+        loading.initialize_from(network, run.init_from, data.prepare)
+    loss, optimizer = instantiate(settings.loss), instantiate(settings.optim)
+    schedule = instantiate(settings.scheduler) or None
+    metrics = instantiate(settings.metrics, _convert_="all")
+    how = {"decay_biases": settings.decay_biases, "compile": settings.compile}
+    classifier = Classifier(network, loss, data.num_classes, optimizer, schedule, metrics, run.plain, **how)
 
     # trainer
-    first_epoch = resumed.epochs + 1 if resumed else 1
-    run_loggers = loggers.build(options["logger"] or {}, run_dir, first_epoch)
-    last = best = checkpoints.save_last(run_dir)  # without validation the last epoch is the result
-    if settings.has_validation(options) or config.objective.metric.startswith("train/"):
-        best = checkpoints.save_best(run_dir, config.objective.metric, config.objective.mode)
-    curves, progress = Curves(), Progress(run_dir, commands.lr_source(options))
-    outputs = summary.LogitCollector()
-    pruning = Pruning(current_trial())  # stops a job that its search prunes
+    run_loggers = [instantiate(logger) for logger in settings.logger.values() if logger]
+    pruning, progress = Pruning(current_trial()), epochs.Progress(run.folder, run.lr_source)
+    outputs, saving = summary.LogitCollector(), checkpoints.save_epochs(run.folder, run.selects_by)
     callbacks = [
-        ReseedEachEpoch(config.seed),
-        *(instantiate(callback) for callback in (config.callbacks or {}).values() if callback),
-        curves,
-        pruning,
-        progress,
-        outputs,
-        *dict.fromkeys([best, last]),
-        SaveWithinEpoch(
-            run_dir / "checkpoints" / "last.ckpt",
-            parts={"metrics": classifier.train_metrics, "curves": curves},
-            **options.get("checkpoint", {}),
+        L.pytorch.callbacks.LambdaCallback(on_train_start=lambda trainer, module: run.begin()),
+        StopAfterSteps(settings.trainer.max_steps),
+        *(instantiate(callback) for callback in settings.callbacks.values() if callback),
+        *(curves.Curves(), pruning, progress, outputs, *saving),
+        ExactResume(
+            run.folder / "checkpoints" / "last.ckpt", settings.seed, run.signals, **settings.checkpoint
         ),
     ]
-    rank_command = commands.train_command(run_dir)
-    trainer = build_trainer(options["trainer"], run_dir, callbacks, run_loggers, rank_command)
+    trainer = build_trainer(run.plain["trainer"], run.folder, callbacks, run_loggers)
 
-    with shut_down_ranks(trainer):
-        # fit
-        loggers.log_settings(run_loggers, options["hparams"], OmegaConf.to_yaml(config, resolve=True))
-        trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
+    # fit
+    loggers.begin(run_loggers, run.plain["hparams"], run.yaml, start.global_step)
+    trainer.fit(classifier, data, ckpt_path=start.path, weights_only=True)
 
-        # test: once, with the weights that validation chose, and not for a pruned trial
-        best_epoch = checkpoints.load_best_weights(classifier, best)
-        if not pruning.pruned:
-            trainer.test(classifier, data, verbose=False)
+    # test: once, with the weights that validation chose, and not for a pruned trial
+    best_epoch = checkpoints.load_best_weights(classifier, saving[0])
+    if not pruning.pruned:
+        trainer.test(classifier, data, verbose=False)
 
-        # report
-        metrics = summary.collect(trainer, classifier, progress, best_epoch, pruning.pruned)
-        if trainer.is_global_zero:
-            summary.report(run_dir, classifier, data, outputs.logits, metrics, run_loggers)
-    return metrics.get(config.objective.metric)
+    # report
+    results = summary.collect(trainer, classifier, progress, len(outputs.logits), best_epoch, pruning.pruned)
+    summary.report(run.folder, classifier, data, outputs.logits, results, run_loggers)
+    return results.get(run.objective)
 
 
 if __name__ == "__main__":

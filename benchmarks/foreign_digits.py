@@ -18,8 +18,8 @@ from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 from benchmarks import machine
 from benchmarks.own_digits import describe_network
 from benchmarks.recipes import RESULTS
-from mnist_cnn.inference.finding import NothingFound, prepare
 from mnist_cnn.inference.predictor import Predictor
+from mnist_cnn.preparation.finding import NothingFound, find_digits
 
 Grey = NDArray[np.float32]  # (H, W) in [0, 1]
 
@@ -61,7 +61,7 @@ def main() -> None:
     for number, digit in enumerate(digits):
         for name, image in forms(digit, seed=number):
             try:
-                found = prepare(image)[0][0]
+                found = find_digits(image)[0][0]
             except NothingFound:
                 found = np.zeros((1, 28, 28), np.uint8)
             prepared.setdefault(name, []).append(found)

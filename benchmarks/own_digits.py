@@ -26,9 +26,10 @@ from scipy import ndimage
 from benchmarks import machine
 from mnist_cnn.data import MNIST
 from mnist_cnn.data.split import stratified_split
-from mnist_cnn.inference.digits import resize
-from mnist_cnn.inference.finding import NothingFound, prepare_file
 from mnist_cnn.inference.predictor import Predictor
+from mnist_cnn.preparation.digits import resize
+from mnist_cnn.preparation.finding import NothingFound
+from mnist_cnn.preparation.prepare import prepare_file
 
 ROOT = Path(__file__).parents[1]
 

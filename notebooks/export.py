@@ -16,7 +16,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 
-from mnist_cnn.commands import ROOT
+from mnist_cnn.app.paths import ROOT
 from mnist_cnn.files import atomic_write
 
 TEMPLATE = """

@@ -32,12 +32,12 @@ TIMEOUT = 250  # seconds for a command
 PRELOADED = (
     "hydra",
     "lightning",
-    "mnist_cnn.commands",
-    "mnist_cnn.settings",
+    "mnist_cnn.app.start",
+    "mnist_cnn.app.settings",
     "mnist_cnn.reporting.summary",
-    "mnist_cnn.reporting.progress",
+    "mnist_cnn.reporting.epochs",
     "mnist_cnn.reporting.loggers",
-    "mnist_cnn.reporting.network_figures",
+    "mnist_cnn.reporting.pictures",
     "mnist_cnn.training.checkpoints",
     "mnist_cnn.training.trainer",
 )

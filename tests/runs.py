@@ -2,10 +2,17 @@
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from mnist_cnn.app.paths import CONF
+from mnist_cnn.app.start import register_resolvers
 
 CPU = "trainer.accelerator=cpu"
 # Without the figures during training, and on few images, which saves seconds a run.
@@ -54,3 +61,23 @@ def processes_of(folder: Path) -> list[str]:
     """Return the command lines of the processes of runs in `folder`."""
     listed = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
     return [line for line in listed if str(folder) in line and "train.py" in line]
+
+
+def compose_train(*overrides: str) -> DictConfig:
+    """Return the config that Hydra composes for train.py, of a job in the folder /run."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", overrides=list(overrides), return_hydra_config=True)
+    with open_dict(config):
+        config.hydra.runtime.update({"output_dir": "/run", "cwd": "/"})
+    HydraConfig.instance().set_config(config)
+    return config
+
+
+def settings_of(config: DictConfig) -> dict[str, Any]:
+    """Return the settings of a composed config with nothing left to interpolate."""
+    settings = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [key for key in config if key != "hydra"]), resolve=True
+    )
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}

@@ -36,7 +36,7 @@ def test_page_holds_several_networks(command: Command, tmp_path: Path) -> None:
 
 
 def test_without_the_data_noise_is_compared(command: Command, tmp_path: Path) -> None:
-    folder = {"_target_": "mnist_cnn.data.ImageFolder", "image_size": 28, "in_channels": 1, "test_size": 0.5}
+    folder = {"_target_": "mnist_cnn.data.ImageFolder", "test_size": 0.5}
     ckpt = save(tmp_path, "cnnnet", source=folder)
     done = command("export.py", f"ckpt={ckpt}", "format=safetensors", f"out={tmp_path}/a b/c.safetensors")
     assert done.returncode == 0, done.stderr

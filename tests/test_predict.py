@@ -15,7 +15,7 @@ from mnist_cnn.export.network import load_trained
 from tests.conftest import REPOSITORY, TIMEOUT, Command, environment
 from tests.export.checkpoint import save
 from tests.inference.checkpoint import write_checkpoint
-from tests.inference.drawing import FIVE, ONE, draw
+from tests.preparation.drawing import FIVE, ONE, draw
 from tests.runs import only_run
 
 

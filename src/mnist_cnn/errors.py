@@ -1,6 +1,7 @@
-"""The exception for errors that the user can correct, safe messages, and tracebacks for the log files."""
+"""The exceptions that end a command with a message and no traceback, and text that is safe to print."""
 
 import logging
+import signal
 
 
 class UserError(Exception):
@@ -10,18 +11,41 @@ class UserError(Exception):
     """
 
 
+class Interrupted(BaseException):
+    """A signal has ended the job.
+
+    It is not a KeyboardInterrupt, which Lightning turns into `SystemExit(1)`, and not an `Exception`, so that
+    no handler of errors catches it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of shells: 128 and the number of the signal."""
+        return 128 + self.number
+
+
 def printable(text: str) -> str:
-    """Return `text` without what would control the terminal that shows it."""
+    """Return `text` without the characters that would control the terminal that shows it."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def one_line(text: object) -> str:
-    """Return `text` without line breaks, and at most 500 characters of it."""
+    """Return `text` in one line of at most 500 characters."""
     return " ".join(str(text).split())[:500]
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of the message of `error`, or the name of its class; at most 300 characters."""
+    lines = str(error).strip().splitlines()
+    return printable(lines[0])[:300] if lines else type(error).__name__
+
+
 def log_traceback(log: logging.Logger, error: BaseException) -> None:
-    """Write the traceback of `error` to the log files only; the console shows its message."""
+    """Write the traceback of `error` to the log files only; the console shows the message."""
     info = (type(error), error, error.__traceback__)
     record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "traceback", (), info)
     for handler in logging.getLogger().handlers:

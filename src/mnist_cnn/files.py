@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a path next to `path` to write to, which replaces `path` when the block succeeds.
+    """Give a new path next to `path` to write to, which replaces `path` when the block succeeds.
 
-    When the block raises, `path` is unchanged and no file is left next to it. An `OSError` about the file
-    names `path`.
+    When the block raises, `path` is unchanged and no file is left next to it. Several processes may write to
+    `path` at the same time; the last one wins. An `OSError` about the file names `path`.
     """
-    aside = path.with_name(f".{path.name}.part")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         yield aside
         with aside.open("r+b") as file:

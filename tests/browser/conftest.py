@@ -58,7 +58,7 @@ class Browser:
 
     def draw(self, points: Sequence[Point], touch: bool = False) -> None:
         """Draw a stroke on the element `#paper`, whose sides are 1, with the mouse or a finger."""
-        box = self.run("return document.getElementById('paper').getBoundingClientRect().toJSON()")
+        box = self.box("paper")
         places = [
             {"x": box["left"] + x * box["width"], "y": box["top"] + y * box["height"]}
             for x, y in _with_steps(points)
@@ -80,6 +80,19 @@ class Browser:
                     clickCount=1,
                     **place,
                 )
+        self.next_frame()
+
+    def box(self, element: str) -> dict[str, float]:
+        """Return the place of the element with this id in the window."""
+        script = "return document.getElementById(arguments[0]).getBoundingClientRect().toJSON()"
+        return dict(self.run(script, element))
+
+    def tap(self, element: str) -> None:
+        """Tap on the middle of the element with this id."""
+        box = self.box(element)
+        place = {"x": box["left"] + box["width"] / 2, "y": box["top"] + box["height"] / 2}
+        self.command("Input.dispatchTouchEvent", type="touchStart", touchPoints=[place])
+        self.command("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
         self.next_frame()
 
     def press(self, key: str, control: bool = False) -> None:

@@ -1,17 +1,16 @@
 """The page brings a drawing to the form of MNIST's as predict.py does."""
 
 import base64
+from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from mnist_cnn.export import html
-from mnist_cnn.export.network import load_trained
-from mnist_cnn.inference import digits
+from mnist_cnn.preparation import digits
 from tests.browser.conftest import Browser
-from tests.export.checkpoint import save
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -47,31 +46,34 @@ def dot(seed: int) -> np.ndarray:
     return np.asarray(image.filter(ImageFilter.GaussianBlur(float(random.uniform(0, 2)))))
 
 
-def test_drawings_become_the_same_images_as_in_python(browser: Browser, tmp_path: Path) -> None:
-    network, description = load_trained(save(tmp_path, "cnnnet"))
-    noise = np.zeros((1, 1, 32, 32), np.uint8)
-    html.write([html.page_network(network, description, "", noise)], tmp_path / "page.html")
+@pytest.fixture
+def prepare(browser: Browser, tmp_path: Path) -> Callable[[np.ndarray], np.ndarray | None]:
+    """Return the page's function for a drawing, uint8 (H, W)."""
+    source = (files("mnist_cnn.export") / "page" / "prepare.js").read_text()
+    (tmp_path / "page.html").write_text(f"<script>{source}</script>")
     browser.open((tmp_path / "page.html").as_uri())
+    script = """
+      const [height, width, text] = arguments;
+      const ink = newImage(height, width);
+      ink.data = Float32Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
+      const digit = toMnistForm(ink);
+      return digit && Array.from(digit);
+    """
+
+    def run(ink: np.ndarray) -> np.ndarray | None:
+        digit = browser.run(script, *ink.shape, base64.b64encode(ink.tobytes()).decode())
+        return digit and np.reshape(digit, (28, 28))
+
+    return run
+
+
+def test_drawings_become_the_same_images_as_in_python(prepare: Callable) -> None:
     drawings = [*map(random_ink, range(DRAWINGS)), *map(dot, range(DOTS))]
     for number, ink in enumerate(drawings):
         expected = digits.to_mnist_form(ink.astype(np.float32) / 255)
-        actual = browser.run(
-            """
-            const [height, width, text] = arguments;
-            const ink = newImage(height, width);
-            ink.data = Float32Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255);
-            return Array.from(toMnistForm(ink));
-            """,
-            *ink.shape,
-            base64.b64encode(ink.tobytes()).decode(),
-        )
-        difference = np.abs(np.reshape(actual, (28, 28)) - expected.astype(int))
+        difference = np.abs(prepare(ink) - expected.astype(int))
         assert difference.max() <= GREY_LEVELS, (number, int(difference.max()))
 
 
-def test_a_drawing_without_ink_is_none(browser: Browser, tmp_path: Path) -> None:
-    network, description = load_trained(save(tmp_path, "cnnnet"))
-    noise = np.zeros((1, 1, 32, 32), np.uint8)
-    html.write([html.page_network(network, description, "", noise)], tmp_path / "page.html")
-    browser.open((tmp_path / "page.html").as_uri())
-    assert browser.run("return toMnistForm(newImage(10, 20))") is None
+def test_a_drawing_without_ink_is_none(prepare: Callable) -> None:
+    assert prepare(np.zeros((10, 20), np.uint8)) is None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mnist_cnn.data import ImageData, Source, upgrade_settings
+from mnist_cnn.data import ImageData, Source
 from mnist_cnn.data.datamodule import ImagesInMemory, rank_indices
 from mnist_cnn.errors import UserError
 from tests.conftest import make_data
@@ -316,16 +316,3 @@ def test_augmentation_is_applied_in_training_only(tmp_path: Path) -> None:
     assert given.dtype == torch.float32
     assert torch.equal((given - 0.5) / 0.5, plain["train"])
     assert float(shifted["train"].min()) == -1.0
-
-
-# --- Old settings --------------------------------------------------------------------------------
-
-
-def test_settings_of_old_checkpoints_are_upgraded() -> None:
-    old = {"_target_": "mnist_cnn.data.ImageData", "name": "mnist", "dir": "data", "mean": 0.5}
-    upgraded = upgrade_settings(old)
-    assert upgraded.pop("source") == {"_target_": "mnist_cnn.data.MNIST"}
-    assert upgraded.pop("image_size") == 28
-    assert upgraded == {"_target_": "mnist_cnn.data.ImageData", "dir": "data", "mean": 0.5}
-    new = {"source": {"_target_": "mnist_cnn.data.KMNIST"}, "image_size": 32}
-    assert upgrade_settings(new) == new

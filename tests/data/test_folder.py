@@ -10,31 +10,20 @@ from PIL import Image
 
 from mnist_cnn.data import ImageFolder
 from mnist_cnn.errors import UserError
-
-ORIENTATION = 0x0112  # the EXIF tag
-
-
-def make_source(image_size: int = 8, in_channels: int = 1, test_size: float = 0.25) -> ImageFolder:
-    return ImageFolder(image_size, in_channels, test_size)
+from mnist_cnn.preparation.prepare import Preparation
+from tests.preparation.drawing import FIVE, ONE, draw
 
 
-def save(path: Path, image: Image.Image | int = 0, **options: object) -> None:
+def make_source(test_size: float = 0.25, preparation: Preparation | None = None) -> ImageFolder:
+    source = ImageFolder(test_size)
+    source.preparation = preparation or Preparation("resize", channels=1, size=8)
+    return source
+
+
+def save(path: Path, image: Image.Image | int = 0) -> None:
     """Save an image, or one that is all of that grey level."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    (Image.new("L", (8, 8), image) if isinstance(image, int) else image).save(path, **options)
-
-
-def read_one(
-    tmp_path: Path, image: Image.Image, name: str = "a.png", channels: int = 1, **options: object
-) -> torch.Tensor:
-    """Return what becomes of one image, (channels, 8, 8)."""
-    save(tmp_path / "train" / "one" / name, image, **options)
-    save(tmp_path / "train" / "two" / "black.png")
-    save(tmp_path / "test" / "two" / "black.png")
-    images, targets = make_source(in_channels=channels).read(tmp_path, train=True)
-    assert images.shape == (2, channels, 8, 8) and images.dtype == torch.uint8
-    assert targets.tolist() == [0, 1] and targets.dtype == torch.int64
-    return images[0]
+    (Image.new("L", (8, 8), image) if isinstance(image, int) else image).save(path)
 
 
 # --- Folders and classes -------------------------------------------------------------------------
@@ -58,19 +47,36 @@ def test_without_test_folder_a_stratified_share_is_kept(tmp_path: Path) -> None:
     levels = torch.cat([train, test])[:, 0, 0, 0].sort().values
     assert levels.tolist() == [*range(12), *range(100, 104)]
     assert torch.equal(source.read(tmp_path, False)[0], test)
+    assert source.read_validation(tmp_path) is None
 
 
-def test_train_and_test_folders_are_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for part, level in (("train", 10), ("test", 20), ("val", 30)):
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("training", None, "testing"),  # mnist_png
+        ("train", "valid", "test"),
+        ("Train", "Validation", "Test"),
+        ("train", None, "val"),  # ImageNet
+    ],
+)
+def test_folders_of_parts_are_used(
+    train: str, val: str | None, test: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    levels = {part: level for part, level in ((train, 50), (val, 100), (test, 150)) if part}
+    for part, level in levels.items():
         save(tmp_path / part / "a" / "x.png", level)
-    save(tmp_path / "train" / "b" / "x.png", 11)  # no test image of this class
+    save(tmp_path / train / "b" / "x.png", 60)  # no other image of this class
+    save(tmp_path / "more" / "a" / "x.png")
     source = make_source()
-    source.fetch(tmp_path)
-    assert "folders not used: val" in caplog.text
-    for train, levels, labels in ((True, [10, 11], [0, 1]), (False, [20], [0])):
-        images, targets = source.read(tmp_path, train)
-        assert images[:, 0, 0, 0].tolist() == levels
-        assert targets.tolist() == labels
+    assert source.classes(tmp_path) == ["a", "b"]
+    assert f"test: {test}" in source.fetch(tmp_path)
+    assert "folders not used: more" in caplog.text
+    images, targets = source.read(tmp_path, train=True)
+    assert (images[:, 0, 0, 0].tolist(), targets.tolist()) == ([50, 60], [0, 1])
+    images, targets = source.read(tmp_path, train=False)
+    assert (images[:, 0, 0, 0].tolist(), targets.tolist()) == ([150], [0])
+    validation = source.read_validation(tmp_path)
+    assert (validation and validation[0][:, 0, 0, 0].tolist()) == ([100] if val else None)
 
 
 def test_class_may_be_called_test(tmp_path: Path) -> None:
@@ -79,31 +85,30 @@ def test_class_may_be_called_test(tmp_path: Path) -> None:
     assert make_source().classes(tmp_path) == ["test", "train"]
 
 
-def test_test_folder_without_train_folder_is_refused(tmp_path: Path) -> None:
-    for folder in ("a", "b", "test/a", "test/b"):
-        save(tmp_path / folder / "x.png")
-    with pytest.raises(UserError, match="move the class folders for training to"):
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (["a/x.png", "b/x.png", "test/a/x.png", "test/b/x.png"], "move the class folders for training to"),
+        (
+            ["part1/a/x.png", "part1/b/x.png", "part2/a/x.png", "part2/b/x.png"],
+            "part1 and part2 each hold the folders a, b: they look like parts of a data set",
+        ),
+        (["a.png"], "holds no folders. Put the images into at least two class folders"),
+        (["one/a.png"], "holds only the folder one. Put the images"),
+        (["a/x.png", "b/.DS_Store"], "The class folder .*/b holds no images"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(tmp_path: Path, files: list[str], message: str) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(UserError, match=message):
         make_source().fetch(tmp_path)
 
 
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.dir=.*/none: there is no such folder.*data\.dir=PATH"):
         make_source().classes(tmp_path / "none")
-
-
-@pytest.mark.parametrize(("file", "found"), [("a.png", "no folders"), ("one/a.png", "only the folder one")])
-def test_fewer_than_two_class_folders_are_refused(tmp_path: Path, file: str, found: str) -> None:
-    save(tmp_path / file)
-    with pytest.raises(UserError, match=f"holds {found}. Put the images into at least two class folders"):
-        make_source().classes(tmp_path)
-
-
-def test_empty_class_folder_is_refused(tmp_path: Path) -> None:
-    save(tmp_path / "a" / "a.png")
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / ".DS_Store").touch()
-    with pytest.raises(UserError, match=f"The class folder {tmp_path / 'b'} holds no images"):
-        make_source().fetch(tmp_path)
 
 
 def test_unknown_test_class_is_refused(tmp_path: Path) -> None:
@@ -120,7 +125,7 @@ def test_no_test_images_are_refused(tmp_path: Path) -> None:
         make_source(test_size=0).read(tmp_path, train=False)
 
 
-# --- Broken files --------------------------------------------------------------------------------
+# --- Files ---------------------------------------------------------------------------------------
 
 
 def test_broken_files_are_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -129,12 +134,15 @@ def test_broken_files_are_named_and_left_out(tmp_path: Path, caplog: pytest.LogC
     save(tmp_path / "train" / "b" / "good.png", 60)
     save(tmp_path / "test" / "b" / "good.png")
     whole = (tmp_path / "train" / "b" / "good.png").read_bytes()
-    jpeg = tmp_path / "train" / "a" / "cut.jpg"
-    save(jpeg, Image.effect_noise((64, 64), 50))
-    jpeg.write_bytes(jpeg.read_bytes()[:-200])
-    broken = {"cut.png": whole[:50], "empty.png": b"", "notes.txt": b"hello", "z.png": b"x" * 99}
+    broken = {
+        "cut.png": whole[:50],
+        "empty.png": b"",
+        "notes.txt": b"hello",
+        "page.eps": b"%!PS-Adobe-3.0 EPSF",
+    }
     for name, content in broken.items():
         (tmp_path / "train" / "a" / name).write_bytes(content)
+    Image.new("1", (10_200, 5000)).save(tmp_path / "train" / "a" / "large.png")
     (tmp_path / "train" / "b" / "last.png").write_bytes(b"")
 
     images, targets = make_source().read(tmp_path, train=True)
@@ -145,7 +153,8 @@ def test_broken_files_are_named_and_left_out(tmp_path: Path, caplog: pytest.LogC
     first, *named = record.getMessage().splitlines()
     assert first == "left out, because not readable as images (6):"
     files = [line.strip().split(": ")[0].rpartition("/")[2] for line in named]
-    assert files == ["cut.jpg", "cut.png", "empty.png", "notes.txt", "z.png", "…"]
+    assert files == ["cut.png", "empty.png", "large.png", "notes.txt", "page.eps", "…"]
+    assert "51.0 megapixels: larger than the limit" in caplog.text
 
 
 def test_class_without_a_readable_image_is_refused(tmp_path: Path) -> None:
@@ -157,85 +166,31 @@ def test_class_without_a_readable_image_is_refused(tmp_path: Path) -> None:
         make_source().read(tmp_path, train=True)
 
 
-# --- Formats -------------------------------------------------------------------------------------
+def test_grey_values_are_those_of_the_whole_data_set(tmp_path: Path) -> None:
+    for name, level in (("a", 500), ("b", 4000)):
+        save(tmp_path / name / "x.tif", Image.fromarray(np.full((8, 8), level, np.uint16)))
+    source = make_source(0)
+    assert source.grey_values(tmp_path) == (0, 4095)
+    source.preparation = Preparation("resize", 1, 8, source.grey_values(tmp_path))
+    images, _ = source.read(tmp_path, train=True)
+    assert images[:, 0, 0, 0].tolist() == [round(500 / 4095 * 255), round(4000 / 4095 * 255)]
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.bmp", "a.gif", "a.tiff", "a.ppm"])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_formats_are_read_in_grey_and_colour(tmp_path: Path, name: str, channels: int) -> None:
-    image = read_one(tmp_path, Image.new("RGB", (20, 20), (200, 100, 50)), name, channels)
-    expected = [200, 100, 50] if channels == 3 else [round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)]
-    assert image[:, 4, 4].tolist() == pytest.approx(expected, abs=4)
-
-
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "I;16", "I", "F"])
-def test_modes_are_read(tmp_path: Path, mode: str) -> None:
-    arrays = {"I;16": np.uint16(65535), "I": np.int32(65535), "F": np.float32(1)}
-    if mode in arrays:
-        image = Image.fromarray(np.full((8, 8), arrays[mode]))
-    else:
-        image = Image.new("L", (8, 8), 255).convert(mode)
-    assert image.mode == mode
-    # Pillow 12 writes TIFF files in YCbCr that it cannot read.
-    name = "a.jpg" if mode == "YCbCr" else "a.tiff" if mode in ("CMYK", "I", "F") else "a.png"
-    pixels = read_one(tmp_path, image, name)
-    assert pixels.unique().tolist() == [255]
-
-
-def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path) -> None:
-    levels = np.repeat(np.array([[0, 257 * 100, 257 * 200, 65535]], np.uint16), 4, axis=0)
-    image = read_one(tmp_path, Image.fromarray(levels))
-    assert image[0, 4, [0, 7]].tolist() == [0, 255]
-    assert image.float().mean() == pytest.approx((100 + 200 + 255) / 4, abs=3)
-
-
-def test_transparent_pixels_become_white(tmp_path: Path) -> None:
-    image = Image.new("RGBA", (8, 8), (0, 0, 0, 0))
-    image.paste((255, 0, 0, 255), (4, 0, 8, 8))
-    pixels = read_one(tmp_path, image, channels=3)
-    assert pixels[:, 4, 1].tolist() == [255, 255, 255]
-    assert pixels[:, 4, 6].tolist() == [255, 0, 0]
-
-
-def test_transparent_palette_entry_becomes_white(tmp_path: Path) -> None:
-    image = Image.new("P", (8, 8), 0)
-    image.putpalette([10, 10, 10, 20, 20, 20])
-    assert read_one(tmp_path, image, transparency=0).unique().tolist() == [255]
-
-
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
-    image = Image.new("L", (8, 8), 0)
-    image.paste(255, (0, 0, 8, 4))  # white above, black below
-    exif = Image.Exif()
-    exif[ORIENTATION] = 6  # to be turned clockwise
-    pixels = read_one(tmp_path, image, "a.jpg", quality=95, exif=exif)[0]
-    assert pixels[:, :3].float().mean() < 20  # black to the left
-    assert pixels[:, 5:].float().mean() > 235
-
-
-def test_proportions_are_kept_and_padded_with_black(tmp_path: Path) -> None:
-    pixels = read_one(tmp_path, Image.new("L", (400, 200), 255))[0]
-    assert pixels[2:6].unique().tolist() == [255]
-    assert pixels[[0, 1, 6, 7]].unique().tolist() == [0]
-
-
-def test_large_images_are_antialiased(tmp_path: Path) -> None:
-    stripes = np.zeros((80, 80), np.uint8)
-    stripes[:, ::2] = 200
-    pixels = read_one(tmp_path, Image.fromarray(stripes))[0]
-    assert (pixels.float() - 100).abs().max() < 20
-
-
-def test_image_of_more_pixels_than_the_limit_is_left_out(
+def test_images_of_8_bits_that_are_nearly_black_are_said(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for name in ("one", "two"):
-        save(tmp_path / "train" / name / "good.png")
-    save(tmp_path / "test" / "one" / "good.png")
-    Image.new("1", (10_200, 5000)).save(tmp_path / "train" / "one" / "large.png")
-    page = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"  # for which Pillow would start Ghostscript
-    (tmp_path / "train" / "one" / "page.eps").write_bytes(page)
-    images, _ = make_source().read(tmp_path, train=True)
-    assert len(images) == 2
-    assert "large.png: 51.0 megapixels: larger than the limit" in caplog.text
-    assert "page.eps: not an image of a known format" in caplog.text
+    for name in ("a", "b"):
+        save(tmp_path / name / "x.png", 1)
+    make_source(0).read(tmp_path, train=True)
+    assert "give it: data.grey_values=[0,1]" in caplog.text
+
+
+def test_digits_are_found_in_the_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name, strokes in (("1", ONE), ("5", FIVE)):
+        ink = np.pad(draw(strokes), 40)
+        save(tmp_path / name / "x.png", Image.fromarray(np.rint(255 * (1 - ink)).astype(np.uint8)))
+    save(tmp_path / "5" / "blank.png", 255)
+    images, targets = make_source(0, Preparation("digits", 1, 28)).read(tmp_path, train=True)
+    assert images.shape == (2, 1, 28, 28) and targets.tolist() == [0, 1]
+    assert images[:, 0, 0].max() == 0 and images.amax((1, 2, 3)).tolist() == [255, 255]
+    assert "blank.png: no digit found" in caplog.text

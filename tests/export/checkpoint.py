@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import nn
 
-from mnist_cnn.training import checkpoints
+from mnist_cnn.training import loading
 from mnist_cnn.training.classifier import Classifier
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -47,13 +47,15 @@ def save(
             "std": [0.5, 0.25, 0.125] if colours else 0.5,
             "in_channels": 3 if colours else 1,
             "image_size": 28,
+            "prepare": "digits",
+            "grey_values": None,
             "num_classes": classes,
             "classes": [f"class {label}" for label in range(classes)],
         }
         | data,
     }
     torch.manual_seed(0)
-    network = network or checkpoints.build(settings, nn.Module)
+    network = network or loading.build(settings, nn.Module)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,28 +15,28 @@ from torch import Tensor, nn
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.export import html
+from mnist_cnn.export.formats import run_names
 from mnist_cnn.export.network import load_trained
 from tests.export.checkpoint import save
 
 
-def page_network(ckpt: Path) -> html.PageNetwork:
+def saved_network(ckpt: Path) -> dict[str, Any]:
     network, description = load_trained(ckpt)
     shape = (2, description.in_channels, description.image_size, description.image_size)
     images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
-    return html.page_network(network, description, "run", images)
+    return html.save_network(network, description, "run", images)
 
 
-def test_graph_names_the_layers_and_their_shapes(tmp_path: Path) -> None:
-    graph = page_network(save(tmp_path, "simple")).graph
-    layers = [(operation["kind"], operation["name"], operation["shape"]) for operation in graph["operations"]]
-    assert layers == [
+def test_layers_have_names_and_shapes_in_the_order_of_the_tutorial(tmp_path: Path) -> None:
+    operations = saved_network(save(tmp_path, "simple"))["operations"]
+    assert [(operation["kind"], operation["name"], operation["shape"]) for operation in operations] == [
         ("conv2d", "conv1", [32, 28, 28]),
+        ("relu", "", [32, 28, 28]),
         ("max_pool2d", "", [32, 14, 14]),
-        ("relu", "", [32, 14, 14]),
         ("conv2d", "conv2", [64, 14, 14]),
+        ("relu", "", [64, 14, 14]),
         ("max_pool2d", "", [64, 7, 7]),
-        ("relu", "", [64, 7, 7]),
-        ("identity", "", [3136]),
+        ("flatten", "", [3136]),
         ("linear", "fc1", [128]),
         ("relu", "", [128]),
         ("linear", "fc2", [10]),
@@ -43,33 +44,34 @@ def test_graph_names_the_layers_and_their_shapes(tmp_path: Path) -> None:
 
 
 def test_weights_have_16_bits_only_if_the_logits_stay_the_same(tmp_path: Path) -> None:
-    small = page_network(save(tmp_path / "small", "simple"))
-    assert small.bits == 16 and small.change <= 5e-4
+    small = saved_network(save(tmp_path / "small", "simple"))
     network = load_trained(save(tmp_path, "simple"))[0].network
-    with torch.no_grad():
-        for weight in network.parameters():
-            weight.mul_(10)
-    large = page_network(save(tmp_path / "large", "simple", network=network))
-    assert large.bits == 32 and large.change > 5e-4
-    for saved, limit in ((small, 1_250_000), (large, 2_500_000)):
+    for weight in network.parameters():
+        weight.mul_(10)
+    large = saved_network(save(tmp_path / "large", "simple", network=network))
+    assert small["change"] <= 5e-4 < large["change"]
+    for saved, bits, limit in ((small, 16, 1_250_000), (large, 32, 2_500_000)):
+        assert saved["bits"] == bits
         assert len(html.render([saved])) < limit
-        numbers = np.frombuffer(base64.b64decode(saved.to_json()["weights"]), f"<f{saved.bits // 8}")
-        assert len(numbers) == 421_642
+        assert len(base64.b64decode(saved["weights"])) == 421_642 * bits // 8
 
 
-def test_residual_network_is_traced(tmp_path: Path) -> None:
-    saved = page_network(save(tmp_path, "resnet18"))
-    kinds = [operation["kind"] for operation in saved.graph["operations"]]
-    assert kinds.count("conv2d") == kinds.count("batch_norm") == 20
-    assert kinds.count("add") == 8
-    assert saved.to_json()["std"] == [0.5, 0.25, 0.125]
-
-
-def test_missing_operation_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match=r"MobileNet.*hardswish.*format=onnx|mobilenet.*hardswish.*format=onnx"
-    ):
-        page_network(save(tmp_path, "mobilenet"))
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/checkpoints/best.ckpt", "b/checkpoints/last.ckpt"], ["a", "b"]),
+        (
+            ["a/checkpoints/best.ckpt", "a/checkpoints/last.ckpt", "b/checkpoints/best.ckpt"],
+            ["runs/a/checkpoints/best", "runs/a/checkpoints/last", "b"],
+        ),
+        (
+            ["1/a/checkpoints/best.ckpt", "2/a/checkpoints/best.ckpt"],
+            ["1/a/checkpoints/best", "2/a/checkpoints/best"],
+        ),
+    ],
+)
+def test_networks_of_a_page_have_different_names(paths: list[str], names: list[str]) -> None:
+    assert run_names([Path("logs", "runs", path) for path in paths]) == names
 
 
 class Function(nn.Module):
@@ -93,7 +95,8 @@ def change_through_another_shape(x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("network", "part"),
     [
-        (Function(change_through_another_shape), "the in-place operation relu_.default on a value"),
+        (nn.Hardswish(), r"hardswish.default, which the page does not have. Use format=onnx"),
+        (Function(change_through_another_shape), "relu_.default in place on a value"),
         (Function(lambda x: x + 1), "add.Tensor with a number or a weight"),
         (Function(lambda x: x + torch.max_pool2d(x, 28)), "add.Tensor with inputs of different shapes"),
         (Function(lambda x: x.view(28, 28)), "view.default that does not keep the batch dimension"),
@@ -103,23 +106,22 @@ def change_through_another_shape(x: Tensor) -> Tensor:
         (nn.AvgPool2d(2, count_include_pad=False, padding=1), "count_include_pad=False"),
     ],
 )
-def test_unsupported_arguments_are_named(network: nn.Module, part: str, tmp_path: Path) -> None:
+def test_unsupported_operation_or_argument_is_named(network: nn.Module, part: str, tmp_path: Path) -> None:
     description = load_trained(save(tmp_path, "simple"))[1]
     with pytest.raises(UserError, match=part):
-        html.trace(network.eval(), description)
+        html.trace(network.eval(), description, bits=32)
 
 
 def test_images_smaller_than_a_drawing_are_refused(tmp_path: Path) -> None:
     network, description = load_trained(save(tmp_path, "simple"))
+    small = description.model_copy(update={"image_size": 16})
     with pytest.raises(UserError, match="16x16"):
-        html.page_network(
-            network, description.model_copy(update={"image_size": 16}), "", np.zeros(0, np.uint8)
-        )
+        html.save_network(network, small, "", np.zeros(0, np.uint8))
 
 
 def test_policy_allows_what_is_in_the_page_and_nothing_else(tmp_path: Path) -> None:
     names = ["</script><b>", "<!--", "classes"]
-    page = html.render([page_network(save(tmp_path, "cnnnet", classes=names))])
+    page = html.render([saved_network(save(tmp_path, "cnnnet", classes=names))])
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
     assert policy is not None
     directives = dict(part.split(" ", 1) for part in policy[1].split("; "))
@@ -131,5 +133,5 @@ def test_policy_allows_what_is_in_the_page_and_nothing_else(tmp_path: Path) -> N
         assert directives[directive].split() == [f"'sha256-{digest}'" for digest in hashes]
     data = re.search(r'<script type="application/json" id="networks">(.*?)</script>', page, re.DOTALL)
     assert data is not None
-    assert json.loads(data[1])[0]["classes"] == names
+    assert json.loads(data[1])[0]["about"]["classes"] == names
     assert not re.search(r'(src|href)="(?!data:)', page)

@@ -20,21 +20,23 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hypothesis import strategies as st
-from omegaconf import open_dict
+from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
-from hydra_sweeps import SweepError, definition, runs
+from hydra_sweeps import RESOLVED, SweepError, definition, runs
 from hydra_sweeps.report import writing
-from mnist_cnn import command_line, commands, messages, settings
+from mnist_cnn.app import messages, resumed, settings, start
+from mnist_cnn.app.overrides import prepare as prepare_overrides
 from mnist_cnn.data import KMNIST, MNIST, ImageFolder
-from mnist_cnn.data.download import load_arrays
 from mnist_cnn.data.source import DataUnavailable
 from mnist_cnn.errors import UserError
-from mnist_cnn.inference.finding import NothingFound, prepare
-from mnist_cnn.inference.loading import load_picture
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.pictures import UnreadableImage
+from mnist_cnn.preparation.finding import NothingFound
+from mnist_cnn.preparation.image_files import UnreadableImage
+from mnist_cnn.preparation.prepare import Preparation, prepare_file
+from mnist_cnn.schema import check
 from tests.conftest import REPOSITORY
+from tests.export.onnx_network import onnx_network
 from tests.fuzz.inputs import hostile
 from tests.inference.checkpoint import write_checkpoint
 
@@ -96,16 +98,6 @@ def read_packed_idx(content: bytes, folder: Path) -> None:
     KMNIST().read(folder, train=True)
 
 
-def pickles(folder: Path) -> st.SearchStrategy[bytes]:
-    arrays = (np.zeros((2, 4), np.float32), np.arange(2))
-    return hostile([pickle.dumps((arrays, arrays, arrays), protocol) for protocol in (0, 2, 5)])
-
-
-@target(pickles, pickle.UnpicklingError, inputs=15_000)
-def read_pickle(content: bytes, folder: Path) -> None:
-    load_arrays(io.BytesIO(content))
-
-
 def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
     stream = io.BytesIO()
     image.save(stream, format_, **options)
@@ -134,7 +126,7 @@ def image_files(folder: Path) -> st.SearchStrategy[bytes]:
 
 @target(image_files, UnreadableImage, NothingFound, inputs=12_000)
 def read_image(content: bytes, folder: Path) -> None:
-    prepare(load_picture(written(folder / "digit.png", content)).grey, split=True)
+    prepare_file(written(folder / "digit.png", content), split=True)
 
 
 @target(image_files, UserError, inputs=6_000)
@@ -144,7 +136,9 @@ def read_image_folder(content: bytes, folder: Path) -> None:
         for name in ("one", "two"):
             (folder / "train" / name).mkdir(exist_ok=True)
             Image.new("L", (8, 8)).save(folder / "train" / name / "good.png")
-    images, targets = ImageFolder(28, 1, 0.25).read(path.parents[2], train=True)
+    source = ImageFolder(0.25)
+    source.preparation = Preparation("resize", 1, 28)
+    images, targets = source.read(path.parents[2], train=True)
     assert images.shape[1:] == (1, 28, 28) and len(images) == len(targets)
 
 
@@ -233,50 +227,6 @@ def onnx_files(folder: Path) -> st.SearchStrategy[bytes]:
     return hostile([onnx_network()], [b"Loop", b"If", b"ConstantOfShape", b"Expand", b"Tile", b"Range"])
 
 
-def onnx_network() -> bytes:
-    """Return a small network with the metadata of export.py, which takes seconds to export one."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    from mnist_cnn.export.description import Description
-
-    about = Description(
-        **{"model": {"_target_": "mnist_cnn.models.CnnNet"}, "parameters": 90, "in_channels": 1, "epochs": 1},
-        **{
-            "classes": list("0123456789"),
-            "image_size": 28,
-            "mean": 0.5,
-            "std": 0.5,
-            "seed": 0,
-            "metrics": {},
-        },
-        **{"gives_probabilities": True, "data": "MNIST", "loss": "x", "mnist_cnn_version": "0"},
-    )
-    weights = {
-        "kernel": np.ones((1, 1, 5, 5), np.float32),
-        "matrix": np.ones((196, 10), np.float32),
-        "shape": np.array([-1, 196]),
-    }
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", ["images"], ["a"], to=TensorProto.FLOAT),
-            helper.make_node("Conv", ["a", "kernel"], ["b"], pads=[2, 2, 2, 2]),
-            helper.make_node("MaxPool", ["b"], ["c"], kernel_shape=[2, 2], strides=[2, 2]),
-            helper.make_node("Reshape", ["c", "shape"], ["d"]),
-            helper.make_node("MatMul", ["d", "matrix"], ["logits"]),
-        ],
-        "network",
-        [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", 1, 28, 28])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
-        [numpy_helper.from_array(array, name) for name, array in weights.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    helper.set_model_props(model, about.to_strings())
-    onnx.checker.check_model(model)
-    content: bytes = model.SerializeToString()
-    return content
-
-
 @target(onnx_files, UserError, inputs=6_000)
 def read_onnx(content: bytes, folder: Path) -> None:
     predictor = Predictor.load(written(folder / "read.onnx", content))
@@ -340,7 +290,7 @@ seed: 3
 @target(lambda folder: hostile([RUN_SETTINGS], YAML_TOKENS), UserError, inputs=3_000)
 def read_run_settings(content: bytes, folder: Path) -> None:
     written(folder / ".hydra" / "resolved.yaml", content)
-    command_line.for_hydra([f"resume={folder}"])
+    resumed.read_settings(folder / RESOLVED, [])
 
 
 DEFINITION = b"""hydra:
@@ -490,14 +440,14 @@ def read_arguments(content: bytes, folder: Path) -> None:
     before = sys.argv
     sys.argv = [str(REPOSITORY / "train.py"), *arguments]
     try:
-        overrides = command_line.split(command_line.for_hydra(arguments))[1]
-        commands.register_resolvers()
+        typed = [one for one in prepare_overrides(arguments) if not one.startswith("-")]
+        start.register_resolvers()
         GlobalHydra.instance().clear()
         with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
-            config = compose("train", overrides=overrides)
+            config = compose("train", overrides=typed)
         with open_dict(config):
             config.pop("hparams", None)  # they refer to what Hydra knows of a running job
-        settings.check(commands.to_dict(config), settings.TrainSettings)
+        check(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), settings.TrainSettings)
     except Exception as error:
         raise_for_user(error)
     finally:

@@ -26,6 +26,8 @@ def write_checkpoint(
             "std": 0.5,
             "in_channels": channels,
             "image_size": 28,
+            "prepare": "digits",
+            "grey_values": None,
             "num_classes": 10,
             "classes": [str(digit) for digit in range(10)],
         },

@@ -10,13 +10,13 @@ from PIL import Image
 from mnist_cnn.data.images import convert
 from mnist_cnn.export.formats import MODULES
 from mnist_cnn.export.network import load_trained
-from mnist_cnn.inference.digits import to_mnist_form
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.training.checkpoints import load_classifier
+from mnist_cnn.preparation.digits import to_mnist_form
+from mnist_cnn.training.loading import load_classifier
 from tests.conftest import make_data
 from tests.export.checkpoint import save
 from tests.inference.checkpoint import write_checkpoint
-from tests.inference.drawing import FIVE, ONE, draw
+from tests.preparation.drawing import FIVE, ONE, draw
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,9 @@ def test_files_are_read_in_order_and_errors_belong_to_their_file(tmp_path: Path)
     files = [tmp_path / name for name in ("5.png", "none.png", "1.png")]
     predictor = Predictor.load(write_checkpoint(tmp_path / "a.ckpt"))
     five, none, one = predictor.read(files)
-    np.testing.assert_allclose(five.digits[0, 0], to_mnist_form(draw(FIVE)), atol=1)  # the file has 8 bits
-    np.testing.assert_allclose(one.scores, predictor.scores(one.digits), rtol=1e-4)
+    np.testing.assert_allclose(five.images[0, 0], to_mnist_form(draw(FIVE)), atol=1)  # the file has 8 bits
+    np.testing.assert_allclose(one.scores, predictor.scores(one.images), rtol=1e-4)
     assert none.error is not None and "not an image" in none.error
-    assert len(none.digits) == len(none.scores) == 0
+    assert len(none.images) == len(none.scores) == 0
     assert five.error is None
     assert predictor.read([]) == []

@@ -60,7 +60,11 @@ def forward_in_tutorial_order(network: Network, images: Tensor) -> Tensor:
 @each_network
 @each_layer_set
 def test_default_parameters_match_the_tutorial(case: Case, layers: str) -> None:
+    torch.manual_seed(3)
     network = case.network(layers=layers)
+    torch.manual_seed(3)
+    library = case.network()  # has the same names and initial weights
+    torch.testing.assert_close(network.state_dict(), library.state_dict(), rtol=0, atol=0)
     shapes = {name: tuple(value.shape) for name, value in network.named_parameters()}
     assert shapes == {
         name: shape
@@ -95,25 +99,16 @@ def test_channels_classes_and_image_size_are_configurable(
 
 
 @each_network
-def test_too_small_image_size_raises(case: Case) -> None:
+def test_unsuitable_arguments_and_images_raise(case: Case) -> None:
+    size = case.image_size
     with pytest.raises(UserError, match=f"{case.smallest_size}x{case.smallest_size} pixels"):
         case.network(image_size=case.smallest_size - 1)
-
-
-@each_network
-@pytest.mark.parametrize("shape", [(2, 1, 30, 30), (2, 3, 0, 0), (1, 0, 0)])
-def test_wrong_image_shape_raises(case: Case, shape: tuple[int, ...]) -> None:
-    size = case.image_size
-    images = torch.zeros([side or size for side in shape])  # 0 stands for the right size
-    message = rf"{case.network.__name__} expects images of shape \(B, 1, {size}, {size}\), got"
-    with pytest.raises(UserError, match=message):
-        case.network()(images)
-
-
-@each_network
-def test_unknown_layer_set_raises(case: Case) -> None:
     with pytest.raises(UserError, match=r"model\.layers=numpy is unknown; choose one of: torch, handmade"):
         case.network(layers="numpy")
+    message = rf"{case.network.__name__} expects images of shape \(B, 1, {size}, {size}\), got"
+    for shape in ((2, 1, 30, 30), (2, 3, size, size), (1, size, size)):
+        with pytest.raises(UserError, match=message):
+            case.network()(torch.zeros(shape))
 
 
 @each_network
@@ -133,34 +128,20 @@ def test_pooling_before_relu_is_exact(case: Case, layers: str) -> None:
 
 
 @each_network
-def test_layer_sets_have_the_same_initial_weights(case: Case) -> None:
-    states = []
-    for layers in ("torch", "handmade"):
-        torch.manual_seed(3)
-        states.append(case.network(layers=layers).state_dict())
-    library, handmade = states
-    assert list(library) == list(handmade)
-    assert all(torch.equal(library[name], handmade[name]) for name in library)
-
-
-@each_network
 @each_layer_set
-def test_exported_network_accepts_any_batch_size(case: Case, layers: str) -> None:
+def test_graphs_of_the_network_accept_any_batch_size(case: Case, layers: str) -> None:
     network = case.network(layers=layers).eval()
     images = torch.randn(5, 1, case.image_size, case.image_size)
-    batch = torch.export.Dim("batch")
-    exported = torch.export.export(network, (images[:3],), dynamic_shapes=({0: batch},))
-    torch.testing.assert_close(exported.module()(images), network(images), rtol=0, atol=1e-5)
-
-
-@each_network
-def test_traced_network_accepts_any_batch_size(case: Case) -> None:
-    network = case.network().eval()
-    images = torch.randn(5, 1, case.image_size, case.image_size)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing is deprecated, and the check of the shape is not recorded
-        traced = torch.jit.trace(network, images[:3])
-    torch.testing.assert_close(traced(images), network(images), rtol=0, atol=1e-5)
+    shapes = ({0: torch.export.Dim("batch")},)
+    graphs = [torch.export.export(network, (images[:3],), dynamic_shapes=shapes).module()]
+    if layers == "torch":
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # tracing is deprecated, and does not record the check of the shape
+            graphs.append(torch.jit.trace(network, images[:3]))
+    for graph in graphs:
+        torch.testing.assert_close(graph(images), network(images), rtol=0, atol=1e-5)
 
 
 # --- Configuration -------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """A short training on noise with the callbacks and loggers of train.py."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning as L
@@ -12,6 +12,26 @@ from mnist_cnn.data import ImageData
 from mnist_cnn.models import SimpleCNN
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.schedule import Schedule
+
+
+class Recorder(Logger):
+    """A logger that keeps what it is given, of the kind that has `log_image`."""
+
+    name = version = "recorder"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics: list[tuple[int | None, dict[str, float]]] = []
+        self.images: list[tuple[int, str]] = []
+
+    def log_hyperparams(self, params: Any) -> None: ...
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.metrics.append((step, dict(metrics)))
+
+    def log_image(self, key: str, images: list[Any], step: int) -> None:
+        assert all(image.ndim == 3 for image in images)
+        self.images.append((step, key))
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mnist_cnn.reporting.tensorboard import RunLogger
 from tests.conftest import Start
-from tests.runs import CPU
+from tests.runs import CPU, scalars
 
 pytestmark = pytest.mark.xdist_group("tensorboard")  # one server for all tests
 
@@ -97,29 +96,30 @@ def test_scalars_have_expected_tags(served: str) -> None:
     runs = tags(served, "scalars")
     assert len(runs) == 3
     expected = {f"{split}/{name}" for split in ("train", "val", "test") for name in ("loss", "acc")}
-    assert all(found == expected | {"train/loss_step", "lr"} for found in runs.values())
+    assert all(found == expected | {"train/epoch"} for found in runs.values())
 
 
-def test_job_of_sweep_is_named_after_overrides(served: str) -> None:
-    names = sorted(run.rsplit("/", 1)[1] for run in tags(served, "scalars") if run.startswith("sweeps/"))
-    assert names == ["0_optim.lr=0.01", "1_optim.lr=0.002"]
+def test_custom_scalars_show_training_and_validation_in_one_card(served: str) -> None:
+    layout = get(served, "data/plugin/custom_scalars/layout")
+    charts = {chart["title"]: chart["multiline"]["tag"] for chart in layout["category"][0]["chart"]}
+    assert charts == {"loss": ["^(train|val)/loss$"], "acc": ["^(train|val)/acc$"]}
 
 
-def test_figures_are_logged_from_start_to_last_epoch(served: str) -> None:
+def test_figures_are_logged_from_start_to_last_step(served: str) -> None:
     runs = get(served, "data/plugin/images/tags")
     run = next(name for name in runs if name.startswith("runs/"))
     assert set(runs[run]) == {
-        "predictions/validation",
-        "predictions/test",
-        "most_wrong/test",
-        "confusion_matrix/test",
-        "kernels/first_convolution",
-        "feature_maps/layer_by_layer",
+        "visuals/predictions_validation",
+        "visuals/predictions_test",
+        "visuals/most_wrong",
+        "visuals/confusion_matrix",
+        "visuals/kernels",
+        "visuals/feature_maps",
     }
-    kernels = get(served, f"data/plugin/images/images?run={run}&tag=kernels/first_convolution&sample=0")
-    assert [image["step"] for image in kernels] == [0, 2]
-    wrong = get(served, f"data/plugin/images/images?run={run}&tag=most_wrong/test&sample=0")
-    assert [image["step"] for image in wrong] == [2]
+    kernels = get(served, f"data/plugin/images/images?run={run}&tag=visuals/kernels&sample=0")
+    assert [image["step"] for image in kernels] == [0, 40]
+    wrong = get(served, f"data/plugin/images/images?run={run}&tag=visuals/most_wrong&sample=0")
+    assert [image["step"] for image in wrong] == [40]
 
 
 def test_graph_and_settings_are_logged(served: str) -> None:
@@ -128,46 +128,31 @@ def test_graph_and_settings_are_logged(served: str) -> None:
     assert any(tag.startswith("config") for tag in get(served, "data/plugin/text/tags")[run])
 
 
-def test_only_successful_run_is_marked_as_ended(tmp_path: Path) -> None:
-    for name in ("succeeded", "failed"):
-        logger = RunLogger(tmp_path / name)
-        logger.log_settings({"lr": 0.1}, "lr: 0.1")
-        logger.finalize("success" if name == "succeeded" else "failed")
-        if name == "succeeded":
-            logger.close()
-    ended = {
-        name: b"_hparams_/session_end_info" in b"".join(p.read_bytes() for p in (tmp_path / name).iterdir())
-        for name in ("succeeded", "failed")
-    }
-    assert ended == {"succeeded": True, "failed": False}
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_only_successful_run_is_marked_as_ended(succeeded: bool, tmp_path: Path) -> None:
+    logger = RunLogger(str(tmp_path))
+    logger.log_hyperparams({"lr": 0.1})
+    logger.finalize("success" if succeeded else "failed")
+    if succeeded:
+        logger.close()
+    (events,) = tmp_path.iterdir()
+    assert (b"_hparams_/session_end_info" in events.read_bytes()) == succeeded
 
 
-def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(folder)).Reload()
-    return {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
-
-
-@pytest.mark.parametrize("first_epoch", [1, 3])
-def test_resumed_logger_drops_and_restores_points(tmp_path: Path, first_epoch: int) -> None:
-    steps = [(step, {"lr": 1 / step}) for step in (1, 2, 3, 4, 5, 6)]  # two steps per epoch
-    epochs = [(epoch, {"val/acc": epoch / 10}) for epoch in (1, 2, 3)]
-
+@pytest.mark.parametrize("step", [0, 4])
+def test_resumed_logger_drops_what_was_logged_after_its_step(tmp_path: Path, step: int) -> None:
     def write(logger: RunLogger, first: int) -> None:
-        for epoch, metrics in epochs[first - 1 :]:
-            for step, values in steps[2 * epoch - 2 : 2 * epoch]:
-                logger.log_metrics(values, step)
-            logger.log_metrics(metrics, epoch)
+        logger.begin(first)
+        for value in range(first + 1, 7):
+            logger.log_metrics({"lr": 1 / value}, value)
         logger.save()
 
-    killed = RunLogger(tmp_path)
-    write(killed, 1)
+    killed = RunLogger(str(tmp_path))
+    write(killed, 0)
     killed.experiment.close()
     time.sleep(1.0)  # the names of event files sort by the second, and after that by a number without zeros
-    resumed = RunLogger(tmp_path, first_epoch)
-    resumed.restore_step_metrics(steps[: 2 * (first_epoch - 1)])
-    write(resumed, first_epoch)
+    resumed = RunLogger(str(tmp_path))
+    write(resumed, step)
     resumed.close()
-    assert scalars(tmp_path) == {
-        "lr": [(step, pytest.approx(values["lr"])) for step, values in steps],
-        "val/acc": [(epoch, pytest.approx(values["val/acc"])) for epoch, values in epochs],
-    }
+    expected = [(value, pytest.approx(1 / value)) for value in range(1, 7)]
+    assert scalars(tmp_path) == {"lr": expected}

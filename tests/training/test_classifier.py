@@ -14,17 +14,12 @@ from torch import nn
 from mnist_cnn.data import ImageData
 from mnist_cnn.errors import UserError
 from mnist_cnn.models import CnnNet, SimpleCNN
-from mnist_cnn.training.checkpoints import (
-    find_resume_point,
-    load,
-    load_best_weights,
-    save_best,
-    save_last,
-)
+from mnist_cnn.training.checkpoints import find_resume_point, load_best_weights, save_epochs
 from mnist_cnn.training.classifier import Classifier
+from mnist_cnn.training.loading import load
 from mnist_cnn.training.losses import OneHotMSELoss
+from mnist_cnn.training.resume import ExactResume
 from mnist_cnn.training.schedule import Schedule
-from mnist_cnn.training.seeding import ReseedEachEpoch
 
 EPOCHS = 4
 
@@ -110,11 +105,11 @@ def fit(
     L.seed_everything(seed, verbose=False)
     data.seed = seed
     classifier = Classifier(network(), nn.CrossEntropyLoss(), 10, optimizer, schedule, config={"plain": 1})
-    saving = [save_best(run_dir, "val/acc", "max"), save_last(run_dir)]
+    saving = save_epochs(run_dir, ("val/acc", "max"))
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,
-        callbacks=[ReseedEachEpoch(seed), *callbacks, *saving],
+        callbacks=[*callbacks, *saving, ExactResume(run_dir / "checkpoints" / "last.ckpt", seed)],
         logger=False,
         deterministic=True,
         log_every_n_steps=1,
@@ -193,8 +188,7 @@ def test_resume_point_is_the_best_checkpoint_where_the_last_is_truncated(
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     resumed = find_resume_point(tmp_path)
-    assert resumed is not None
-    assert resumed.path.name == "best.ckpt"
+    assert resumed.path is not None and resumed.path.name == "best.ckpt"
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # as it is resumed
@@ -248,7 +242,7 @@ def test_weights_are_determined_by_the_seed(tmp_path: Path, small_data: ImageDat
     assert not torch.equal(first, other)
 
 
-def test_metrics_are_logged_by_split_and_epoch_from_one(tmp_path: Path, small_data: ImageData) -> None:
+def test_metrics_are_logged_by_global_step_with_the_epoch(tmp_path: Path, small_data: ImageData) -> None:
     logged: list[tuple[int | None, dict[str, float]]] = []
 
     class Recorder(L.pytorch.loggers.logger.DummyLogger):
@@ -269,14 +263,14 @@ def test_metrics_are_logged_by_split_and_epoch_from_one(tmp_path: Path, small_da
     trainer.fit(classifier, small_data)
     trainer.test(classifier, small_data, verbose=False)
     # Those of the test are logged with the results of the run.
-    assert [(step, sorted(metrics)) for step, metrics in logged] == [
-        (1, ["val/acc", "val/loss"]),
-        (1, ["train/acc", "train/loss"]),
-        (2, ["val/acc", "val/loss"]),
-        (2, ["train/acc", "train/loss"]),
+    assert [(step, metrics["epoch"], sorted(set(metrics) - {"epoch"})) for step, metrics in logged] == [
+        (3, 1, ["val/acc", "val/loss"]),
+        (3, 1, ["train/acc", "train/loss"]),
+        (6, 2, ["val/acc", "val/loss"]),
+        (6, 2, ["train/acc", "train/loss"]),
     ]
     flat = {(step, name): value for step, metrics in logged for name, value in metrics.items()}
-    assert flat[2, "val/acc"] == pytest.approx(classifier.history[1]["val/acc"])
+    assert flat[6, "val/acc"] == pytest.approx(classifier.history[1]["val/acc"])
 
 
 def test_training_reduces_the_loss(tmp_path: Path, small_data: ImageData) -> None:

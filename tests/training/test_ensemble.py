@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.training.checkpoints import load_classifier, load_ensemble
+from mnist_cnn.training.loading import load_classifier, load_ensemble
 from tests.inference.checkpoint import write_checkpoint
 
 IMAGES = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mnist_cnn.training.precision import cpu_name, native_precision
+from mnist_cnn.training.precision import native_precision
 
 
 @pytest.mark.parametrize(
@@ -34,14 +34,3 @@ def test_gpu_uses_bf16_from_ampere_on(
 
 def test_other_devices_use_float32() -> None:
     assert native_precision(torch.device("mps")) == "32-true"
-
-
-@pytest.mark.parametrize("native", [True, False])
-def test_features_of_the_cpu_are_found_before_torch_2_13(
-    native: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native, raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
-    assert native_precision(torch.device("cpu")) == ("bf16-mixed" if native else "32-true")
-    assert cpu_name()

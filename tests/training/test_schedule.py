@@ -61,5 +61,5 @@ def test_automatic_length_is_that_of_the_run_in_the_unit_of_the_interval(
 ) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
     schedule = Schedule("torch.optim.lr_scheduler.CosineAnnealingLR", interval, T_max="auto")
-    trainer = Mock(spec=Trainer, max_epochs=3, estimated_stepping_batches=12)
+    trainer = Mock(spec=Trainer, callbacks=[], max_epochs=3, estimated_stepping_batches=12)
     assert schedule.build(optimizer, trainer).T_max == length  # type: ignore[union-attr]

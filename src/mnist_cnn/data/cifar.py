@@ -2,26 +2,22 @@
 
 import io
 import tarfile
-import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mnist_cnn.data.download import MAX_DOWNLOAD_BYTES, Unusable, download, load_arrays, md5_of, read_bytes
-from mnist_cnn.data.source import DataUnavailable, Offer, PublishedSource
-
-MAX_MEMBER_BYTES = 40_000_000  # the largest file of the archive has 31 MB
+from mnist_cnn.data.published import Download, PublishedSource, check, load_arrays, read_file
 
 
 class CIFAR10(PublishedSource):
     """Photographs of ten kinds of animals and vehicles, 50,000 to train on and 10,000 to test."""
 
+    name = "CIFAR10"
     folder = "cifar-10-batches-py"
     archive: ClassVar = "cifar-10-python.tar.gz"
     archive_md5: ClassVar = "c58f30108f718f92721af3b95e74349a"
@@ -35,53 +31,30 @@ class CIFAR10(PublishedSource):
     }
     hints = (f"Put {archive} into the folder data.dir.",)
 
-    def offers(self, directory: Path) -> Iterator[Offer]:
-        """Yield an archive that is already there, and torchvision's address of it."""
+    def places(self, directory: Path) -> Iterator[tuple[str, Download]]:
+        """Yield an archive that is already there, and torchvision's mirror."""
         archive = directory / self.archive
         if archive.is_file():
-            get = partial(read_bytes, archive, MAX_DOWNLOAD_BYTES)
-            yield Offer(str(archive), f"unpacked from {archive}", partial(self._unpack, get))
+            yield str(archive), partial(self._unpack, archive)
+        yield from super().places(directory)
 
-        import torchvision.datasets  # here, because it takes seconds and is seldom needed
-
-        url = torchvision.datasets.CIFAR10.url
-        host = urllib.parse.urlsplit(url).netloc
-        yield Offer(url, f"downloaded from {host}", partial(self._unpack, partial(download, url)))
-
-    def _unpack(self, get: Callable[[], bytes], files: list[str]) -> Iterator[tuple[str, bytes]]:
-        content = get()
-        if content.lstrip()[:1] == b"<":
-            raise Unusable("an HTML page instead of an archive")
-        if md5_of(content) != self.archive_md5:
-            raise Unusable(f"wrong checksum: MD5 {md5_of(content)} instead of {self.archive_md5}")
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as archive:
-            for member in archive:
-                folder, _, file = member.name.partition("/")
-                if folder == self.folder and file in files and member.isreg():
-                    if member.size > MAX_MEMBER_BYTES:
-                        raise Unusable(f"{member.name} is too large: {member.size:,} bytes")
-                    extracted = archive.extractfile(member)
-                    assert extracted is not None  # it is a regular file
-                    yield file, extracted.read()
+    def _unpack(self, archive: Path, folder: Path) -> None:
+        content = read_file(archive)
+        check(content, self.archive_md5)
+        (folder / self.folder).mkdir(parents=True)
+        with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as opened:
+            for file in self.md5:
+                member = opened.extractfile(f"{self.folder}/{file}")
+                assert member is not None  # a regular file, because the checksum is right
+                (folder / self.folder / file).write_bytes(member.read())
 
     def read(self, directory: Path, train: bool) -> tuple[Tensor, Tensor]:
-        """Return uint8 images (N, 3, 32, 32) and int64 labels (N,); raises `DataUnavailable`."""
+        """Return uint8 images (N, 3, 32, 32) and int64 labels (N,)."""
         images, labels = [], []
         for file in self.md5:
             if file.startswith("data_batch") == train:
-                path = directory / self.folder / file
-                try:
-                    with path.open("rb") as opened:
-                        batch = load_arrays(opened)
-                    images.append(batch["data"].reshape(-1, 3, 32, 32))
-                    labels += batch["labels"]
-                except (
-                    UnpicklingError,
-                    EOFError,
-                    LookupError,
-                    TypeError,
-                    ValueError,
-                    AttributeError,
-                ) as error:
-                    raise DataUnavailable(f"{path}: not a CIFAR-10 batch ({error})") from None
+                with (directory / self.folder / file).open("rb") as opened:
+                    batch = load_arrays(opened)
+                images.append(batch["data"].reshape(-1, 3, 32, 32))
+                labels += batch["labels"]
         return torch.from_numpy(np.concatenate(images)), torch.tensor(labels)

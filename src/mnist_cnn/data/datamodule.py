@@ -4,9 +4,9 @@ Legend for shapes: B batch, C channels, H height, W width.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -17,6 +17,8 @@ from mnist_cnn.data.images import convert
 from mnist_cnn.data.source import Source
 from mnist_cnn.data.split import stratified_split
 from mnist_cnn.errors import UserError
+from mnist_cnn.preparation.grey_values import GreyValues
+from mnist_cnn.preparation.prepare import Preparation
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W), targets (B,)
 Augmentation = Callable[[Tensor], Tensor]  # float32 images (B, C, H, W) in [0, 1] -> the same
@@ -45,28 +47,24 @@ class ImagesInMemory(Dataset[Batch]):
         return self.images.index_select(0, rows), self.targets.index_select(0, rows)
 
 
-class ResumableLoader(DataLoader[Batch]):
-    """A DataLoader that can start within an epoch, by Lightning's protocol for this.
+class TrainLoader(DataLoader[Batch]):
+    """A DataLoader of whole batches from memory, which can start within an epoch.
 
-    It fetches whole batches of images in memory itself, which takes a tenth of DataLoader's time; of the
-    arguments only the data set, `batch_size` and `sampler` have an effect. A single image that is left over
-    joins the batch before, because batch normalization cannot train on one.
-    `batches_done` returns how many batches of the present epoch have been trained on.
+    Fetching a batch takes a tenth of DataLoader's time; of the arguments only the data set, `batch_size` and
+    `sampler` have an effect. A single image that is left over joins the batch before, because batch
+    normalization cannot train on one. The next iteration leaves out the batches before `first`.
     """
 
-    def __init__(self, *args: Any, batches_done: Callable[[], int], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.batches_done = batches_done
-        self._skip = 0
+    first = 0
 
     def __iter__(self) -> Any:
-        # A generator, so that this runs when the first batch is asked for: Lightning makes the iterator
-        # before it loads the state.
-        skip, self._skip = self._skip, 0
+        # A generator, so that `first` is read when the first batch is asked for: Lightning makes the iterator
+        # before it loads the state of a run.
+        first, self.first = self.first, 0
         assert isinstance(self.dataset, ImagesInMemory) and self.batch_size is not None
         rows = torch.tensor(list(self.sampler))
         count = len(self)
-        for index in range(skip, count):
+        for index in range(first, count):
             end = len(rows) if index == count - 1 else (index + 1) * self.batch_size
             yield self.dataset.__getitems__(rows[index * self.batch_size : end])
 
@@ -75,12 +73,6 @@ class ResumableLoader(DataLoader[Batch]):
         images = len(self.sampler)
         one_left_over = images > 1 and self.batch_size > 1 and images % self.batch_size == 1
         return math.ceil(images / self.batch_size) - one_left_over
-
-    def state_dict(self) -> dict[str, int]:
-        return {"batches_done": self.batches_done()}
-
-    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
-        self._skip = state_dict["batches_done"]
 
 
 def rank_indices(length: int, rank: int, world_size: int) -> range:
@@ -100,6 +92,9 @@ class ImageData(L.LightningDataModule):
     (see `images.convert`).
 
     `classes` names the classes, by default as the source does; `num_classes` is by default their number.
+
+    `prepare` is how image files become images (see `Preparation`), and `grey_values` are black and white of
+    those with more than 8 bits; by default they are found out from the files.
 
     `val_size` images of the training set, or that fraction of them, are kept for validation. They are the
     same for every `seed`, so that runs that differ in it are judged by the same images. `val_size=0` trains
@@ -122,6 +117,8 @@ class ImageData(L.LightningDataModule):
         image_size: int,
         num_classes: int | None,
         classes: Sequence[str] | None,
+        prepare: Literal["resize", "digits"] = "resize",
+        grey_values: Sequence[float] | None = None,
         seed: int = 0,
         augment: Augmentation | None = None,
     ) -> None:
@@ -135,12 +132,16 @@ class ImageData(L.LightningDataModule):
         self.image_size = image_size
         self.seed = seed
         self.augment = augment
+        if prepare not in ("resize", "digits"):
+            raise UserError(f"data.prepare={prepare}: give resize or digits.")
         if in_channels not in (1, 3):
             raise UserError(f"data.in_channels={in_channels}: images have 1 channel (grey) or 3 (colour).")
         self.mean = _per_channel(mean, in_channels, "data.mean")
         self.std = _per_channel(std, in_channels, "data.std")
         self.classes = self._class_names(classes, num_classes)
         self.num_classes = len(self.classes)
+        self.prepare = prepare
+        self.grey_values = _black_and_white(grey_values) or source.grey_values(self.dir)
         self.source_label = ""  # where the files came from, for people
         self.train: ImagesInMemory | None = None
         self.val: ImagesInMemory | None = None
@@ -164,15 +165,25 @@ class ImageData(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Fetch and verify the files; Lightning calls this in one process of a machine only."""
         self.source_label = self.source.fetch(self.dir)
+        if self.grey_values is not None:
+            self.source_label += ", grey values {:g} to {:g}".format(*self.grey_values)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the images into memory and split them; raises `UserError` where they do not fit."""
         if self.train is None:
-            images, targets = self._read(train=True)
-            train, val = stratified_split(targets, self.val_size, seed=0, setting="data.val_size")
-            self.train = ImagesInMemory(images[train], targets[train])
-            self.val = ImagesInMemory(images[val], targets[val])
-            self.test = ImagesInMemory(*self._read(train=False))
+            self.source.preparation = Preparation(
+                self.prepare, self.in_channels, self.image_size, self.grey_values
+            )
+            images, targets = self._converted(*self.source.read(self.dir, train=True))
+            apart = self.source.read_validation(self.dir) if self.val_size else None
+            if apart is None:
+                train, val = stratified_split(targets, self.val_size, seed=0, setting="data.val_size")
+                self.train = ImagesInMemory(images[train], targets[train])
+                self.val = ImagesInMemory(images[val], targets[val])
+            else:
+                self.train = ImagesInMemory(images, targets)
+                self.val = ImagesInMemory(*self._converted(*apart))
+            self.test = ImagesInMemory(*self._converted(*self.source.read(self.dir, train=False)))
         if self.trainer is not None:
             self._check_limits(self.trainer)
 
@@ -206,8 +217,7 @@ class ImageData(L.LightningDataModule):
                 f"validation should be at its end. Choose a number of batches that divides {batches}."
             )
 
-    def _read(self, train: bool) -> Batch:
-        images, targets = self.source.read(self.dir, train)
+    def _converted(self, images: Tensor, targets: Tensor) -> Batch:
         _check_images(images, targets, self.name)
         known = self.source.classes(self.dir)
         if known is not None and known != self.classes:
@@ -229,6 +239,15 @@ class ImageData(L.LightningDataModule):
             )
         return torch.tensor([self.classes.index(name) for name in known])[targets]
 
+    def describe_classes(self) -> str:
+        """Return the names of the classes, of many the first and last, and how many images each has."""
+        targets = torch.cat([part.targets for part in self.parts().values()])
+        counts = torch.bincount(targets, minlength=self.num_classes)
+        named = [f"{name} ({count:,})" for name, count in zip(self.classes, counts.tolist(), strict=True)]
+        if len(named) > 7:
+            named[4:-2] = ["…"]
+        return f"{self.num_classes}: {', '.join(named)}"
+
     def parts(self) -> dict[str, ImagesInMemory]:
         """Return the training, validation and test images by name; call `setup` first."""
         assert self.train is not None and self.val is not None and self.test is not None
@@ -239,12 +258,7 @@ class ImageData(L.LightningDataModule):
         assert self.train is not None
         rank, world_size = self._rank()
         sampler = DistributedSampler[Batch](self.train, world_size, rank, seed=self.seed)
-        return ResumableLoader(self.train, self.batch_size, sampler=sampler, batches_done=self._batches_done)
-
-    def _batches_done(self) -> int:
-        assert self.trainer is not None
-        within_epoch = self.trainer.lightning_module.within_epoch
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready if within_epoch else 0
+        return TrainLoader(self.train, self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Return the validation images in order; no loader at all where `val_size` is 0."""
@@ -286,16 +300,6 @@ class ImageData(L.LightningDataModule):
         return torch.sub(images, self.mean, out=out).div_(self.std)
 
 
-def upgrade_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data settings of an old checkpoint, with `name` instead of `source`, in today's form."""
-    if "name" not in settings:
-        return dict(settings)
-    sources = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}
-    upgraded = {key: value for key, value in settings.items() if key != "name"}
-    source = {"_target_": f"mnist_cnn.data.{sources[settings['name']]}"}
-    return {"image_size": 28} | upgraded | {"source": source}
-
-
 def _scale(images: Tensor) -> Tensor:
     """Return uint8 images (B, C, H, W) as float32 in [0, 1], channels last."""
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
@@ -311,6 +315,14 @@ def _per_channel(value: float | Sequence[float], channels: int, setting: str) ->
             "give one number, or a list with one for each channel."
         )
     return float(value[0]) if channels == 1 else torch.tensor(list(value), dtype=torch.float32).view(-1, 1, 1)
+
+
+def _black_and_white(values: Sequence[float] | None) -> GreyValues | None:
+    if values is None:
+        return None
+    if len(values) != 2 or not values[0] < values[1]:
+        raise UserError(f"data.grey_values={list(values)}: give black and white, as in [0, 4095], or null.")
+    return float(values[0]), float(values[1])
 
 
 def _check_images(images: Tensor, targets: Tensor, name: str) -> None:

@@ -1,27 +1,23 @@
-"""An exported network against PyTorch: the same logits, and the time that each takes."""
+"""Compare an exported network with PyTorch: the same logits, and the time that each takes."""
 
+import functools
 import logging
 import statistics
-import time
-from collections.abc import Mapping
+import timeit
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mnist_cnn.data import ImageData, Source, upgrade_settings
+from mnist_cnn.data import ImageData, Source
 from mnist_cnn.errors import UserError
-from mnist_cnn.export.description import Description
-from mnist_cnn.export.loaded import Run
-from mnist_cnn.training import checkpoints
+from mnist_cnn.export.exported import Description, Function, Images, Logits
+from mnist_cnn.training import loading
 
 IMAGES = 1000
-TOLERANCE = 1e-3  # of logits, relative to the largest one where that is above 1
+TOLERANCE = 1e-3  # of a logit; relative to the largest logit if that is above 1
 BATCH_SIZES = (1, 256)
-SECONDS = 0.3  # for which each time is measured
-
-Images = NDArray[np.uint8]  # (B, C, S, S)
-Logits = NDArray[np.float32]  # (B, K)
+REPEATS = 20  # of each measurement of time
 
 log = logging.getLogger(__name__)
 
@@ -30,24 +26,23 @@ class DifferentLogits(Exception):
     """An exported network does not compute what the network of the checkpoint computes."""
 
 
-def check_images(path: Path, description: Description, data_dir: str | None) -> tuple[Images, str]:
-    """Return up to 1,000 images of the network's size, and a phrase that says which.
+def sample_images(
+    path: Path, description: Description, data_dir: str | None, trusted: Sequence[str] = ()
+) -> tuple[Images, str]:
+    """Return up to 1,000 images for the network of the checkpoint at `path`, and a phrase that names them.
 
-    They are test images of the checkpoint's data set; noise where these cannot be had.
+    They are test images of its data set, or noise if these are not available.
     """
-    settings = upgrade_settings(checkpoints.load(path)["config"]["data"])
+    settings = loading.load(path)["config"]["data"]
+    size = description.image_size
     try:
-        settings |= {
-            "image_size": description.image_size,
-            "dir": checkpoints.data_dir(settings, data_dir),
-        }
-        source = checkpoints.build(settings["source"], Source)  # type: ignore[type-abstract]
-        data = checkpoints.build(settings, ImageData, source=source)
+        settings |= {"image_size": size, "dir": loading.data_dir(settings, data_dir)}
+        source = loading.build(settings["source"], Source, trusted)  # type: ignore[type-abstract]
+        data = loading.build(settings, ImageData, trusted, source=source)
         data.prepare_data()
         data.setup()
     except UserError as error:
         log.info(f"no test images of {description.data}: {str(error).splitlines()[0]}")
-        size = description.image_size
         shape = (IMAGES, description.in_channels, size, size)
         return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8), "images of noise"
     assert data.test is not None
@@ -56,7 +51,7 @@ def check_images(path: Path, description: Description, data_dir: str | None) -> 
 
 
 def compare(expected: Logits, actual: Logits) -> str:
-    """Return the agreement of two arrays of logits in words; raises `DifferentLogits` above the tolerance."""
+    """Return in words how well the logits agree; raises `DifferentLogits` above the tolerance."""
     difference = float(np.abs(expected - actual).max())
     same = int((expected.argmax(1) == actual.argmax(1)).sum())
     words = f"largest difference {difference:.1e}, the same prediction for {same:,} of {len(expected):,}"
@@ -65,24 +60,14 @@ def compare(expected: Logits, actual: Logits) -> str:
     return words
 
 
-def log_times(runs: Mapping[str, Run], images: Images) -> None:
-    """Print the latency and throughput of each of `runs` at each batch size."""
+def log_times(functions: Mapping[str, Function], images: Images) -> None:
+    """Log the median latency and the throughput of each function at each batch size."""
     for batch_size in BATCH_SIZES:
-        batch = np.resize(images, (batch_size, *images.shape[1:]))  # repeats images where there are fewer
-        for name, run in runs.items():
-            seconds = median_seconds(run, batch)
+        batch = np.resize(images, (batch_size, *images.shape[1:]))  # repeats images if there are fewer
+        for name, function in functions.items():
+            times = timeit.repeat(functools.partial(function, batch), number=1, repeat=REPEATS)
+            seconds = statistics.median(times)
             log.info(
                 f"{name:<12} batch {batch_size:>3}: {seconds * 1000:8.3f} ms, "
                 f"{batch_size / seconds:>9,.0f} images/s"
             )
-
-
-def median_seconds(run: Run, batch: Images) -> float:
-    """Return the median time of a call, over the calls that fit in `SECONDS`, and at least 3."""
-    run(batch)  # the first call allocates
-    times: list[float] = []
-    while len(times) < 3 or sum(times) < SECONDS:
-        start = time.perf_counter()
-        run(batch)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)

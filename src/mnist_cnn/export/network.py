@@ -1,22 +1,21 @@
 """The network of a checkpoint together with its normalization: bytes to logits."""
 
 import json
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from hydra_sweeps import METRICS
-from mnist_cnn.export.description import Description, PerChannel
-from mnist_cnn.export.loaded import Run
-from mnist_cnn.training import checkpoints
+from mnist_cnn.export.exported import Description, Function, Images, Logits, PerChannel
+from mnist_cnn.training import loading
 
 
 class ByteNetwork(nn.Module):
-    """Maps images uint8 (B, C, H, W) to logits float32 (B, K): a network after its normalization.
+    """A network after its normalization, for inference: images uint8 (B, C, H, W) to logits float32 (B, K).
 
     The pixels are divided by 255 and normalized as (x - mean) / std, as in `ImageData.normalize`.
     """
@@ -29,6 +28,7 @@ class ByteNetwork(nn.Module):
         self.network = network
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(-1, 1, 1))
+        self.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.to(torch.float32) / 255
@@ -36,16 +36,19 @@ class ByteNetwork(nn.Module):
         return logits
 
 
-def load_trained(path: Path) -> tuple[ByteNetwork, Description]:
-    """Return the network of a checkpoint, in evaluation mode with layers of torch, and its description."""
-    classifier = checkpoints.load_classifier(path)
-    epochs = int(checkpoints.load(path)["epoch"]) + 1
+def load_trained(path: Path, trusted: Sequence[str] = ()) -> tuple[ByteNetwork, Description]:
+    """Return the network of a checkpoint, with layers of torch, and its description.
+
+    Classes of the packages in `trusted` can be built, too.
+    """
+    classifier = loading.load_classifier(path, trusted)
+    epochs = int(loading.load(path)["epoch"]) + 1
     config = classifier.config
     data, model = config["data"], dict(config["model"])
     network = classifier.network
     if model.get("layers") == "handmade":  # the same parameters, in operations that every format has
         model["layers"] = "torch"
-        network = checkpoints.build(model, nn.Module)
+        network = loading.build(model, nn.Module, trusted)
         network.load_state_dict(classifier.network.state_dict())
     description = Description(
         model=model,
@@ -55,44 +58,36 @@ def load_trained(path: Path) -> tuple[ByteNetwork, Description]:
         image_size=getattr(network, "image_size", data["image_size"]),
         mean=data["mean"],
         std=data["std"],
+        prepare=data["prepare"],
+        grey_values=data["grey_values"],
         gives_probabilities=classifier.gives_probabilities,
-        data=_class_name(data["source"]),
-        loss=_class_name(config["loss"]),
+        data=data["source"]["_target_"].rpartition(".")[2],
+        loss=config["loss"]["_target_"].rpartition(".")[2],
         seed=config.get("seed"),
         epochs=epochs,
-        metrics=_metrics(path, epochs),
+        metrics=read_metrics(path, epochs),
         mnist_cnn_version=version("mnist-cnn"),
     )
-    return byte_network(network, description), description
+    return ByteNetwork(network, description.mean, description.std), description
 
 
-def byte_network(network: nn.Module, description: Description) -> ByteNetwork:
-    """Return `network` after the normalization of `description`, in evaluation mode."""
-    whole = ByteNetwork(network, description.mean, description.std)
-    return whole.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-
-
-def runner(network: nn.Module) -> Run:
-    """Return `network` as a function of arrays: images uint8 (B, C, S, S) -> logits float32 (B, K)."""
+def as_function(network: nn.Module) -> Function:
+    """Return `network` as a function of NumPy arrays."""
 
     @torch.inference_mode()
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(images: Images) -> Logits:
         return np.asarray(network(torch.from_numpy(images)).numpy())
 
     return run
 
 
-def _class_name(settings: dict[str, str]) -> str:
-    return settings["_target_"].rpartition(".")[2]
-
-
-def _metrics(path: Path, epochs: int) -> dict[str, float]:
-    """Return the metrics in the run's metrics.json if they are those of the checkpoint's epoch."""
+def read_metrics(path: Path, epochs: int) -> dict[str, float]:
+    """Return the metrics of the run that the checkpoint at `path` belongs to, if they are of its epoch."""
     try:
         metrics = json.loads((path.absolute().parent.parent / METRICS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    # Another epoch: last.ckpt of a run whose best epoch was an earlier one. No dict: of another program.
+    # The best epoch is another one for last.ckpt; the file of another program can hold anything.
     if not isinstance(metrics, dict) or metrics.get("best_epoch") != epochs:
         return {}
     return {name: float(value) for name, value in metrics.items() if name.startswith(("val/", "test/"))}

@@ -1,34 +1,31 @@
 """ONNX: the network as a graph that onnxruntime and other programs execute."""
 
 import functools
+import importlib
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.export.description import Description, needs_extra
-from mnist_cnn.export.loaded import LoadedNetwork
+from mnist_cnn.export.exported import Description, ExportedNetwork, Images, Logits, needs_extra
 
 if TYPE_CHECKING:
     from mnist_cnn.export.network import ByteNetwork
 
-MAX_MEMORY = 4_000_000_000  # bytes that a run may take
+MAX_MEMORY = 4_000_000_000  # bytes, for a batch of images
 MAX_SECONDS = 120  # for a batch of images
 
 
 def write(network: "ByteNetwork", description: Description, path: Path) -> None:
-    """Write the network as one ONNX file: images uint8 (B, C, S, S) -> logits float32 (B, K), any B.
+    """Write the network as one ONNX file: images uint8 (B, C, S, S) to logits float32 (B, K), for any B.
 
-    The description is in its metadata. Raises `UserError` where the extra `onnx` is not installed.
+    The description is in its metadata. Raises `UserError` if the extra `onnx` is not installed.
     """
     with needs_extra("onnx"):
-        import onnx  # noqa: F401, torch needs this and onnxscript and would say so in other words
-        import onnxruntime  # noqa: F401, `load` needs it, but only after the work is done
-        import onnxscript  # noqa: F401
-
+        for package in ("onnx", "onnxscript", "onnxruntime"):
+            importlib.import_module(package)
     import torch
 
     from mnist_cnn.export.torch_export import trace
@@ -45,11 +42,11 @@ def write(network: "ByteNetwork", description: Description, path: Path) -> None:
     program.save(path, external_data=False)
 
 
-def load(path: Path) -> LoadedNetwork:
+def load(path: Path) -> ExportedNetwork:
     """Return the network of a file that `write` has written; torch is not imported.
 
-    A graph of somebody else can ask for any memory and time: `run` raises `UserError` where it takes more
-    than `MAX_MEMORY` or `MAX_SECONDS`.
+    The file may come from someone else, and its graph may ask for any amount of memory and time: its `run`
+    raises `UserError` if it takes more than `MAX_MEMORY` or `MAX_SECONDS`.
     """
     with needs_extra("onnx"):
         import onnxruntime
@@ -57,22 +54,22 @@ def load(path: Path) -> LoadedNetwork:
         raise UserError(f"{path} is not a regular file.")
     try:
         options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4  # errors are raised
-        _limit_memory()
+        options.log_severity_level = 4  # it raises errors, so it need not print them
+        limit_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
         session = onnxruntime.InferenceSession(
             path.read_bytes(),
             options,
             providers=["CPUExecutionProvider"],
-            disabled_optimizers=["ConstantFolding"],  # it would run parts of the graph here
+            disabled_optimizers=["ConstantFolding"],  # it would run parts of the graph without the limits
         )
         (images_input,) = session.get_inputs()
         strings = session.get_modelmeta().custom_metadata_map
-    except Exception as error:  # the errors of onnxruntime have no common class of their own
+    except Exception as error:  # the errors of onnxruntime have no common class
         raise UserError(f"{path} cannot be read as an ONNX network.") from error
     description = Description.from_strings(strings, path)
 
-    def run(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def run(images: Images) -> Logits:
         limits = onnxruntime.RunOptions()
         limits.log_severity_level = 4
         timer = threading.Timer(MAX_SECONDS, setattr, (limits, "terminate", True))
@@ -88,12 +85,12 @@ def load(path: Path) -> LoadedNetwork:
         finally:
             timer.cancel()
 
-    return LoadedNetwork(description, run)
+    return ExportedNetwork(description, run)
 
 
 @functools.cache
-def _limit_memory() -> None:
-    """Bound the memory of all sessions of this process that use its allocator."""
+def limit_memory() -> None:
+    """Limit the memory of all sessions of this process that use the allocator of its environment."""
     import onnxruntime
 
     onnxruntime.create_and_register_allocator(

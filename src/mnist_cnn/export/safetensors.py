@@ -5,27 +5,26 @@ from pathlib import Path
 from torch import nn
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.export.description import Description, needs_extra
-from mnist_cnn.export.loaded import LoadedNetwork
-from mnist_cnn.export.network import ByteNetwork, byte_network, runner
-from mnist_cnn.training import checkpoints
+from mnist_cnn.export.exported import Description, ExportedNetwork, needs_extra
+from mnist_cnn.export.network import ByteNetwork, as_function
+from mnist_cnn.training import loading
 
 
 def write(network: ByteNetwork, description: Description, path: Path) -> None:
     """Write the parameters and buffers by name, and the description as metadata.
 
-    Raises `UserError` where the extra `safetensors` is not installed.
+    Raises `UserError` if the extra `safetensors` is not installed.
     """
     with needs_extra("safetensors"):
-        from safetensors.torch import save_file
+        from safetensors.torch import save
     weights = {name: weight.contiguous() for name, weight in network.network.state_dict().items()}
-    save_file(weights, path, metadata=description.to_strings())
+    path.write_bytes(save(weights, description.to_strings()))
 
 
-def load(path: Path) -> LoadedNetwork:
+def load(path: Path) -> ExportedNetwork:
     """Build the network of a file that `write` has written.
 
-    Raises `UserError` for other files, and where the network is not a class of this package or of torch.
+    Raises `UserError` for other files, and if the network is not a class of this package or of torch.
     """
     with needs_extra("safetensors"):
         from safetensors import SafetensorError, safe_open
@@ -36,10 +35,10 @@ def load(path: Path) -> LoadedNetwork:
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a safetensors file.") from error
     description = Description.from_strings(metadata, path)
-    network = checkpoints.build_within(description.model, nn.Module, path.stat().st_size)
+    network = loading.build_within(description.model, nn.Module, path.stat().st_size)
     try:
         network.load_state_dict(weights)
-        whole = byte_network(network, description)
+        whole = ByteNetwork(network, description.mean, description.std)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path} does not hold the weights of {description.network_name}.") from error
-    return LoadedNetwork(description, runner(whole))
+    return ExportedNetwork(description, as_function(whole))

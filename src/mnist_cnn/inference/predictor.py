@@ -1,32 +1,37 @@
-"""A trained network applied to prepared digits, without a trainer."""
+"""A trained network applied to image files, without a trainer."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.export.loaded import Run, load_network
-from mnist_cnn.inference.finding import NothingFound, prepare
-from mnist_cnn.inference.loading import load_picture
-from mnist_cnn.pictures import UnreadableImage
+from mnist_cnn.export import load_network
+from mnist_cnn.export.exported import Function
+from mnist_cnn.preparation.finding import NothingFound
+from mnist_cnn.preparation.grey_values import find_grey_values
+from mnist_cnn.preparation.image_files import UnreadableImage
+from mnist_cnn.preparation.prepare import Preparation
+
+log = logging.getLogger(__name__)
 
 BATCH = 500  # images at a time, fewer where they are large
 BATCH_BYTES = 25_000_000
-THUMBNAIL = 256  # pixels of the longer side of an original that is kept for the picture
+THUMBNAIL = 256  # pixels of the longer side of an original that is kept to be shown
 
 
 @dataclass
 class Reading:
-    """What was read in a file: N digits, or `error`, which says why there are none."""
+    """What was read in a file: N images for the network, or `error`, which says why there are none."""
 
     file: Path
-    original: NDArray[Any] = field(default_factory=lambda: np.zeros((1, 1, 3), np.uint8))  # uint8 (H, W, 3)
-    digits: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 1, 28, 28), np.uint8))
+    # uint8 (H, W, 3) or (H, W)
+    original: NDArray[Any] = field(default_factory=lambda: np.zeros((1, 1, 3), np.uint8))
+    images: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 1, 28, 28), np.uint8))  # (N, C, H, W)
     scores: NDArray[Any] = field(default_factory=lambda: np.zeros((0, 1), np.float32))  # (N, K)
     others: int = 0  # how many more digits `split` would read
     error: str | None = None
@@ -34,52 +39,54 @@ class Reading:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A network, its classes, and the form in which it takes images.
+    """A network, its classes, and the preparation of its images.
 
-    `run` maps images uint8 (N, channels, size, size) to logits float32 (N, K), K being the number of classes.
+    `run` maps images uint8 (N, C, S, S) to logits float32 (N, K), K being the number of classes, and C and S
+    the channels and the size of the preparation.
     """
 
-    run: Run
+    run: Function
     classes: Sequence[str]
-    channels: int
-    size: int
+    preparation: Preparation
     gives_probabilities: bool  # whether the softmax of the logits is what was trained
 
     @classmethod
-    def load(cls, path: Path) -> "Predictor":
+    def load(cls, path: Path, trusted: Sequence[str] = ()) -> "Predictor":
         """Return the network of a checkpoint (.ckpt), or of an ONNX or safetensors file of export.py.
 
-        It runs on the CPU. For ONNX, neither torch nor Lightning is imported. Raises `UserError` where the
-        file cannot be read.
+        It runs on the CPU. For ONNX, neither torch nor Lightning is imported. A checkpoint builds only
+        classes of this project, its libraries and the packages in `trusted`. Raises `UserError` if the file
+        cannot be read.
         """
         if path.suffix == ".ckpt":
-            return cls._of_checkpoint(path)
+            return cls._of_checkpoint(path, trusted)
         network = load_network(path)
         about = network.description
-        return cls(network.run, about.classes, about.in_channels, about.image_size, about.gives_probabilities)
+        preparation = Preparation(about.prepare, about.in_channels, about.image_size, about.grey_values)
+        return cls(network.run, about.classes, preparation, about.gives_probabilities)
 
     @classmethod
-    def _of_checkpoint(cls, path: Path) -> "Predictor":
-        from mnist_cnn.export.network import ByteNetwork, runner
-        from mnist_cnn.training import checkpoints
+    def _of_checkpoint(cls, path: Path, trusted: Sequence[str]) -> "Predictor":
+        from mnist_cnn.export.network import ByteNetwork, as_function
+        from mnist_cnn.training import loading
 
-        classifier = checkpoints.load_classifier(path)
+        classifier = loading.load_classifier(path, trusted)
         data = classifier.config["data"]
-        classes = data["classes"] or range(data["num_classes"])
-        return cls(
-            runner(ByteNetwork(classifier, data["mean"], data["std"]).eval()),
-            [str(name) for name in classes],
+        preparation = Preparation(
+            data.get("prepare", "resize"),
             data["in_channels"],
-            int(getattr(classifier.network, "image_size", data["image_size"])),
-            classifier.gives_probabilities,
+            getattr(classifier.network, "image_size", data["image_size"]),
+            data.get("grey_values"),
         )
+        run = as_function(ByteNetwork(classifier, data["mean"], data["std"]))
+        return cls(run, data["classes"], preparation, classifier.gives_probabilities)
 
     def scores(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the scores of each class (N, K) for images (N, C, H, W), N being at least 1.
 
         They are probabilities where the network was trained with cross-entropy, otherwise its outputs.
         """
-        size = max(1, min(BATCH, BATCH_BYTES // (self.channels * self.size**2)))
+        size = max(1, min(BATCH, BATCH_BYTES // (self.preparation.channels * self.preparation.size**2)))
         starts = range(0, len(images), size)
         parts = [self.run(self._converted(images[i : i + size])) for i in starts]
         fits = all(part.shape[1:] == (len(self.classes),) and np.isfinite(part).all() for part in parts)
@@ -95,35 +102,44 @@ class Predictor:
         return np.asarray(powers / powers.sum(1, keepdims=True))
 
     def _converted(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if images.shape[1:] == (self.channels, self.size, self.size):
+        channels, size = self.preparation.channels, self.preparation.size
+        if images.shape[1:] == (channels, size, size):
             return images
         import torch
 
         from mnist_cnn.data.images import convert
 
-        return np.asarray(convert(torch.from_numpy(images), self.channels, self.size).numpy())
+        return np.asarray(convert(torch.from_numpy(images), channels, size).numpy())
 
     def read(self, files: Sequence[Path], split: bool = False) -> list[Reading]:
-        """Return what is read in each file, one digit or with `split` any number of them."""
-        readings = list(_prepared(files, split))
-        read = [reading for reading in readings if len(reading.digits)]
+        """Return what is read in each file: a class, or with `split` any number of digits."""
+        preparation = self._for_files(files)
+        readings = [_prepared(file, preparation, split) for file in files]
+        read = [reading for reading in readings if len(reading.images)]
         if read:
-            scores = self.scores(np.concatenate([reading.digits for reading in read]))
-            ends = np.cumsum([len(reading.digits) for reading in read])
+            scores = self.scores(np.concatenate([reading.images for reading in read]))
+            ends = np.cumsum([len(reading.images) for reading in read])
             for reading, part in zip(read, np.split(scores, ends[:-1]), strict=True):
                 reading.scores = part
         return readings
 
+    def _for_files(self, files: Sequence[Path]) -> Preparation:
+        """Return the preparation with the grey values of the training, or of files that exceed these."""
+        found, trained = find_grey_values(files), self.preparation.grey_values
+        if found is None or (trained is not None and trained[0] <= found[0] and found[1] <= trained[1]):
+            return self.preparation
+        log.info("images of more than 8 bits: black is %g, white is %g", *found)
+        return replace(self.preparation, grey_values=found)
 
-def _prepared(files: Sequence[Path], split: bool) -> Iterator[Reading]:
-    for file in files:
-        reading = Reading(file)
-        try:
-            picture = load_picture(file)
-            small = Image.fromarray(picture.rgb)
-            small.thumbnail((THUMBNAIL, THUMBNAIL))
-            reading.original = np.asarray(small)
-            reading.digits, reading.others = prepare(picture.grey, split)
-        except (UnreadableImage, NothingFound) as error:
-            reading.error = str(error)
-        yield reading
+
+def _prepared(file: Path, preparation: Preparation, split: bool) -> Reading:
+    reading = Reading(file)
+    try:
+        prepared = preparation.read(file, split)
+    except (UnreadableImage, NothingFound) as error:
+        reading.error = str(error)
+        return reading
+    prepared.original.thumbnail((THUMBNAIL, THUMBNAIL))
+    reading.original = np.asarray(prepared.original)
+    reading.images, reading.others = prepared.images, prepared.others
+    return reading

@@ -12,9 +12,9 @@ class CnnNet(nn.Module):
 
     Maps images (B, in_channels, image_size, image_size) to logits (B, num_classes). With the default
     arguments it has 61,706 parameters in 10 tensors.
-    `layers` selects the implementation: "torch", or "handmade" for `models.handmade`; the parameters are
-    the same. With `standardize` each image is brought to mean 0 and variance 1 first. Raises `UserError` for
-    unknown `layers`, an `image_size` below 16 and images of another shape.
+    `layers` selects the implementation of the layers: "torch", or "handmade" for `models.handmade`; the
+    parameters are the same. With `standardize` each image is first brought to mean 0 and variance 1. Raises
+    `UserError` for unknown `layers`, for an `image_size` below 16 and for images of another shape.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class CnnNet(nn.Module):
         self.relu, self.max_pool2d = layer_set.relu, layer_set.max_pool2d
         self.conv1 = layer_set.conv2d(in_channels, 6, kernel_size=5)
         self.conv2 = layer_set.conv2d(6, 16, kernel_size=5)
-        side = ((image_size - 4) // 2 - 4) // 2  # a convolution takes 4 pixels, pooling halves the rest
+        side = ((image_size - 4) // 2 - 4) // 2  # a convolution removes 4 pixels, pooling halves the rest
         self.fc1 = layer_set.linear(16 * side * side, 120)
         self.fc2 = layer_set.linear(120, 84)
         self.fc3 = layer_set.linear(84, num_classes)
@@ -41,7 +41,7 @@ class CnnNet(nn.Module):
         check_images(images, self.conv1.in_channels, self.image_size, name="CnnNet")
         if self.standardize:
             images = F.layer_norm(images, images.shape[1:])
-        # ReLU and max pooling commute exactly; pooling first leaves ReLU a quarter of the work.
+        # Max pooling and ReLU give the same in either order; pooling first leaves ReLU a quarter of the work.
         x = self.relu(self.max_pool2d(self.conv1(images), 2))  # (B, 6, 14, 14) for 32x32 images
         x = self.relu(self.max_pool2d(self.conv2(x), 2))  # (B, 16, 5, 5)
         x = x.flatten(1)  # (B, 400)

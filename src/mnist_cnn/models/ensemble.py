@@ -6,17 +6,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Shifts of the image in pixels (right, down) at which test-time augmentation looks in addition to the centre.
-SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))
+SHIFTS = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))  # of the views of an image, in pixels right and down
 
 
 class Ensemble(nn.Module):
-    """The mean prediction of `networks`, which take the same images and give logits of the same classes.
+    """The mean prediction of several networks that take the same images and know the same classes.
 
-    Maps images (B, C, H, W) to the logarithms (B, K) of the mean of the networks' probabilities, whose
-    softmax is that mean. Without `probabilities` the outputs themselves are averaged, as those of a
-    regression. With `shifts` each network also sees the image moved by a pixel to each side, and all
-    its predictions count equally; what comes in repeats the border.
+    Maps images (B, C, H, W) to the logarithms (B, K) of the mean probabilities; their softmax is the mean
+    itself. With `probabilities=False`, as for a regression, the outputs are averaged. With `shifts=True`
+    each network also sees the image shifted by one pixel to each side, with the border repeated. All
+    predictions count equally.
     """
 
     def __init__(
@@ -28,17 +27,20 @@ class Ensemble(nn.Module):
         self.shifts = SHIFTS if shifts else SHIFTS[:1]
 
     def forward(self, images: Tensor) -> Tensor:
-        outputs = torch.stack(
-            [network(view).float() for view in self._views(images) for network in self.networks]
-        )  # (N, B, K)
+        predictions = []
+        for right, down in self.shifts:
+            view = shift(images, right, down)
+            predictions += [network(view).float() for network in self.networks]
+        outputs = torch.stack(predictions)  # (N, B, K)
         if not self.probabilities:
             return outputs.mean(0)
-        return outputs.log_softmax(2).logsumexp(0) - torch.tensor(float(len(outputs))).log()
+        count = torch.tensor(float(len(outputs)))
+        return outputs.log_softmax(2).logsumexp(0) - count.log()
 
-    def _views(self, images: Tensor) -> Iterable[Tensor]:
-        height, width = images.shape[-2:]
-        padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
-        for right, down in self.shifts:
-            yield padded[..., 1 - down : 1 - down + height, 1 - right : 1 - right + width].contiguous(
-                memory_format=torch.channels_last
-            )
+
+def shift(images: Tensor, right: int, down: int) -> Tensor:
+    """Shift images (B, C, H, W) by at most one pixel in each direction; the border is repeated."""
+    height, width = images.shape[-2:]
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    shifted = padded[..., 1 - down : 1 - down + height, 1 - right : 1 - right + width]
+    return shifted.contiguous(memory_format=torch.channels_last)

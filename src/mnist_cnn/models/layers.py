@@ -1,4 +1,4 @@
-"""The sets of layers that a network can be built from."""
+"""The layers that a network can be built from: torch's own, or the handmade ones."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mnist_cnn.models import handmade
 
 @dataclass(frozen=True)
 class LayerSet:
-    """The layers and functions of a network: two module classes with parameters, two functions without."""
+    """One implementation of the layers: two classes with parameters and two functions without."""
 
     conv2d: type[nn.Conv2d]
     linear: type[nn.Linear]
@@ -27,7 +27,7 @@ LAYER_SETS = {
 
 
 def get_layers(name: str) -> LayerSet:
-    """Return the layer set of this name; raises `UserError` if there is none."""
+    """Return the layer set with this name; raises `UserError` if there is none."""
     if name not in LAYER_SETS:
         raise UserError(f"model.layers={name} is unknown; choose one of: {', '.join(LAYER_SETS)}.")
     return LAYER_SETS[name]

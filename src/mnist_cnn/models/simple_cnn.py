@@ -12,9 +12,9 @@ class SimpleCNN(nn.Module):
 
     Maps images (B, in_channels, image_size, image_size) to logits (B, num_classes). With the default
     arguments it has 421,642 parameters in 8 tensors.
-    `layers` selects the implementation: "torch", or "handmade" for `models.handmade`; the parameters are
-    the same. With `standardize` each image is brought to mean 0 and variance 1 first. Raises `UserError` for
-    unknown `layers`, an `image_size` below 4 and images of another shape.
+    `layers` selects the implementation of the layers: "torch", or "handmade" for `models.handmade`; the
+    parameters are the same. With `standardize` each image is first brought to mean 0 and variance 1. Raises
+    `UserError` for unknown `layers`, for an `image_size` below 4 and for images of another shape.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class SimpleCNN(nn.Module):
         check_images(images, self.conv1.in_channels, self.image_size, name="SimpleCNN")
         if self.standardize:
             images = F.layer_norm(images, images.shape[1:])
-        # ReLU and max pooling commute exactly; pooling first leaves ReLU a quarter of the work.
+        # Max pooling and ReLU give the same in either order; pooling first leaves ReLU a quarter of the work.
         x = self.relu(self.max_pool2d(self.conv1(images), 2))  # (B, 32, 14, 14) for 28x28 images
         x = self.relu(self.max_pool2d(self.conv2(x), 2))  # (B, 64, 7, 7)
         x = x.flatten(1)  # (B, 3136)

@@ -1,7 +1,7 @@
-"""The curves of a run as two CSV files."""
+"""The metrics of a run as a CSV file."""
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +10,19 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from mnist_cnn.files import atomic_write
 
-SPLITS = ("train/", "val/", "test/")
-
 
 class CSVLogger(Logger):
-    """Writes `metrics.csv`, one row per epoch, and `steps.csv`, one row per window of steps.
+    """Writes `metrics.csv` in `save_dir`, one row per epoch.
 
-    Lightning's `CSVLogger` starts a new file when a run is resumed and writes one row per split.
-    `first_epoch` is above 1 in a resumed run: the rows from that epoch on are replaced.
+    A row holds the metrics that are logged with an "epoch" beside them; others, such as the learning rate by
+    step, are left out. Lightning's `CSVLogger` starts a new file when a run is resumed, and writes a row per
+    split.
     """
 
-    def __init__(self, run_dir: str | Path, first_epoch: int = 1) -> None:
+    def __init__(self, save_dir: str) -> None:
         super().__init__()
-        self.path = Path(run_dir) / "metrics.csv"
-        self.steps_path = Path(run_dir) / "steps.csv"
-        self.rows: dict[int, dict[str, Any]] = {}
-        self.step_rows: dict[int, dict[str, Any]] = {}
-        if first_epoch > 1 and self.path.exists():
-            with self.path.open(newline="") as file:
-                rows = {int(row["epoch"]): row for row in csv.DictReader(file)}
-            self.rows = {epoch: row for epoch, row in rows.items() if epoch < first_epoch}
+        self.path = Path(save_dir) / "metrics.csv"
+        self.rows: dict[int, dict[str, Any]] = {}  # by epoch
 
     @property
     def name(self) -> str:
@@ -40,45 +33,33 @@ class CSVLogger(Logger):
         return ""
 
     @rank_zero_only
+    def begin(self, step: int) -> None:
+        """Keep the rows of an earlier process of this run up to global step `step`."""
+        if step and self.path.exists():
+            with self.path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            self.rows = {int(row["epoch"]): row for row in kept}
+
+    @rank_zero_only
     def log_hyperparams(self, params: Any) -> None:
         """Do nothing: the run folder holds the settings in `.hydra/`."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Add `metrics` to the row of epoch `step`.
-
-        Metrics of no split, as of Lightning's LearningRateMonitor, are of the global step `step`.
-        """
-        assert step is not None
-        by_epoch = {name: value for name, value in metrics.items() if name.startswith(SPLITS)}
-        if by_epoch:
-            self.rows.setdefault(step, {"epoch": step}).update(by_epoch)
-        if len(by_epoch) < len(metrics):
-            others = {name: value for name, value in metrics.items() if name not in by_epoch}
-            self.log_step_metrics(others, step)
-
-    @rank_zero_only
-    def log_step_metrics(self, metrics: Mapping[str, float], step: int) -> None:
-        """Add `metrics` to the row of global step `step`."""
-        self.step_rows.setdefault(step, {"step": step}).update(metrics)
-
-    @rank_zero_only
-    def restore_step_metrics(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """Take over the points (global step, metrics) that were logged before the run was resumed."""
-        for step, metrics in points:
-            self.log_step_metrics(metrics, step)
+        if "epoch" in metrics:
+            epoch = int(metrics["epoch"])
+            self.rows.setdefault(epoch, {}).update(metrics, epoch=epoch, step=step)
 
     @rank_zero_only
     def save(self) -> None:
-        """Write both files, each atomically."""
-        _write(self.path, [self.rows[epoch] for epoch in sorted(self.rows)])
-        if self.step_rows:
-            _write(self.steps_path, self.step_rows.values())
-
-
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_write(path) as aside, aside.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+        """Write the file, atomically."""
+        if not self.rows:
+            return
+        rows = [self.rows[epoch] for epoch in sorted(self.rows)]
+        columns = dict.fromkeys(["epoch", "step"])
+        for row in rows:
+            columns.update(dict.fromkeys(row))
+        with atomic_write(self.path) as aside, aside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(columns))
+            writer.writeheader()
+            writer.writerows(rows)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from mnist_cnn.errors import log_traceback
 from mnist_cnn.files import atomic_write
+from mnist_cnn.reporting.scores import score
 
 if TYPE_CHECKING:  # figures call methods of tensors but do not need to import torch
     from torch import Tensor
@@ -45,20 +46,17 @@ def predictions(
     images: Tensor,
     targets: Tensor,
     predicted: Tensor,
-    probabilities: Tensor | None = None,
+    confidence: Tensor | None = None,
     classes: Sequence[str] | None = None,
+    are_probabilities: bool = True,
 ) -> Figure:
     """Draw images with their labels and predictions, wrong predictions in a coloured frame.
 
     images: (N, C, H, W) of any type and range, C 1 or 3; targets, predicted: (N,) class indices;
-    probabilities: (N,) of the predicted class, each in [0, 1].
+    confidence: (N,), the score of the predicted class, a probability or an output of the network.
     """
-    labels, guesses = targets.tolist(), predicted.tolist()
-    captions = _captions(labels, guesses, classes)
-    if probabilities is not None:
-        scores = probabilities.tolist()
-        captions = [f"{c}\n{p:.1%}" for c, p in zip(captions, scores, strict=True)]
-    wrong = [label != guess for label, guess in zip(labels, guesses, strict=True)]
+    captions = _captions(targets, predicted, classes, confidence, are_probabilities)
+    wrong = (targets != predicted).tolist()
     return _gallery(images, captions, wrong, columns=10, empty="No images")
 
 
@@ -68,20 +66,18 @@ def most_wrong(
     predicted: Tensor,
     confidence: Tensor,
     classes: Sequence[str] | None = None,
+    are_probabilities: bool = True,
     limit: int = 24,
 ) -> Figure:
     """Draw the wrongly classified images, the most confident first, up to `limit` of them.
 
     images: (N, C, H, W) of any type and range, C 1 or 3; targets, predicted: (N,) class indices;
-    confidence: (N,), the score of the predicted class (a probability or an output of the network).
+    confidence: (N,), the score of the predicted class, a probability or an output of the network.
     """
     wrong = (targets != predicted).nonzero().flatten()
     order = confidence[wrong].argsort(descending=True, stable=True)  # equal scores keep the data's order
     shown = wrong[order[:limit]]
-    captions = _captions(targets[shown].tolist(), predicted[shown].tolist(), classes)
-    # A plain number: the scores of a network trained with squared error are not probabilities.
-    scores = confidence[shown].tolist()
-    captions = [f"{c}\nScore: {s:.3f}" for c, s in zip(captions, scores, strict=True)]
+    captions = _captions(targets[shown], predicted[shown], classes, confidence[shown], are_probabilities)
     errors = f"{_plural(len(wrong), 'error')} in {_plural(len(targets), 'image')}"
     title = f"{errors}, most confident first"
     if len(shown) < len(wrong):
@@ -95,7 +91,8 @@ def most_wrong(
 def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Figure:
     """Draw a confusion matrix, coloured by the share of errors; of up to 30 classes with the counts.
 
-    counts: (K, K) integers, one row per label, one column per prediction.
+    counts: (K, K) integers, one row per label, one column per prediction. The cells are small, so that the
+    counts can be read where the figure is shown at the size of a card.
     """
     table = _array(counts).astype(np.int64)
     size = len(table)
@@ -105,8 +102,8 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
     share = np.ma.masked_array(100 * table / np.maximum(totals, 1)[:, None], mask=np.eye(size, dtype=bool))
     top = max(float(share.max()), 0.1) if size > 1 else 0.1
 
-    side = 2.5 + 0.5 * min(size, MAX_COUNTS)
-    figure = _figure(side + 1.3, side - 0.5)
+    side = 0.44 * max(min(size, MAX_COUNTS), 6)
+    figure = _figure(side + 1.6, side + 1.2)
     axes = figure.add_subplot()
     cmap = colormaps["Oranges"].with_extremes(bad="0.9")
     image = axes.imshow(share, cmap=cmap, vmin=0, vmax=top)
@@ -116,19 +113,21 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
     rotation, ha = (45, "right") if tilted else (0, "center")
     axes.set_xticks(named, labels, rotation=rotation, ha=ha, parse_math=False)
     axes.set_yticks(named, labels, parse_math=False)
-    axes.set(xlabel="Prediction", ylabel="Label")
+    axes.set(xlabel="Prediction (orange: share of the label's images)", ylabel="Label")
     if size <= MAX_COUNTS:
         _write_counts(axes, table, share, top)
         _right_labels(axes, [_percent(c, t) for c, t in zip(correct, totals, strict=True)])
         # The title of the axes would be centred over the cells; this text is the header of the column.
         axes.text(size - 0.4, -0.6, "Accuracy", fontsize=10)
+    else:
+        bar = figure.colorbar(image, ax=axes, shrink=0.7, label="Errors in % of the label's images")
+        bar.ax.spines[:].set_visible(False)
     errors, images = int(totals.sum() - correct.sum()), int(totals.sum())
     axes.set_title(
         f"Accuracy {_percent(correct.sum(), images)}: {_plural(errors, 'error')} in "
-        f"{_plural(images, 'image')}"
+        f"{_plural(images, 'image')}",
+        pad=14,
     )
-    bar = figure.colorbar(image, ax=axes, shrink=0.7, label="Errors in % of the label's images")
-    bar.ax.spines[:].set_visible(False)
     return figure
 
 
@@ -141,7 +140,9 @@ def _write_counts(axes: Axes, table: Array, share: Array, top: float) -> None:
             color = "0.7"
         else:
             color = "white" if share[row, column] > 0.6 * top else "black"
-        axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9, in_layout=False)
+        axes.text(
+            column, row, str(count), ha="center", va="center", color=color, fontsize=11, in_layout=False
+        )
     axes.set_xticks(np.arange(len(table) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(table) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
@@ -166,19 +167,16 @@ def kernels(weight: Tensor) -> Figure:
     columns = min(count, 8)
     rows = math.ceil(count / columns)
     side = max(0.75, 4.4 / columns)  # inches; the title also needs room above few kernels
-    size = (side * columns, side * rows * height / width + 0.4)
+    figure = _figure(side * columns + 0.9, side * rows * height / width + 0.5)
+    axes = figure.add_subplot()
     if inputs == 3:
-        figure = _figure(size[0], size[1] + 0.2)
-        axes = figure.add_subplot()
         shown = (0.5 + values / (2 * bound)).clip(0, 1).transpose(0, 2, 3, 1)
         _tiles(axes, shown, columns, limits=(0, 1), cmap="gray")
         title += f"\nRed, green, blue: grey is 0, full colour ±{bound:.2g}"
     else:
-        figure = _figure(size[0] + 0.9, size[1])
-        axes, scale = figure.subplots(1, 2, width_ratios=(size[0], 0.15))
         image = _tiles(axes, values[:, 0], columns, limits=(-bound, bound), cmap="RdBu_r")
-        figure.colorbar(image, cax=scale)
-        scale.spines[:].set_visible(False)
+        scale = figure.colorbar(image, ax=axes)
+        scale.ax.spines[:].set_visible(False)
     axes.set_title(title)
     return figure
 
@@ -307,7 +305,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 def warn_on_error(what: str) -> Iterator[None]:
     """Turn an exception in the block into a warning: a failed figure or model card does not fail the run.
 
-    Not so an `OSError`, as of a full disk, which the next file would meet, too.
+    An `OSError`, such as that of a full disk, is raised: the next file would meet it, too.
     """
     try:
         yield
@@ -362,12 +360,21 @@ def _percent(part: int, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else "–"
 
 
-def _captions(labels: list[int], guesses: list[int], classes: Sequence[str] | None) -> list[str]:
-    def name(index: int) -> str:
-        return str(index) if classes is None else classes[index]
-
-    pairs = zip(labels, guesses, strict=True)
-    return [f"Label: {name(label)}\nPred: {name(guess)}" for label, guess in pairs]
+def _captions(
+    targets: Tensor,
+    predicted: Tensor,
+    classes: Sequence[str] | None,
+    confidence: Tensor | None,
+    are_probabilities: bool,
+) -> list[str]:
+    captions = []
+    for label, guess in zip(targets.tolist(), predicted.tolist(), strict=True):
+        names = (label, guess) if classes is None else (classes[label], classes[guess])
+        captions.append("Label: {}\nPred: {}".format(*names))
+    if confidence is None:
+        return captions
+    values = zip(captions, confidence.tolist(), strict=True)
+    return [f"{caption}\n{score(value, are_probabilities)}" for caption, value in values]
 
 
 def _displayable(image: Array) -> Array:

@@ -1,6 +1,7 @@
-"""MLflow with one local store for all runs."""
+"""MLflow with one local store for all runs: a resumed run continues its MLflow run."""
 
 import os
+from argparse import Namespace
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -10,72 +11,86 @@ from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from mnist_cnn.errors import UserError, one_line
+
 SQLITE = "sqlite:///"
 SQLITE_OPTIONS = "?timeout=60"  # seconds to wait for another process that is writing
 TAG = "mnist_cnn.run"  # by which a resumed run is found
 
 
 class RunLogger(MLFlowLogger):
-    """Lightning's MLflow logger, safe in concurrent jobs, whose resumed run continues its MLflow run.
+    """Lightning's MLflow logger for the run in the folder `save_dir`, safe in concurrent jobs.
 
     `tracking_uri` is a SQLite file (`sqlite:///PATH`), which is created on first use, or the address of a
-    server. Figures and the settings go to `artifact_location`, a folder or URI.
+    server. Figures and the settings go to `artifact_location`, a folder or URI; None leaves the choice to
+    the server.
     """
 
     def __init__(
         self,
-        run_dir: str | Path,
+        save_dir: str,
         tracking_uri: str,
         experiment_name: str = "mnist-cnn",
         artifact_location: str | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
-        folder = Path(run_dir)
-        # mlflow would announce that it creates the tables of its store
+        folder = Path(save_dir).absolute()
+        identity = f"{folder.parent.name}/{folder.name}".replace("'", "-")  # for the search
+        # MLflow would announce that it creates the tables of its store.
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        options = SQLITE_OPTIONS if tracking_uri.startswith(SQLITE) else ""
-        identity = f"{folder.absolute().parent.name}/{folder.name}".replace("'", "-")  # for the search
-        with _locked(tracking_uri):
+        local = tracking_uri.startswith(SQLITE)
+        with _lock(tracking_uri.removeprefix(SQLITE)) if local else nullcontext():
+            tracking_uri += SQLITE_OPTIONS if local else ""
+            run_id = _find_run(tracking_uri, experiment_name, artifact_location, identity)
             super().__init__(
                 experiment_name,
                 run_name=folder.name,
-                tracking_uri=tracking_uri + options,
+                tracking_uri=tracking_uri,
                 tags={**(tags or {}), TAG: identity},
                 artifact_location=artifact_location,
+                run_id=run_id,
             )
+        self.continues = run_id is not None
 
     @rank_zero_only
-    def log_settings(self, hparams: Mapping[str, Any], config: str) -> None:
-        """Start the MLflow run, or continue it if the run is resumed, and write its settings.
-
-        `hparams` become MLflow's parameters, and `config` (YAML) the artifact `config.yaml`.
-        """
-        with _locked(self._tracking_uri.removesuffix(SQLITE_OPTIONS)):
-            run_id = self._find_run()
-        if run_id is None:
-            self.log_hyperparams(dict(hparams))  # starts the run
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """Write the settings as parameters of MLflow, which cannot be changed when a run continues."""
+        if self.continues:
+            assert self.run_id is not None
+            self.experiment.update_run(self.run_id, status="RUNNING")
         else:
-            self._run_id = run_id  # the parameters of an MLflow run cannot be changed
-            self.experiment.update_run(run_id, status="RUNNING")
+            super().log_hyperparams(params)
+
+    @rank_zero_only
+    def log_config(self, config: str) -> None:
+        """Write the whole config as the artifact `config.yaml`."""
         assert self.run_id is not None
         self.experiment.log_text(self.run_id, config, "config.yaml")
 
-    def _find_run(self) -> str | None:
-        """Create the experiment if it is missing; return the id of this run if it was started before."""
-        client, name = self._mlflow_client, self._experiment_name
-        experiment = client.get_experiment_by_name(name)
+
+def _find_run(uri: str, experiment_name: str, artifact_location: str | None, identity: str) -> str | None:
+    """Create the experiment if it is missing; return the id of the run `identity`, None if it is new."""
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "logger=mlflow needs the package mlflow. Install it with: pip install -e '.[mlflow]'"
+        ) from error
+    client = MlflowClient(uri)
+    try:
+        experiment = client.get_experiment_by_name(experiment_name)
         if experiment is None:
-            client.create_experiment(name, artifact_location=self._artifact_location)
+            client.create_experiment(experiment_name, artifact_location)
             return None
-        assert self.tags is not None
-        found = client.search_runs([experiment.experiment_id], f"tags.`{TAG}` = '{self.tags[TAG]}'")
-        return str(found[0].info.run_id) if found else None
+        found = client.search_runs([experiment.experiment_id], f"tags.`{TAG}` = '{identity}'")
+    except MlflowException as error:
+        raise UserError(f"logger=mlflow cannot use {uri}: {one_line(error)}") from error
+    return str(found[0].info.run_id) if found else None
 
 
-def _locked(tracking_uri: str) -> AbstractContextManager[Any]:
+def _lock(database: str) -> AbstractContextManager[Any]:
     """Return a lock on a SQLite store: the jobs of a sweep start together, and one of them creates it."""
-    if not tracking_uri.startswith(SQLITE):
-        return nullcontext()
-    path = Path(tracking_uri.removeprefix(SQLITE))
+    path = Path(database)
     path.parent.mkdir(parents=True, exist_ok=True)
     return FileLock(f"{path}.lock")

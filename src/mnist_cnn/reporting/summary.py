@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
@@ -17,8 +18,8 @@ from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch, rank_indices
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import shown_path, write_json
-from mnist_cnn.reporting import figures, loggers, model_card
-from mnist_cnn.reporting.progress import Progress
+from mnist_cnn.reporting import card, figures, loggers, scores
+from mnist_cnn.reporting.epochs import Progress
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.trainer import describe_device
 
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 class LogitCollector(L.Callback):
     """Collects the `logits` (N, K) of all tested images, float32 on the CPU, in the data's order.
 
-    On every rank; an empty tensor where nothing was tested.
+    Every rank gets all of them. They are empty if nothing was tested.
     """
 
     def __init__(self) -> None:
@@ -60,25 +61,22 @@ class LogitCollector(L.Callback):
 
 
 def collect(
-    trainer: L.Trainer, classifier: Classifier, progress: Progress, best_epoch: int, pruned: bool
+    trainer: L.Trainer, classifier: Classifier, progress: Progress, tested: int, best_epoch: int, pruned: bool
 ) -> dict[str, Any]:
-    """Return the content of `metrics.json`: every metric of the chosen epoch and of the test, and run facts.
+    """Return the content of `metrics.json`: the metrics of the chosen epoch and of the test, and run facts.
 
-    `epochs` counts completed epochs only, `steps` all optimizer steps. Raises `UserError` where no step was
-    run, because the metrics would be those of an untrained network.
+    `tested` is the number of test images. `epochs` counts completed epochs only, `steps` all optimizer
+    steps. Raises `UserError` if no step was run, because the metrics would be those of an untrained network.
     """
     if trainer.global_step == 0:
         raise UserError(
-            "No training step was run, so that there is no result. Check trainer.limit_train_batches, "
+            "No training step was run, so there is no result. Check trainer.limit_train_batches, "
             "trainer.max_epochs and trainer.max_time."
         )
-    epochs = {int(row["epoch"]): row for row in classifier.history}
-    result: dict[str, Any] = {
-        name: value
-        for name, value in epochs.get(best_epoch, {}).items()
-        if name.startswith(("train/", "val/"))
-    }
-    result |= _test_metrics(classifier.history[-1] if classifier.history else {})
+    best = next((row for row in classifier.history if row["epoch"] == best_epoch), {})
+    result = _of_split(best, "train") | _of_split(best, "val")
+    if tested:
+        result |= test_metrics(classifier, tested)
     return result | {
         "status": "pruned" if pruned else "finished",
         "epochs": trainer.current_epoch - progress.partial_epochs,
@@ -92,6 +90,16 @@ def collect(
     }
 
 
+def test_metrics(classifier: Classifier, tested: int) -> dict[str, Any]:
+    """Return the metrics of the test, and the number of images as `test/images`."""
+    return _of_split(classifier.history[-1], "test") | {"test/images": tested}
+
+
+def _of_split(row: Mapping[str, Any], split: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name.startswith(f"{split}/")}
+
+
+@rank_zero_only
 def report(
     run_dir: Path,
     classifier: Classifier,
@@ -102,43 +110,44 @@ def report(
 ) -> None:
     """Write `metrics.json`, the figures and, unless it was pruned, the model card of a run that has ended.
 
-    Also print its results, and close its loggers. `logits` (N, K) are those of the first N test images, empty
-    where nothing was tested. The figures also go to the loggers that take figures. A figure or card that
-    fails is a warning.
+    Also print its results, and close its loggers; only the first rank does this. `logits` (N, K) are those of
+    the first N test images, empty if nothing was tested. The figures also go to the loggers that take
+    figures. A figure or card that fails is a warning.
     """
     # The loggers keep the values in memory until the results are there, which mark the run as finished.
-    loggers.log_metrics(run_loggers, _test_metrics(metrics), classifier.current_epoch)
+    step, tested = metrics["steps"], _of_split(metrics, "test")
+    if tested:
+        values = {name: value for name, value in tested.items() if name != "test/images"}
+        loggers.log_metrics(run_loggers, values | {"epoch": classifier.current_epoch}, step)
     write_json(run_dir / METRICS, metrics)
-    loggers.write(run_loggers)
-    if "val/acc" in metrics:
-        log.info(f"best epoch: {metrics['best_epoch']}, validation accuracy {metrics['val/acc']:.2%}")
+    loggers.save(run_loggers)
+    split, name = ("val", "validation") if "val/loss" in metrics else ("train", "train")
+    if f"{split}/loss" in metrics:
+        log.info(f"best epoch: {metrics['best_epoch']}   {name} {scores.split_metrics(metrics, split)}")
     if metrics["status"] == "pruned":
         log.info(f"pruned after epoch {metrics['epochs']}: other trials were better at that epoch")
-    elif "test/acc" in metrics:
-        _log_test(metrics)
+    elif tested:
+        _log_test(tested)
     else:
         log.info("no test: trainer.limit_test_batches leaves no test images")
 
     for tag, draw in _test_figures(classifier, data, logits).items():
         with figures.warn_on_error(f"the figure {tag}"):
             figure = draw()
-            if tag == "predictions/test":
+            if tag == "visuals/predictions_test":
                 figures.save(figure, run_dir / "predictions.png")
-            loggers.log_figure(run_loggers, tag, figure, classifier.current_epoch)
+            loggers.log_figure(run_loggers, tag, figure, step)
     with figures.warn_on_error("the figure loss_curve.png"):
         figures.save(figures.loss_curve(classifier.history), run_dir / "loss_curve.png")
     if metrics["status"] == "finished":
         with figures.warn_on_error("checkpoints/README.md"):
-            model_card.write(run_dir, classifier, data, logits, metrics)
+            card.write(run_dir, classifier, data, logits, metrics)
     loggers.close(run_loggers)
 
     log.info(f"run folder: {shown_path(run_dir)}")
     if any(isinstance(logger, TensorBoardLogger) for logger in run_loggers):
-        log.info(f"view: tensorboard --logdir {shown_path(run_dir)}   (all runs: make tensorboard)")
-
-
-def _test_metrics(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name.startswith("test/")}
+        log.info(f"view: tensorboard --logdir {shown_path(run_dir)}")
+        log.info("all runs: make tensorboard")
 
 
 def _test_figures(classifier: Classifier, data: ImageData, logits: Tensor) -> dict[str, Callable[[], Figure]]:
@@ -148,21 +157,24 @@ def _test_figures(classifier: Classifier, data: ImageData, logits: Tensor) -> di
     assert data.test is not None
     images, targets = data.test[: len(logits)]
     confidence, predicted = classifier.scores(logits).max(1)
-    shown = confidence[:6] if classifier.gives_probabilities else None
+    percent = classifier.gives_probabilities
     return {
-        "predictions/test": lambda: figures.predictions(
-            images[:6], targets[:6], predicted[:6], shown, data.classes
+        "visuals/predictions_test": lambda: figures.predictions(
+            images[:6], targets[:6], predicted[:6], confidence[:6], data.classes, percent
         ),
-        "most_wrong/test": lambda: figures.most_wrong(images, targets, predicted, confidence, data.classes),
-        "confusion_matrix/test": lambda: figures.confusion_matrix(
+        "visuals/most_wrong": lambda: figures.most_wrong(
+            images, targets, predicted, confidence, data.classes, percent
+        ),
+        "visuals/confusion_matrix": lambda: figures.confusion_matrix(
             multiclass_confusion_matrix(predicted, targets, data.num_classes), data.classes
         ),
     }
 
 
-def report_evaluation(run_dir: Path, data: ImageData, logits: Tensor, metrics: Mapping[str, float]) -> None:
+def report_evaluation(run_dir: Path, classifier: Classifier, data: ImageData, logits: Tensor) -> None:
     """Write the confusion matrix, the accuracy of each class and evaluation.json, and print them."""
     assert data.test is not None
+    metrics = test_metrics(classifier, len(logits))
     counts = multiclass_confusion_matrix(logits.argmax(1), data.test.targets[: len(logits)], data.num_classes)
     correct, total = counts.diagonal(), counts.sum(1)
     figures.save(figures.confusion_matrix(counts, data.classes), run_dir / "confusion_matrix.png")
@@ -173,8 +185,7 @@ def report_evaluation(run_dir: Path, data: ImageData, logits: Tensor, metrics: M
     ]
     parts = _accuracy_by_part(data, logits)
     write_json(
-        run_dir / "evaluation.json",
-        _test_metrics(metrics) | {"classes": classes} | ({"parts": parts} if parts else {}),
+        run_dir / "evaluation.json", metrics | {"classes": classes} | ({"parts": parts} if parts else {})
     )
 
     width = max(map(len, data.classes))
@@ -183,7 +194,7 @@ def report_evaluation(run_dir: Path, data: ImageData, logits: Tensor, metrics: M
         log.info(f"{row['class']:>{width}}  {accuracy:7.2%}  {row['correct']:>5} of {row['images']:>5}")
     for name, accuracy in parts.items():
         log.info(f"{name:>{max(map(len, parts))}}  {accuracy:7.2%}")
-    _log_test(metrics)
+    _log_test(metrics, ", all parts together" if parts else "")
     log.info(f"folder: {shown_path(run_dir)}")
 
 
@@ -199,6 +210,8 @@ def _accuracy_by_part(data: ImageData, logits: Tensor) -> dict[str, float]:
     return by_name | {"mean of the corruptions": sum(corrupted) / len(corrupted)}
 
 
-def _log_test(metrics: Mapping[str, Any]) -> None:
-    log.info(f"test loss: {metrics['test/loss']:.4f}")
-    log.info(f"test accuracy: {metrics['test/acc']:.2%}")
+def _log_test(metrics: Mapping[str, Any], which: str = "") -> None:
+    for name, value in metrics.items():
+        if name not in ("test/acc", "test/images"):
+            log.info(f"{name.replace('/', ' ')}: {scores.metric(name, value)}")
+    log.info(f"test accuracy: {metrics['test/acc']:.2%} of {metrics['test/images']:,} images{which}")

@@ -1,20 +1,21 @@
 """The TensorBoard events of a run, in the run's own folder."""
 
 import warnings
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import Tensor, nn
-from torch.jit._trace import TracerWarning
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.utils.tensorboard import summary
 
-# TensorBoard opens the HPARAMS tab with five columns: first those marked as differing, then by name.
-# These are marked as not differing, so that network, optimizer, loss, learning rate and the overrides
-# of the command line come first.
+# TensorBoard opens the HPARAMS tab with five columns: first those marked as differing, then by name. These
+# settings are marked as not differing, so that network, optimizer, loss, learning rate and the overrides of
+# the command line come first.
 SHOWN_LAST = ("scheduler", "data", "batch_size", "max_epochs", "seed")
 
 # published without types
@@ -22,63 +23,78 @@ _hparams: Callable[[dict[str, Any], dict[str, Any]], tuple[Any, Any, Any]] = sum
 
 
 class RunLogger(TensorBoardLogger):
-    """Lightning's TensorBoard logger, writing into the run folder itself, with a correct HPARAMS tab.
+    """Lightning's TensorBoard logger, writing into the run folder `save_dir` itself.
 
-    Lightning writes the settings once, with a placeholder metric. Here they are written when the run
-    starts, with `hparams_metrics` (tags of scalars) as further columns of the HPARAMS tab, and the session
-    ends when the run has succeeded. `first_epoch` is above 1 in a resumed run: what an earlier process
-    logged from that epoch on is dropped.
+    `hparams_metrics` are the tags of the scalars that the HPARAMS tab shows beside the settings. Lightning
+    writes the settings once, with a placeholder metric; here they are written when the run starts, and the
+    session ends when the run has succeeded. The CUSTOM SCALARS tab shows the training and the validation
+    curve of a metric in one card.
     """
 
     def __init__(
-        self,
-        run_dir: str | Path,
-        first_epoch: int = 1,
-        hparams_metrics: Sequence[str] = ("val/acc", "test/acc", "test/loss"),
+        self, save_dir: str, hparams_metrics: Sequence[str] = ("val/acc", "test/acc", "test/loss")
     ) -> None:
+        super().__init__(save_dir, name="", version="", default_hp_metric=False)
         self.hparams_metrics = list(hparams_metrics)
-        # TensorBoard drops every value, by epoch or by step, whose step is `purge_step` or later. A run that
-        # was interrupted in its first epoch starts again, with everything.
-        self.purge_step: int | None = None
-        if any(Path(run_dir).glob("events.out.tfevents.*")):
-            self.purge_step = first_epoch if first_epoch > 1 else 0
-        super().__init__(run_dir, name="", version="", default_hp_metric=False, purge_step=self.purge_step)
 
     @rank_zero_only
-    def log_settings(self, hparams: Mapping[str, Any], config: str) -> None:
-        """Write the settings: `hparams` for the HPARAMS tab, the whole `config` (YAML) as text."""
-        values = {k: v if isinstance(v, int | float) else str(v) for k, v in hparams.items()}
+    def begin(self, step: int) -> None:
+        """Drop what an earlier process of this run logged after global step `step`; if it is 0, everything.
+
+        This writes what `SummaryWriter(purge_step=…)` writes: TensorBoard drops the values of that step and
+        later ones.
+        """
+        purge_step = step + 1 if step else 0
+        self.experiment.file_writer.add_event(
+            Event(session_log=SessionLog(status=SessionLog.START)), purge_step
+        )
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, metrics: Any = None, step: int | None = None
+    ) -> None:
+        """Write the settings for the HPARAMS tab, and the layout of the CUSTOM SCALARS tab."""
+        settings = params if isinstance(params, dict) else vars(params)
+        values = {k: v if isinstance(v, int | float) else str(v) for k, v in settings.items()}
         experiment, start, _ = _hparams(values, dict.fromkeys(self.hparams_metrics, 0))
-        # torch does not write the order of the columns
+        # torch does not write the order of the columns.
         carrier = experiment.value[0].metadata.plugin_data
         data = plugin_data_pb2.HParamsPluginData.FromString(carrier.content)
         for info in data.experiment.hparam_infos:
             info.differs = info.name not in SHOWN_LAST
         carrier.content = data.SerializeToString()
-        self._write(experiment)
-        self._write(start)
-        self.experiment.add_text("config", "    " + config.replace("\n", "\n    "))
+        self.experiment.file_writer.add_summary(experiment)
+        self.experiment.file_writer.add_summary(start)
+
+        names = dict.fromkeys(["loss", "acc", *(tag.partition("/")[2] for tag in self.hparams_metrics)])
+        charts = {name: ["Multiline", [f"^(train|val)/{name}$"]] for name in names}
+        steps = {"loss": ["Multiline", ["^train/loss_step$"]], "learning rate": ["Multiline", ["^train/lr$"]]}
+        self.experiment.add_custom_scalars({"by epoch": charts, "by step": steps})
 
     @rank_zero_only
-    def restore_step_metrics(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """Write again the points (global step, metrics) that `purge_step` has dropped."""
-        for step, metrics in points:
-            if self.purge_step is not None and step >= self.purge_step:
-                self.log_metrics(metrics, step)
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write scalars, the "epoch" among the training curves: alone it would be the first card of all."""
+        tagged = {"train/epoch" if name == "epoch" else name: value for name, value in metrics.items()}
+        super().log_metrics(tagged, step)
+
+    @rank_zero_only
+    def log_config(self, config: str) -> None:
+        """Write the whole config (YAML) as text."""
+        self.experiment.add_text("config", "    " + config.replace("\n", "\n    "))
 
     @rank_zero_only
     def log_network_graph(self, network: nn.Module, images: Tensor) -> None:
         """Write the graph of `network`, traced with `images` (B, C, H, W)."""
         with warnings.catch_warnings():
-            # SummaryWriter.add_graph is built on torch.jit.trace, which torch 2.14 deprecates
+            # SummaryWriter.add_graph is built on torch.jit.trace, which torch 2.14 deprecates.
             warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
-            # tracing does not record checks of the images' shape, which the graph need not show
+            # Tracing does not record checks of the images' shape, which the graph need not show.
             warnings.filterwarnings("ignore", category=TracerWarning)
             self.experiment.add_graph(network, images)
 
     @rank_zero_only
     def save(self) -> None:
-        """Flush the events to disk; the run folder holds the settings in `.hydra/`."""
+        """Flush the events to disk. Lightning would write the settings to a file of its own, too."""
         self.experiment.flush()
 
     @rank_zero_only
@@ -94,8 +110,5 @@ class RunLogger(TensorBoardLogger):
         that it reads.
         """
         _, _, end = _hparams({}, {})
-        self._write(end)
+        self.experiment.file_writer.add_summary(end)
         self.experiment.close()
-
-    def _write(self, summary: Any) -> None:
-        self.experiment._get_file_writer().add_summary(summary)

@@ -1,8 +1,8 @@
 """An exponential moving average of the weights during training."""
 
-import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mnist_cnn.errors import UserError
 
@@ -30,10 +30,6 @@ class EMA(WeightAveraging):
         """Return whether to update after the step `step_idx`, from 0; the first step starts the average."""
         return step_idx is not None and step_idx % self.every_n_steps == 0
 
-    @torch.no_grad()
     def _update(self, averages: list[Tensor], current: list[Tensor], updates: Tensor | int) -> None:
         decay = min(self.decay, (1 + int(updates)) / (10 + int(updates)))
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, current, 1 - decay)
-        else:  # counters of batch normalization
-            torch._foreach_copy_(averages, current)
+        get_ema_multi_avg_fn(decay)(averages, current, updates)

@@ -6,7 +6,6 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -24,8 +23,8 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter] | list[dict[str, Any]]], Opt
 class Classifier(L.LightningModule):
     """Trains and evaluates a network that maps images (B, C, H, W) to logits (B, num_classes).
 
-    Logs `split/loss`, `split/acc` and `split/<name>` of each of `metrics` once an epoch, with the number
-    of the epoch, from 1, as the step.
+    Logs `split/loss`, `split/acc` and `split/<name>` of each of `metrics` once an epoch, by global step, with
+    the number of the epoch, from 1, as `epoch` beside them.
     Without `decay_biases` the optimizer's weight decay leaves out biases and other vectors.
     `compile` is a mode of `torch.compile`, with which the network is compiled for training; evaluation,
     figures and checkpoints use the network itself.
@@ -41,9 +40,10 @@ class Classifier(L.LightningModule):
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        config: dict[str, Any] | None = None,
+        *,
         decay_biases: bool = True,
         compile: str | None = None,
-        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         # The memory format in which convolutions are fastest, on CPUs and GPUs.
@@ -60,34 +60,16 @@ class Classifier(L.LightningModule):
         self.train_metrics = EpochMetrics(num_classes, metrics)
         self.val_metrics = EpochMetrics(num_classes, metrics)
         self.test_metrics = EpochMetrics(num_classes, metrics)
-        self._metrics: dict[str, float] = {}  # the latest values of a run that is resumed
+        self._resumed: dict[str, Any] = {}  # the checkpoint of the run that is resumed
         self.history: list[dict[str, float]] = []  # for each epoch: "epoch", "train/loss", "val/acc", …
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "_current_fx_name":
-            # Lightning sets this text several times a step; a module would look for parameters in it.
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, num_classes) as float32, whatever the precision of the network."""
         # Lightning converts batches to a "true" precision before the data module makes them float32.
         images = images.to(self.dtype)
-        if self.training and self._compiled is not None:
-            logits = self._compute(self._compiled, images)
-        else:
-            logits = self.network(images)
+        network = self._compiled if self.training and self._compiled is not None else self.network
+        logits: Tensor = network(images)
         return logits.float()
-
-    def _compute(self, compiled: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-        from torch._dynamo.exc import BackendCompilerFailed  # takes two seconds
-
-        try:
-            return compiled(images)
-        except BackendCompilerFailed as error:
-            reason = str(error.inner_exception).strip().partition("\n")[0]
-            raise UserError(f"compile={self.compile_mode}: torch.compile failed: {reason}") from error
 
     @property
     def gives_probabilities(self) -> bool:
@@ -138,12 +120,12 @@ class Classifier(L.LightningModule):
 
     def _log_epoch(self, split: str, metrics: EpochMetrics, epoch: int) -> None:
         values = {f"{split}/{name}": value for name, value in metrics.compute().items()}
+        position = {"step": float(self.trainer.global_step), "epoch": float(epoch)}
         # The values are already reduced over all ranks; without sync_dist Lightning would warn.
         # Those of the test are written with the results of the run, so that a run that is killed before and
         # resumed writes them once.
-        self.log_dict(
-            values | {"step": float(epoch)}, sync_dist=True, logger=False if split == "test" else None
-        )
+        logger = False if split == "test" else None
+        self.log_dict({**values, **position}, sync_dist=True, logger=logger)
         if not self.history or self.history[-1]["epoch"] != epoch:
             self.history.append({"epoch": epoch})
         # float32 has seven significant digits.
@@ -196,23 +178,28 @@ class Classifier(L.LightningModule):
         else:
             nn.utils.clip_grad_norm_(self.network.parameters(), gradient_clip_val)
 
-    @property
-    def within_epoch(self) -> bool:
-        """Whether an epoch of training has begun and not ended, which it has when its last hooks run."""
-        epoch = self.trainer.fit_loop.epoch_progress.current
-        assert isinstance(epoch, _ProcessedTracker)
-        return epoch.started > epoch.processed
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
         checkpoint["history"] = self.history
         # Lightning does not keep the values that schedulers and callbacks watch.
         checkpoint["metrics"] = {name: float(v) for name, v in self.trainer.callback_metrics.items()}
+        checkpoint["train_metrics"] = self._of_all_ranks(self.train_metrics.state())
+
+    def _of_all_ranks(self, state: dict[str, Any]) -> list[dict[str, Any]]:
+        states = [state] * self.trainer.world_size
+        if self.trainer.world_size > 1:
+            torch.distributed.all_gather_object(states, state)
+        return states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.history = checkpoint["history"]
-        self._metrics = checkpoint.get("metrics", {})
+        self._resumed = {name: checkpoint[name] for name in ("metrics", "train_metrics")}
 
     def on_train_start(self) -> None:
-        metrics = {name: torch.tensor(value) for name, value in self._metrics.items()}
-        self.trainer._logger_connector._callback_metrics.update(metrics)
+        if self._resumed:
+            metrics = {name: torch.tensor(value) for name, value in self._resumed["metrics"].items()}
+            self.trainer.callback_metrics.update(metrics)
+            self.train_metrics.load_state(
+                self._resumed["train_metrics"][self.trainer.global_rank], self.device
+            )
+            self._resumed = {}

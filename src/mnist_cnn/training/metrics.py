@@ -25,8 +25,8 @@ class EpochMetrics(nn.Module):
 
     def __init__(self, num_classes: int, extra: Mapping[str, Metric] | None = None) -> None:
         super().__init__()
-        self.loss = MeanMetric()
         accuracy = MulticlassAccuracy(num_classes, average="micro", validate_args=False)
+        self.loss = MeanMetric()
         self.scores = MetricCollection(
             {"acc": accuracy, **{name: metric.clone() for name, metric in (extra or {}).items()}}
         )
@@ -55,26 +55,30 @@ class EpochMetrics(nn.Module):
                 )
         return values
 
+    def so_far(self) -> tuple[float, float]:
+        """Return the loss and the accuracy of the epoch so far, on this rank; NaN before the first update."""
+        loss, accuracy = self.loss.metric_state, self.scores["acc"].metric_state
+        mean = torch.as_tensor(loss["mean_value"]) / torch.as_tensor(loss["weight"])
+        correct, wrong = torch.as_tensor(accuracy["tp"]), torch.as_tensor(accuracy["fn"])
+        return float(mean), float(correct / (correct + wrong))
+
     def state(self) -> dict[str, Any]:
-        """Return what was added in this epoch on this rank, as tensors on the CPU and plain values."""
-        metrics = {"loss": self.loss, **dict(self.scores.items())}
-        return {
-            "pending": [[step, *(tensor.cpu() for tensor in tensors)] for step, *tensors in self.pending],
-            "metrics": {
-                name: {key: _moved(value, "cpu") for key, value in metric.metric_state.items()}
-                for name, metric in metrics.items()
-            },
-        }
+        """Return what this rank has added in this epoch, as tensors on the CPU and plain values."""
+        pending = [[step, *(tensor.cpu() for tensor in tensors)] for step, *tensors in self.pending]
+        metrics = {name: dict(metric.metric_state) for name, metric in self._metrics().items()}
+        return {"pending": pending, "metrics": _moved(metrics, "cpu")}
 
     def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Continue with what `state` returned."""
         self.pending = [
             (step, *(tensor.to(device) for tensor in tensors)) for step, *tensors in state["pending"]
         ]
-        metrics = {"loss": self.loss, **dict(self.scores.items())}
-        for name, values in state["metrics"].items():
-            for key, value in values.items():
-                setattr(metrics[name], key, _moved(value, device))
+        for name, metric in self._metrics().items():
+            for key, value in _moved(state["metrics"][name], device).items():
+                setattr(metric, key, value)
+
+    def _metrics(self) -> dict[str, Metric]:
+        return {"loss": self.loss, **dict(self.scores.items())}
 
     def _update(self) -> None:
         if not self.pending:
@@ -90,9 +94,13 @@ class EpochMetrics(nn.Module):
         self.scores.update(torch.cat(logits), torch.cat(targets))
 
 
-def _moved(state: Tensor | list[Tensor], device: torch.device | str) -> Tensor | list[Tensor]:
-    """Return a state of a metric, which is a tensor or a list of tensors, on `device`."""
-    return [value.to(device) for value in state] if isinstance(state, list) else state.to(device)
+def _moved(state: Any, device: torch.device | str) -> Any:
+    """Return `state`, tensors in dicts and lists, on `device`."""
+    if isinstance(state, Mapping):
+        return {key: _moved(value, device) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_moved(value, device) for value in state]
+    return state.to(device)
 
 
 class NonFiniteLoss(UserError):

@@ -21,20 +21,10 @@ def native_precision(device: torch.device) -> Literal["bf16-mixed", "32-true"]:
 
 
 def _cpu_has_bf16() -> bool:
-    if hasattr(torch.cpu, "get_capabilities"):  # torch >= 2.13
-        features = torch.cpu.get_capabilities()
-        return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
-    # Private in torch 2.11 and 2.12. AMX (tiles) includes products of bf16 matrices.
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    features = torch.cpu.get_capabilities()
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
 def cpu_name() -> str:
-    """Return the name of the processor, "unknown CPU" where it cannot be found."""
-    if hasattr(torch.cpu, "get_capabilities"):  # torch >= 2.13
-        return str(torch.cpu.get_capabilities().get("cpu_name", "unknown CPU"))
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:  # not Linux
-        names = []
-    return names[0] if names else "unknown CPU"
+    """Return the name of the processor, "unknown CPU" if it cannot be found."""
+    return str(torch.cpu.get_capabilities().get("cpu_name", "unknown CPU"))

@@ -30,6 +30,10 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"Checkpoint directory .* exists and is not empty")
     # Lightning asks for the Timer of trainer.max_time where a run is resumed without that limit.
     warnings.filterwarnings("ignore", message=r"Be aware that when using `ckpt_path`.*: \['Timer'\]")
+    # Lightning expects its own protocol of loaders for this; training.resume has another way.
+    warnings.filterwarnings(
+        "ignore", message=r"You're resuming from a checkpoint that ended before the epoch"
+    )
     # Under trainer.overfit_batches Lightning announces that it stops shuffling, which that option implies.
     warnings.filterwarnings("ignore", message=r"You requested to overfit but enabled .* shuffling")
     # Lightning recommends srun wherever Slurm is installed; sweeps submit their jobs themselves.
@@ -43,6 +47,6 @@ def quiet_libraries() -> None:
 
 
 def _report_in_thread(error: threading.ExceptHookArgs) -> None:
-    # TensorBoard raises an error of its writer again in the thread that writes or flushes next.
-    if type(error.thread).__name__ != "_AsyncWriterThread":
+    # TensorBoard raises an error of its writer, as of a full disk, again in the thread that writes next.
+    if not isinstance(error.exc_value, OSError):
         threading.__excepthook__(error)

@@ -9,6 +9,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.training.resume import StopAfterSteps
 
 
 class Schedule:
@@ -64,8 +65,7 @@ class Schedule:
         arguments = dict(self.arguments)
         for name in ("total_steps", "T_max"):
             if arguments.get(name) == "auto":
-                by_step = self.interval == "step"
-                arguments[name] = int(trainer.estimated_stepping_batches) if by_step else trainer.max_epochs
+                arguments[name] = _steps(trainer) if self.interval == "step" else trainer.max_epochs
         try:
             scheduler: LRScheduler | ReduceLROnPlateau = self.scheduler(optimizer, **arguments)
         except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -77,3 +77,9 @@ class Schedule:
                 ) from error
             raise UserError(f"scheduler: {self.name} refuses these settings: {error}.") from error
         return scheduler
+
+
+def _steps(trainer: L.Trainer) -> int:
+    """Return the number of optimizer steps of the run."""
+    limits = [one.max_steps for one in trainer.callbacks if isinstance(one, StopAfterSteps)]  # type: ignore[attr-defined]
+    return int(min([trainer.estimated_stepping_batches, *limits]))

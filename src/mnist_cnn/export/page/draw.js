@@ -4,13 +4,13 @@
 const TEXTS = {
   en: {
     title: "Draw a digit",
-    introduction: "The networks are computed in this page while you draw. Nothing is sent anywhere.",
-    hint: "Draw here, with the mouse or a finger",
+    introduction: "The network runs in your browser as you draw. Nothing is sent anywhere.",
+    hint: "Draw here with the mouse or a finger",
     paper: "Paper to draw a digit on",
     undo: "Undo",
     clear: "Clear",
     seen: "What the network sees",
-    preparation: "28 × 28 pixels: cropped, scaled, centred by mass, as MNIST was made.",
+    preparation: "28 × 28 pixels: cropped, scaled and centred like the digits of MNIST.",
     time: (milliseconds) => `Computed in ${milliseconds} ms.`,
     parameters: (count) => `${count} parameters`,
     training: (data, epochs) => `${data}, ${epochs === 1 ? "1 epoch" : `${epochs} epochs`}`,
@@ -18,7 +18,7 @@ const TEXTS = {
     probabilities: "Probability of each class",
     outputs: "Output for each class",
     maps: "Feature maps, layer by layer",
-    colours: "Within a layer: orange is positive, blue is negative, the strongest value has the full colour.",
+    colours: "Orange is positive, blue is negative; the largest value of a layer has the full colour.",
     result: (network, name, score) => `${network}: ${name}, ${score}`,
     empty: "The paper is empty.",
     kinds: {
@@ -36,7 +36,7 @@ const TEXTS = {
   },
   zh: {
     title: "写一个数字",
-    introduction: "网络就在本页面内随笔画实时计算，不发送任何数据。",
+    introduction: "边写边识别：网络就在您的浏览器中运行，不会发送任何数据。",
     hint: "用鼠标或手指在这里书写",
     paper: "书写数字的画布",
     undo: "撤销",
@@ -89,79 +89,72 @@ redraw();
 function translate() {
   document.documentElement.lang = LANGUAGE;
   for (const element of document.querySelectorAll("[data-text]")) {
-    element.textContent = TEXT[element.dataset.text];
+    element.prepend(TEXT[element.dataset.text], " ");
   }
   for (const element of document.querySelectorAll("[data-label]")) {
     element.setAttribute("aria-label", TEXT[element.dataset.label]);
   }
-  document.getElementById("undo").append(TEXT.undo, " ", newElement("kbd", "", "Z"));
-  document.getElementById("clear").append(TEXT.clear, " ", newElement("kbd", "", "C"));
 }
 
-/** Return a new element. Its text may come from a checkpoint and is therefore never taken as HTML. */
-function newElement(tag, className = "", text = "") {
+/** Return a new element with children. Texts may come from a checkpoint: they are never taken as HTML. */
+function newElement(tag, className = "", ...children) {
   const element = document.createElement(tag);
   element.className = className;
-  element.textContent = text;
+  element.append(...children);
   return element;
 }
 
 /** Add what is shown of a network to the page, and return its elements that change. */
-function addPanel(network) {
-  const panel = newElement("article", "network");
-  panel.append(newElement("h2", "", network.name));
-  panel.append(newElement("p", "run", network.run));
-  panel.append(newElement("p", "facts", facts(network)));
+function addPanel(network, _, networks) {
+  const { about } = network;
+  const isOnly = networks.filter(({ name }) => name === network.name).length === 1;
+  const title = isOnly ? network.name : `${network.name}, ${network.run}`;
 
-  const outputs = newElement("section", "outputs");
-  outputs.append(newElement("h3", "", network.givesProbabilities ? TEXT.probabilities : TEXT.outputs));
   const list = newElement("ul");
-  const rows = network.classes.map((name) => {
-    const row = newElement("li");
-    const bar = newElement("span", "bar");
+  const rows = about.classes.map((name) => {
     const filled = newElement("span");
     const value = newElement("span", "value");
-    bar.append(filled);
-    row.append(newElement("span", "class", name), bar, value);
+    const bar = newElement("span", "bar", filled);
+    const row = newElement("li", "", newElement("span", "class", name), bar, value);
     list.append(row);
     return { row, filled, value };
   });
-  outputs.append(list);
+  const heading = about.gives_probabilities ? TEXT.probabilities : TEXT.outputs;
+  const outputs = newElement("section", "outputs", newElement("h3", "", heading), list);
 
-  const maps = newElement("section", "maps");
-  maps.append(newElement("h3", "", TEXT.maps), newElement("p", "", TEXT.colours));
+  const maps = newElement("section", "maps", newElement("h3", "", TEXT.maps), newElement("p", "", TEXT.colours));
   const layers = network.operations
-    .filter((operation) => operation.kind !== "identity" && operation.output !== network.output)
-    .map((operation) => {
-      const figure = newElement("figure");
+    .filter(({ kind, output }) => kind in TEXT.kinds && output !== network.output)
+    .map(({ kind, name, output, shape }) => {
       const canvas = newElement("canvas");
-      const title = `${TEXT.kinds[operation.kind]} ${operation.name}`.trim();
-      const caption = newElement("figcaption", "", title);
-      caption.append(" ", newElement("span", "", operation.shape.join(" × ")));
+      const size = newElement("span", "", shape.join(" × "));
+      const caption = newElement("figcaption", "", `${TEXT.kinds[kind]} ${name}`.trim(), " ", size);
       canvas.setAttribute("role", "img");
       canvas.setAttribute("aria-label", caption.textContent);
-      figure.append(caption, canvas);
-      maps.append(figure);
-      return { canvas, output: operation.output, shape: operation.shape };
+      maps.append(newElement("figure", "", caption, canvas));
+      return { canvas, output, shape };
     });
 
-  const parts = newElement("div", "parts");
-  parts.append(outputs, maps);
-  panel.append(parts);
+  const panel = newElement(
+    "article",
+    "network",
+    newElement("h2", "", title),
+    newElement("p", "run", isOnly ? network.run : ""),
+    newElement("p", "facts", facts(network)),
+    newElement("div", "parts", outputs, maps),
+  );
   document.getElementById("panels").append(panel);
-  return { network, panel, rows, layers };
+  return { network, title, panel, rows, layers };
 }
 
 /** Return what is known of a network in one line. */
-function facts(network) {
-  const known = [
-    TEXT.parameters(network.parameters.toLocaleString(LANGUAGE)),
-    TEXT.training(network.trainedOn, network.epochs),
-  ];
-  if (network.testAccuracy !== null) {
-    known.push(TEXT.accuracy(percent(network.testAccuracy, 2)));
-  }
-  return known.join(" · ");
+function facts({ about }) {
+  const accuracy = about.metrics["test/acc"] ?? null;
+  return [
+    TEXT.parameters(about.parameters.toLocaleString(LANGUAGE)),
+    TEXT.training(about.data, about.epochs),
+    ...(accuracy === null ? [] : [TEXT.accuracy(percent(accuracy, 2))]),
+  ].join(" · ");
 }
 
 /** Take strokes of mouse, pen and finger, the buttons and the keys, and changes between light and dark. */
@@ -189,6 +182,10 @@ function listen() {
         redraw();
       }
     });
+  }
+  // After a quick stroke the browser would take the next tap on a button for the end of a gesture.
+  for (const type of ["touchstart", "touchmove", "touchend"]) {
+    paper.addEventListener(type, (event) => event.preventDefault(), { passive: false });
   }
   document.getElementById("undo").addEventListener("click", undo);
   document.getElementById("clear").addEventListener("click", clear);
@@ -232,14 +229,14 @@ function clear() {
 /** Draw all strokes, and plan to compute the networks before the next frame. */
 function redraw() {
   pen.clearRect(0, 0, paper.width, paper.height);
-  pen.strokeStyle = colour("--ink");
+  pen.strokeStyle = colour("--text");
   pen.lineWidth = PEN_WIDTH;
   pen.lineCap = pen.lineJoin = "round";
   for (const points of strokes) {
     pen.beginPath();
     pen.moveTo(points[0].x, points[0].y);
     for (const point of points) {
-      pen.lineTo(point.x, point.y); // a dot, where there is only one
+      pen.lineTo(point.x, point.y); // a dot, if there is only one
     }
     pen.stroke();
   }
@@ -262,7 +259,6 @@ function update() {
     showOutputs(panel, values);
     showMaps(panel, values);
   }
-  document.body.classList.toggle("empty", bytes === null);
   document.getElementById("hint").hidden = strokes.length > 0;
   document.getElementById("time").textContent = bytes ? TEXT.time(time.toFixed(1)) : "";
   if (drawing === null) {
@@ -280,11 +276,11 @@ function readInk() {
   return ink;
 }
 
-/** Return all values of a network, and its scores: probabilities where it was trained for them. */
+/** Return all values of a network, and its scores: probabilities if it was trained for them. */
 function compute(network, bytes) {
   const values = forward(network, networkInput(network, bytes));
   const outputs = values.get(network.output).data;
-  return { values, scores: network.givesProbabilities ? softmax(outputs) : Array.from(outputs) };
+  return { values, scores: network.about.gives_probabilities ? softmax(outputs) : Array.from(outputs) };
 }
 
 /** Show the 28x28 bytes that the networks take. */
@@ -309,9 +305,9 @@ function showOutputs({ network, rows }, result) {
   });
 }
 
-/** Return a score as text: a percentage, or the number where it is no probability. */
+/** Return a score as text: a percentage, or the number if it is not a probability. */
 function scoreText(network, score) {
-  return network.givesProbabilities ? percent(score, 1) : score.toFixed(2);
+  return network.about.gives_probabilities ? percent(score, 1) : score.toFixed(2);
 }
 
 /** Return a fraction as a percentage. */
@@ -322,7 +318,7 @@ function percent(fraction, digits) {
 /** Show the values of each layer, one map next to the other. */
 function showMaps({ panel, layers }, result) {
   const columns = Math.min(Math.round(panel.clientWidth / MAP_WIDTH), MOST_MAPS);
-  const colours = ["--zero", "--positive", "--negative"].map(colour).map(toRgb);
+  const colours = ["--surface", "--accent", "--negative"].map(colour).map(toRgb);
   for (const { canvas, output, shape } of layers) {
     const data = result ? result.values.get(output).data : new Float32Array(shape.reduce((a, b) => a * b));
     drawMaps(canvas, data, shape, columns, colours);
@@ -374,12 +370,12 @@ function toRgb(text) {
 
 /** Return what the networks recognize as a sentence for screen readers. */
 function describe(results) {
-  const sentences = results.map(({ panel: { network }, values: result }) => {
+  const sentences = results.map(({ panel: { network, title }, values: result }) => {
     if (!result) {
       return TEXT.empty;
     }
     const best = result.scores.indexOf(Math.max(...result.scores));
-    return TEXT.result(network.name, network.classes[best], scoreText(network, result.scores[best]));
+    return TEXT.result(title, network.about.classes[best], scoreText(network, result.scores[best]));
   });
   return [...new Set(sentences)].join("\n");
 }

@@ -1,28 +1,24 @@
 "use strict";
 // The forward pass of an exported network. A value is {shape, data}: the shape [C, H, W] or [N] without the
 // batch, the data a Float32Array in that order. An operation is what mnist_cnn/export/html.py writes:
-// {kind, name, output, inputs, shape, weights, settings}, its weights as [offset, length] or null.
+// {kind, name, output, inputs, shape, weights, settings}, its weights as [offset, length].
 
-/** Return the network of the page's data with its weights as arrays. */
+/** Return a network of the page's data with its weights as arrays. */
 function loadNetwork(saved) {
   const all = decodeWeights(saved.weights, saved.bits);
   const operations = saved.operations.map((operation) => {
     const weights = {};
-    for (const [name, place] of Object.entries(operation.weights)) {
-      weights[name] = place && all.subarray(place[0], place[0] + place[1]);
+    for (const [name, [offset, length]] of Object.entries(operation.weights)) {
+      weights[name] = all.subarray(offset, offset + length);
     }
     return { ...operation, weights };
   });
   return { ...saved, operations, weights: undefined };
 }
 
-/** Return the float16 or float32 numbers, little-endian, of a text in base64 as a Float32Array. */
+/** Return the numbers of a text in base64, which have 16 or 32 bits, little-endian, as a Float32Array. */
 function decodeWeights(text, bits) {
-  const binary = atob(text);
-  const bytes = new Uint8Array(binary.length);
-  for (let i = 0; i < bytes.length; i++) {
-    bytes[i] = binary.charCodeAt(i);
-  }
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
   const view = new DataView(bytes.buffer);
   const numbers = new Float32Array((bytes.length * 8) / bits);
   for (let i = 0; i < numbers.length; i++) {
@@ -43,13 +39,13 @@ function fromHalf(bits) {
 }
 
 /** Return the input of a network: 28x28 bytes padded with zeros, in each channel, and normalized. */
-function networkInput(network, bytes) {
-  const [channels, size] = network.inputShape;
+function networkInput({ about }, bytes) {
+  const { in_channels: channels, image_size: size } = about;
   const margin = Math.floor((size - SIZE) / 2);
   const data = new Float32Array(channels * size * size);
   for (let channel = 0; channel < channels; channel++) {
-    const mean = network.mean[channel];
-    const std = network.std[channel];
+    const mean = about.mean[channel] ?? about.mean; // one number for each channel, or one for all
+    const std = about.std[channel] ?? about.std;
     data.fill(-mean / std, channel * size * size, (channel + 1) * size * size);
     for (let row = 0; row < SIZE; row++) {
       const start = (channel * size + margin + row) * size + margin;
@@ -58,7 +54,7 @@ function networkInput(network, bytes) {
       }
     }
   }
-  return { shape: network.inputShape, data };
+  return { shape: [channels, size, size], data };
 }
 
 /** Return the values of all operations by their output names, for one image. */
@@ -85,6 +81,7 @@ function softmax(values) {
   return powers.map((power) => power / sum);
 }
 
+// By their names in ATen. A view or reshape has the same numbers, and dropout is off.
 const OPERATIONS = {
   conv2d: convolve,
   linear,
@@ -92,11 +89,14 @@ const OPERATIONS = {
   max_pool2d: maxPool,
   avg_pool2d: averagePool,
   adaptive_avg_pool2d: adaptiveAveragePool,
-  relu: (operation, x) => x.data.map((value) => (value > 0 ? value : 0)),
+  relu: (operation, x) => x.data.map((value) => Math.max(value, 0)),
   tanh: (operation, x) => x.data.map(Math.tanh),
   sigmoid: (operation, x) => x.data.map((value) => 1 / (1 + Math.exp(-value))),
   add: (operation, x, y) => x.data.map((value, i) => value + y.data[i]),
-  identity: (operation, x) => x.data, // another shape of the same numbers, or dropout, which is off
+  flatten: (operation, x) => x.data,
+  view: (operation, x) => x.data,
+  reshape: (operation, x) => x.data,
+  dropout: (operation, x) => x.data,
 };
 
 /**
@@ -128,25 +128,23 @@ function convolve(operation, x) {
 
 /** Return what each element of a kernel meets at each output: (C·P·Q, I·J), zeros for the padding. */
 function unfold(operation, x) {
-  const [kernelHeight, kernelWidth] = operation.settings.kernel_size;
-  const [strideDown, strideAcross] = operation.settings.stride;
-  const [paddingDown, paddingAcross] = operation.settings.padding;
+  const { kernel_size: kernel, stride, padding } = operation.settings;
   const [channels, height, width] = x.shape;
   const [, rows, columns] = operation.shape;
-  const windows = new Float32Array(channels * kernelHeight * kernelWidth * rows * columns);
+  const windows = new Float32Array(channels * kernel[0] * kernel[1] * rows * columns);
   let at = 0;
   for (let channel = 0; channel < channels; channel++) {
-    for (let p = 0; p < kernelHeight; p++) {
-      for (let q = 0; q < kernelWidth; q++) {
+    for (let p = 0; p < kernel[0]; p++) {
+      for (let q = 0; q < kernel[1]; q++) {
         for (let i = 0; i < rows; i++) {
-          const row = i * strideDown + p - paddingDown;
+          const row = i * stride[0] + p - padding[0];
           if (row < 0 || row >= height) {
             at += columns;
             continue;
           }
           const start = (channel * height + row) * width;
           for (let j = 0; j < columns; j++, at++) {
-            const column = j * strideAcross + q - paddingAcross;
+            const column = j * stride[1] + q - padding[1];
             if (column >= 0 && column < width) {
               windows[at] = x.data[start + column];
             }
@@ -212,7 +210,8 @@ function adaptiveAveragePool(operation, x) {
 
 /** Return a function of an output's index and axis that gives the range of the inputs that it covers. */
 function slidingWindow(operation, x) {
-  const { kernel_size: kernel, stride, padding } = operation.settings;
+  const { kernel_size: kernel, padding } = operation.settings;
+  const stride = operation.settings.stride.length ? operation.settings.stride : kernel;
   return (index, axis) => {
     const start = index * stride[axis] - padding[axis];
     return [Math.max(start, 0), Math.min(start + kernel[axis], x.shape[1 + axis])];

@@ -1,5 +1,5 @@
 "use strict";
-// A drawn digit in the form of MNIST's: the steps of to_mnist_form in mnist_cnn/inference/digits.py, which
+// A drawn digit in the form of MNIST's: the steps of to_mnist_form in mnist_cnn/preparation/digits.py, which
 // describes them. An image is {height, width, data}, its data a Float32Array in rows.
 
 const SIZE = 28;
@@ -20,7 +20,7 @@ function newImage(height, width) {
   return { height, width, data: new Float32Array(height * width) };
 }
 
-/** Return a digit, an image in [0, 1] with 0 as the background, as 28x28 bytes; null where it has no ink. */
+/** Return a digit, an image in [0, 1] with 0 as the background, as 28x28 bytes; null if it has no ink. */
 function toMnistForm(ink) {
   const largest = maximum(ink.data);
   if (!(largest > 0)) {
@@ -43,57 +43,42 @@ function toMnistForm(ink) {
 
 /** Resize an image: area averages along a side that shrinks, linear interpolation along one that grows. */
 function resize(image, height, width) {
-  const columns = lineWeights(image.width, width);
-  const narrow = newImage(image.height, width);
-  for (let row = 0; row < image.height; row++) {
-    for (let column = 0; column < width; column++) {
-      const { start, weights } = columns[column];
-      const from = row * image.width + start;
-      let sum = 0;
-      for (let i = 0; i < weights.length; i++) {
-        sum += weights[i] * image.data[from + i];
-      }
-      narrow.data[row * width + column] = sum;
-    }
-  }
-  const rows = lineWeights(image.height, height);
-  const result = newImage(height, width);
-  for (let row = 0; row < height; row++) {
-    const { start, weights } = rows[row];
-    for (let i = 0; i < weights.length; i++) {
-      for (let column = 0; column < width; column++) {
-        result.data[row * width + column] += weights[i] * narrow.data[(start + i) * width + column];
-      }
-    }
+  return resizeHeight(transpose(resizeHeight(transpose(image), width)), height);
+}
+
+/** Return an image with rows and columns exchanged. */
+function transpose({ height, width, data }) {
+  const result = newImage(width, height);
+  for (let i = 0; i < data.length; i++) {
+    result.data[(i % width) * height + Math.floor(i / width)] = data[i];
   }
   return result;
 }
 
-/** Return for each pixel of a resized line the first of the given pixels that it needs, and their weights. */
-function lineWeights(given, wanted) {
-  const scale = given / wanted;
-  const line = [];
-  for (let pixel = 0; pixel < wanted; pixel++) {
-    const weights = [];
-    let start;
+/** Resize an image to another number of rows, each of which is a weighted sum of the given rows. */
+function resizeHeight(image, height) {
+  const { width } = image;
+  const scale = image.height / height;
+  const result = newImage(height, width);
+  const add = (row, given, weight) => {
+    for (let column = 0; column < width; column++) {
+      result.data[row * width + column] += weight * image.data[given * width + column];
+    }
+  };
+  for (let row = 0; row < height; row++) {
     if (scale >= 1) {
-      const from = pixel * scale;
-      const to = from + scale;
-      start = Math.floor(from);
-      for (let i = start; i < Math.min(to, given); i++) {
-        weights.push((Math.min(i + 1, to) - Math.max(i, from)) / scale);
+      const [from, to] = [row * scale, (row + 1) * scale];
+      for (let given = Math.floor(from); given < Math.min(to, image.height); given++) {
+        add(row, given, (Math.min(given + 1, to) - Math.max(given, from)) / scale);
       }
     } else {
-      const at = Math.min(Math.max((pixel + 0.5) * scale - 0.5, 0), given - 1);
-      start = Math.floor(at);
-      weights.push(1 - (at - start));
-      if (start + 1 < given) {
-        weights.push(at - start);
-      }
+      const at = Math.min(Math.max((row + 0.5) * scale - 0.5, 0), image.height - 1);
+      const before = Math.floor(at);
+      add(row, before, 1 - (at - before));
+      add(row, Math.min(before + 1, image.height - 1), at - before);
     }
-    line.push({ start, weights });
   }
-  return line;
+  return result;
 }
 
 /** Return the mean width of the strokes in pixels: 2 · area / total variation. */
@@ -114,25 +99,31 @@ function strokeWidth(image) {
 /** Return the largest value within `radius` of each pixel; there is none outside of the image. */
 function dilate(image, radius) {
   const reach = Math.floor(radius);
+  const offsets = [];
+  for (let down = -reach; down <= reach; down++) {
+    for (let across = -reach; across <= reach; across++) {
+      if (down * down + across * across <= radius * radius) {
+        offsets.push([down, across]);
+      }
+    }
+  }
+  return largestAt(image, offsets);
+}
+
+/** Return the largest of the pixels at `offsets` ([down, across]) from each pixel, and itself. */
+function largestAt(image, offsets) {
   const { height, width, data } = image;
   const result = newImage(height, width);
   result.data.set(data);
-  for (let down = -reach; down <= reach; down++) {
-    for (let across = -reach; across <= reach; across++) {
-      if (down * down + across * across > radius * radius) {
-        continue;
-      }
-      const lastRow = Math.min(height, height - down);
-      const firstColumn = Math.max(0, -across);
-      const lastColumn = Math.min(width, width - across);
-      for (let row = Math.max(0, -down); row < lastRow; row++) {
-        const shift = (row + down) * width + across;
-        for (let column = firstColumn; column < lastColumn; column++) {
-          const value = data[shift + column];
-          const at = row * width + column;
-          if (value > result.data[at]) {
-            result.data[at] = value;
-          }
+  for (const [down, across] of offsets) {
+    const lastRow = Math.min(height, height - down);
+    const lastColumn = Math.min(width, width - across);
+    for (let row = Math.max(0, -down); row < lastRow; row++) {
+      for (let column = Math.max(0, -across); column < lastColumn; column++) {
+        const at = row * width + column;
+        const value = data[at + down * width + across];
+        if (value > result.data[at]) {
+          result.data[at] = value;
         }
       }
     }
@@ -142,36 +133,15 @@ function dilate(image, radius) {
 
 /** Divide each pixel by the largest one around it, and make what is then above 0.75 full ink. */
 function withEvenContrast(image) {
-  const local = largestAround(image, (WINDOW - 1) / 2);
+  const reach = (WINDOW - 1) / 2;
+  const line = Array.from({ length: WINDOW }, (_, index) => index - reach);
+  const inRows = largestAt(image, line.map((across) => [0, across]));
+  const local = largestAt(inRows, line.map((down) => [down, 0]));
   const [low, high] = RAMP;
   const result = newImage(image.height, image.width);
   for (let i = 0; i < result.data.length; i++) {
     const relative = image.data[i] / Math.max(local.data[i], FAINTEST);
     result.data[i] = Math.min(Math.max((relative - low) / (high - low), 0), 1);
-  }
-  return result;
-}
-
-/** Return the largest value in the square around each pixel, `reach` pixels to each side. */
-function largestAround(image, reach) {
-  const { height, width, data } = image;
-  const inRows = newImage(height, width);
-  const result = newImage(height, width);
-  for (let row = 0; row < height; row++) {
-    for (let column = 0; column < width; column++) {
-      const from = row * width + Math.max(0, column - reach);
-      const to = row * width + Math.min(width - 1, column + reach);
-      inRows.data[row * width + column] = maximum(data.subarray(from, to + 1));
-    }
-  }
-  for (let row = 0; row < height; row++) {
-    const last = Math.min(height - 1, row + reach);
-    for (let other = Math.max(0, row - reach); other <= last; other++) {
-      for (let column = 0; column < width; column++) {
-        const at = row * width + column;
-        result.data[at] = Math.max(result.data[at], inRows.data[other * width + column]);
-      }
-    }
   }
   return result;
 }
@@ -191,12 +161,23 @@ function crop(image) {
       }
     }
   }
-  const part = newImage(bottom - top + 1, right - left + 1);
-  for (let row = 0; row < part.height; row++) {
-    const from = (top + row) * width + left;
-    part.data.set(data.subarray(from, from + part.width), row * part.width);
+  return placed(image, -top, -left, bottom - top + 1, right - left + 1);
+}
+
+/** Return an image with `margin` pixels of zero on all sides. */
+function pad(image, margin) {
+  return placed(image, margin, margin, image.height + 2 * margin, image.width + 2 * margin);
+}
+
+/** Return an image of zeros with `image` in it at (top, left), without what is outside. */
+function placed(image, top, left, height, width) {
+  const result = newImage(height, width);
+  for (let row = Math.max(0, top); row < Math.min(height, top + image.height); row++) {
+    for (let column = Math.max(0, left); column < Math.min(width, left + image.width); column++) {
+      result.data[row * width + column] = image.data[(row - top) * image.width + column - left];
+    }
   }
-  return part;
+  return result;
 }
 
 /** Resize an image so that its longer side has `side` pixels. */
@@ -206,39 +187,20 @@ function fit(image, side) {
   return resize(image, scaled(image.height), scaled(image.width));
 }
 
-/** Return an image with `margin` pixels of zero on all sides. */
-function pad(image, margin) {
-  const padded = newImage(image.height + 2 * margin, image.width + 2 * margin);
-  for (let row = 0; row < image.height; row++) {
-    const line = image.data.subarray(row * image.width, (row + 1) * image.width);
-    padded.data.set(line, (row + margin) * padded.width + margin);
-  }
-  return padded;
-}
-
 /** Return 28x28 bytes with a digit whose centre of mass is as near to (14.5, 14.5) as whole pixels allow. */
 function centred(box) {
   let [mass, massOfRows, massOfColumns] = [0, 0, 0];
-  for (let row = 0; row < box.height; row++) {
-    for (let column = 0; column < box.width; column++) {
-      const value = box.data[row * box.width + column];
-      mass += value;
-      massOfRows += value * (row + 0.5);
-      massOfColumns += value * (column + 0.5);
-    }
+  for (let i = 0; i < box.data.length; i++) {
+    mass += box.data[i];
+    massOfRows += box.data[i] * (Math.floor(i / box.width) + 0.5);
+    massOfColumns += box.data[i] * ((i % box.width) + 0.5);
   }
   const start = (moment, length) =>
     Math.min(Math.max(Math.trunc(CENTRE - moment / mass + 0.5 - TIE), 0), SIZE - length);
   const top = start(massOfRows, box.height);
   const left = start(massOfColumns, box.width);
-  const bytes = new Uint8Array(SIZE * SIZE);
-  for (let row = 0; row < box.height; row++) {
-    for (let column = 0; column < box.width; column++) {
-      const value = box.data[row * box.width + column];
-      bytes[(top + row) * SIZE + left + column] = Math.floor(value * 255 + 0.5);
-    }
-  }
-  return bytes;
+  const digit = placed(box, top, left, SIZE, SIZE);
+  return Uint8Array.from(digit.data, (value) => Math.floor(value * 255 + 0.5));
 }
 
 /** Return the image of `change(value)` for each value. */
@@ -248,11 +210,5 @@ function mapImage(image, change) {
 
 /** Return the largest of some values that are not negative. */
 function maximum(values) {
-  let largest = 0;
-  for (let i = 0; i < values.length; i++) {
-    if (values[i] > largest) {
-      largest = values[i];
-    }
-  }
-  return largest;
+  return values.reduce((largest, value) => Math.max(largest, value), 0);
 }

@@ -1,0 +1,1 @@
+"""The command line: Hydra, the settings of the commands, signals, the folders of runs, messages."""

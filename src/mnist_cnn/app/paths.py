@@ -1,0 +1,31 @@
+"""The files of this repository and of its runs that a command is given."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_cnn.errors import UserError
+
+ROOT = Path(__file__).parents[3]  # the folder of train.py and conf/
+CONF = ROOT / "conf"
+
+
+def find_checkpoint(path: str | None, setting: str = "ckpt") -> Path:
+    """Return the path of a checkpoint; raises `UserError` that lists existing ones if it is not a file."""
+    if path is not None and Path(path).is_file():
+        return Path(path)
+    problem = f"{setting}=PATH is missing" if path is None else f"{setting}={path} is not a file"
+    latest = ", ".join(map(str, latest_files("checkpoints/best.ckpt", "checkpoints/last.ckpt")))
+    hint = f"The latest: {latest}." if latest else "There is no checkpoint under logs/ yet: run train.py."
+    raise UserError(f"{problem}. {hint}")
+
+
+def find_checkpoints(paths: str | Sequence[str] | None) -> list[Path]:
+    """Return the paths of one checkpoint or several; raises `UserError` as `find_checkpoint` does."""
+    given = [paths] if paths is None or isinstance(paths, str) else paths
+    return [find_checkpoint(path) for path in given]
+
+
+def latest_files(*names: str) -> list[Path]:
+    """Return the three latest files under logs/ with these names, `FILE` or `FOLDER/FILE`, oldest first."""
+    found = {path for name in names for path in Path("logs").glob(f"*/**/{name}")}
+    return sorted(found, key=lambda path: path.stat().st_mtime)[-3:]

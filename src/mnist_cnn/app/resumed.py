@@ -1,0 +1,139 @@
+"""The settings of a run that is resumed: read from its folder, which is not trusted, as plain data."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mnist_cnn.errors import UserError, first_line, one_line
+from mnist_cnn.training.trust import check_target
+
+MAX_BYTES = 100_000  # of the settings of a run, which have about 3 kB
+MAX_DEPTH = 50  # of their levels, which are about 6
+
+# Settings that a resumed run may change: where and how long it runs, not what it learns.
+CHANGEABLE = (
+    "data.dir",
+    "trainer.max_epochs",
+    "trainer.accelerator",
+    "trainer.limit_val_batches",
+    "trainer.limit_test_batches",
+    "trainer.max_time",
+    "trainer.rank_timeout",
+    "checkpoint",
+    "compile",
+    "trust",
+)
+_OF_THE_COMMAND = ("resume", "trust", "sweep")
+
+
+def read_settings(file: Path, trusted: Sequence[str]) -> dict[str, Any]:
+    """Return the settings in `file`, which name only classes of this project and packages in `trusted`.
+
+    Raises `UserError` that says what is refused; nothing is imported or resolved.
+    """
+    with file.open("rb") as opened:
+        content = opened.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{file} is larger than {MAX_BYTES:,} bytes: it is not the settings of a run.")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
+    try:
+        _check_structure(content, loader, file)
+        settings = yaml.load(content, loader)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{file} cannot be read as settings: {first_line(error)}") from None
+    if not isinstance(settings, dict) or "objective" not in settings:
+        raise UserError(f"{file} is not the settings of a run.")
+    for node in _nodes(settings):
+        _check(node, file, trusted)
+    return {str(key): value for key, value in settings.items()}
+
+
+def _check_structure(content: bytes, loader: type, file: Path) -> None:
+    """Raise `UserError` for aliases and for many levels, with which few bytes take much memory or time."""
+    depth = 0
+    for event in yaml.parse(content, loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise UserError(f"{file} has a YAML alias (*), which settings of a run do not have.")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise UserError(f"{file} has more than {MAX_DEPTH} levels: it is not the settings of a run.")
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    """Yield all mappings, and all keys and values that are none, in `node`."""
+    if isinstance(node, Mapping):
+        yield node
+        for key, value in node.items():
+            yield key
+            yield from _nodes(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _nodes(value)
+    else:
+        yield node
+
+
+def _check(node: Any, file: Path, trusted: Sequence[str]) -> None:
+    if isinstance(node, str) and "${" in node:
+        raise UserError(f"{file} has the interpolation {node[:100]!r}, which settings of a run do not have.")
+    if isinstance(node, Mapping) and "_target_" in node:
+        check_target(node["_target_"], file, trusted)
+        if "scheduler" in node:
+            check_target(node["scheduler"], file, trusted)
+
+
+def changes_of(
+    saved: Mapping[str, Any], composed: Mapping[str, Any], overrides: Sequence[str]
+) -> dict[str, Any]:
+    """Return the settings, by their dotted keys, that the command line changes in those of a run.
+
+    `overrides` are those that were typed, and `composed` the settings that follow from them. Raises
+    `UserError` for a change of what the run learns.
+    """
+    changes: dict[str, Any] = {}
+    fixed: list[str] = []
+    for override in overrides:
+        key = re.split("[=@]", override.lstrip("+~"))[0].replace("/", ".")
+        before, after = _select(saved, key), _select(composed, key)
+        if key.partition(".")[0] in _OF_THE_COMMAND or before == after:
+            continue
+        if key in CHANGEABLE or key.partition(".")[0] in CHANGEABLE:
+            changes[key] = after
+        else:
+            fixed.append(f"{key} cannot be changed{_from(saved, key)} to {_shown(override)}")
+    if fixed:
+        raise UserError(
+            f"A resumed run keeps its settings: {'; '.join(fixed)}. What can be changed: "
+            f"{', '.join(CHANGEABLE)}. Start a new run for other settings."
+        )
+    if "trainer.max_epochs" in changes:
+        scheduler = saved.get("scheduler") or {}
+        if "T_max" in scheduler or "total_steps" in scheduler:
+            raise UserError(
+                f"The learning rate schedule of this run ({scheduler['scheduler']}) spans the whole run: "
+                "trainer.max_epochs cannot be changed."
+            )
+        changes["hparams.max_epochs"] = changes["trainer.max_epochs"]
+    return changes
+
+
+def _select(settings: Mapping[str, Any], key: str) -> Any:
+    value: Any = settings
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _from(saved: Mapping[str, Any], key: str) -> str:
+    """Return a phrase with the value of a setting, or choice of a group, in the settings of a run."""
+    value = _select(saved, key)
+    if isinstance(value, Mapping):
+        value = _select(saved, f"hparams.{key}")
+    return "" if value is None else f" from {one_line(value)[:100]}"
+
+
+def _shown(override: str) -> str:
+    return "nothing" if override.startswith("~") else override.partition("=")[2] or "nothing"

@@ -1,0 +1,269 @@
+"""Types and bounds of the settings, checked before anything slow is imported or started."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+from typing_extensions import Self
+
+from mnist_cnn.schema import Count, CountOrZero, Fraction, NotNegative, Positive, Section
+
+Momentum = Annotated[float, Field(ge=0, lt=1)]
+Limit = CountOrZero | Fraction  # a number of batches, or a fraction of them
+TrainLimit = Count | Annotated[float, Field(gt=0, le=1)]
+
+Devices = int | str | list[int]
+
+BASIC_METRICS = ("loss", "acc")  # of every split, whatever conf/metrics adds
+
+
+class _Objective(Section):
+    metric: str
+    mode: Literal["min", "max"]
+
+
+class _Data(Section):
+    dir: str
+    batch_size: Count
+    val_size: Limit
+    num_classes: Count | None
+    std: Positive | list[Positive]
+
+
+class _Optim(Section):
+    lr: Positive
+    momentum: Momentum | None = None
+    betas: list[Momentum] | None = None
+    alpha: Momentum | None = None
+    weight_decay: NotNegative | None = None
+    fused: bool | None = None
+
+
+class _Scheduler(Section):
+    monitor: str | None = None
+    max_lr: Positive | None = None
+    pct_start: Fraction | None = None
+    T_max: Count | Literal["auto"] | None = None
+    step_size: Count | None = None
+    gamma: Positive | None = None
+    patience: CountOrZero | None = None
+
+
+class _Trainer(Section):
+    max_epochs: Count
+    accelerator: str
+    devices: Devices
+    precision: str | int
+    num_nodes: Count | None = None
+    rank_timeout: Positive | None = None
+    max_steps: Count | None = None
+    min_epochs: CountOrZero | None = None
+    min_steps: CountOrZero | None = None
+    max_time: str | dict[str, int] | None = None
+    fast_dev_run: bool | Count | None = None
+    overfit_batches: TrainLimit | None = None
+    limit_train_batches: TrainLimit | None = None
+    limit_val_batches: Limit | None = None
+    limit_test_batches: Limit | None = None
+    accumulate_grad_batches: Count | None = None
+    gradient_clip_val: NotNegative | None = None
+    gradient_clip_algorithm: Literal["norm", "value"] | None = None
+    val_check_interval: TrainLimit | None = None
+    check_val_every_n_epoch: Count | None = None
+    deterministic: bool | Literal["warn"] | None = None
+    benchmark: bool | None = None
+    sync_batchnorm: bool | None = None
+    detect_anomaly: bool | None = None
+    profiler: str | None = None
+
+
+class _Checkpoint(Section):
+    every_n_steps: Count | None = None
+    every_n_minutes: Positive | None = None
+
+
+class _Sweep(Section):
+    resume: str | None
+    fail_fast: bool
+
+
+class TrainSettings(Section):
+    """The settings of train.py that are checked before it starts."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    objective: _Objective
+    trust: list[str] = Field(default_factory=list)
+    sweep: _Sweep
+    data: _Data
+    augment: dict[str, Any]
+    model: dict[str, Any]
+    loss: dict[str, Any]
+    optim: _Optim
+    scheduler: _Scheduler
+    decay_biases: bool = True
+    compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None
+    checkpoint: _Checkpoint = _Checkpoint()
+    metrics: dict[str, dict[str, Any] | None]
+    callbacks: dict[str, dict[str, Any] | None]
+    logger: dict[str, Any] | None
+    trainer: _Trainer
+
+    def _unknown_metric(self, setting: str, hint: str = "") -> PydanticCustomError:
+        names = ", ".join([*BASIC_METRICS, *self.metrics])
+        return PydanticCustomError(
+            "unknown_metric", f"{setting}: it should be val/ or train/ and one of {names}.{hint}"
+        )
+
+    @model_validator(mode="after")
+    def _metric_of_objective_exists(self) -> Self:
+        split, _, name = self.objective.metric.partition("/")
+        if split not in ("train", "val") or name not in (*BASIC_METRICS, *self.metrics):
+            raise self._unknown_metric(
+                f"objective.metric={self.objective.metric}",
+                " The test images are for the final result alone.",
+            )
+        best = {"loss": "min", "acc": "max"}.get(name, self.objective.mode)
+        if self.objective.mode != best:
+            raise PydanticCustomError(
+                "wrong_mode",
+                f"objective.metric={self.objective.metric} with objective.mode={self.objective.mode} would "
+                f"choose the worst epoch: add objective.mode={best}.",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _callbacks_have_a_class(self) -> Self:
+        for name, callback in self.callbacks.items():
+            if callback and "_target_" not in callback:
+                chosen = ",".join(key for key, node in self.callbacks.items() if node and "_target_" in node)
+                raise PydanticCustomError(
+                    "no_target",
+                    f"callbacks.{name} has settings but no _target_: choose it, too, as in "
+                    f"callbacks=[{chosen and chosen + ','}{name}].",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _monitored_metrics_exist(self) -> Self:
+        monitored = {"scheduler": self.scheduler.monitor}
+        for name, callback in self.callbacks.items():
+            metric = callback and callback.get("monitor")
+            monitored[f"callbacks.{name}"] = metric if isinstance(metric, str) else None
+        without = {
+            "data.val_size": self.data.val_size,
+            "trainer.limit_val_batches": self.trainer.limit_val_batches,
+        }
+        for owner, metric in monitored.items():
+            split, _, name = (metric or "").partition("/")
+            for setting, value in without.items():
+                if split == "val" and value == 0:
+                    raise PydanticCustomError(
+                        "no_validation",
+                        f"{setting}=0 leaves no validation images, but {owner}.monitor={metric} needs them: "
+                        f"keep some, or set {owner}.monitor=train/{name}.",
+                    )
+            if split in ("train", "val") and name not in (*BASIC_METRICS, *self.metrics):
+                raise self._unknown_metric(f"{owner}.monitor={metric}")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_do_not_contradict(self) -> Self:
+        if self.trainer.overfit_batches is not None:
+            for name in ("limit_train_batches", "limit_val_batches"):
+                if getattr(self.trainer, name) is not None:
+                    raise PydanticCustomError(
+                        "two_limits",
+                        f"trainer.overfit_batches={self.trainer.overfit_batches} also limits the batches of "
+                        f"training and validation: leave out trainer.{name}.",
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _scaled_gradients_can_be_clipped(self) -> Self:
+        scaled = str(self.trainer.precision) in ("16", "16-mixed")
+        if scaled and self.trainer.gradient_clip_val and self.optim.fused:
+            raise PydanticCustomError(
+                "fused_clipping",
+                f"trainer.gradient_clip_val={self.trainer.gradient_clip_val} with trainer.precision="
+                f"{self.trainer.precision} needs optim.fused=false, or trainer.precision=bf16-mixed.",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _network_has_an_output_for_each_class(self) -> Self:
+        outputs, classes = self.model.get("num_classes"), self.data.num_classes
+        if outputs is not None and classes is not None and outputs != classes:
+            raise PydanticCustomError(
+                "wrong_num_classes",
+                f"model.num_classes={outputs}: the data has {classes} classes. Leave model.num_classes out; "
+                "it follows the data.",
+            )
+        return self
+
+
+class _EvaluateData(Section):
+    dir: str | None
+
+
+class _EvaluateTrainer(Section):
+    accelerator: str
+    devices: Devices
+    precision: str | int | None
+    rank_timeout: Positive | None = None
+    limit_test_batches: TrainLimit | None = None
+
+
+class EvaluateSettings(Section):
+    """The settings of evaluate.py that are checked before it starts."""
+
+    ckpt: str | list[str] | None
+    shifts: bool
+    data: _EvaluateData
+    trainer: _EvaluateTrainer
+
+
+class PredictSettings(Section):
+    """The settings of predict.py that are checked before it starts."""
+
+    ckpt: str | None
+    images: str | None
+    split: bool
+    min_confidence: Fraction
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _images_are_not_a_list(cls, images: Any) -> Any:
+        if isinstance(images, list):
+            raise PydanticCustomError(
+                "several_images", "should be one file, one folder or one pattern, such as 'scans/*.png'"
+            )
+        return images
+
+
+class _ExportData(Section):
+    dir: str | None
+
+
+class ExportSettings(Section):
+    """The settings of export.py that are checked before it starts."""
+
+    ckpt: str | Annotated[list[str], Field(min_length=1)] | None
+    format: Literal["onnx", "torch_export", "safetensors", "html"]
+    out: str | None
+    data: _ExportData
+
+    @model_validator(mode="after")
+    def _only_a_page_holds_several_networks(self) -> Self:
+        if isinstance(self.ckpt, list) and self.format != "html":
+            raise PydanticCustomError(
+                "several_networks",
+                f"ckpt=[{','.join(self.ckpt)}]: format={self.format} takes one checkpoint; format=html takes "
+                "several.",
+            )
+        return self
+
+
+def has_validation(settings: Mapping[str, Any]) -> bool:
+    """Return whether a run with these settings measures its metrics on validation images."""
+    return bool(settings["data"]["val_size"] > 0) and settings["trainer"]["limit_val_batches"] != 0

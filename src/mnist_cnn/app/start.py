@@ -1,0 +1,250 @@
+"""The start and the end of the commands: Hydra, slow imports, exit codes."""
+
+import functools
+import gc
+import importlib
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from hydra_sweeps import in_sweep
+from mnist_cnn.app import overrides, signals
+from mnist_cnn.app.messages import message_for_user
+from mnist_cnn.app.paths import CONF
+from mnist_cnn.app.run import Job, resumed_folder
+from mnist_cnn.errors import Interrupted, UserError, log_traceback
+from mnist_cnn.schema import Section, check
+from mnist_cnn.training.ranks import (
+    end_with_parent,
+    is_first_rank,
+    is_rank_of_a_job,
+    name_of_start,
+    processes_started,
+)
+
+log = logging.getLogger(__name__)
+
+# Whether the user set HYDRA_FULL_ERROR; passed on to the processes that a job starts.
+_SHOW_ALL = "MNIST_CNN_FULL_ERROR"
+
+# What takes seconds to import; without the garbage collector less by half.
+SLOW_LIBRARIES = ("lightning", "torchvision", "torch.utils.tensorboard", "matplotlib.figure")
+
+Main = Callable[[Any], object]
+
+
+def command(
+    name: str, schema: type[Section], kind: type[Job] = Job, libraries: Sequence[str] = SLOW_LIBRARIES
+) -> Callable[[Main], Callable[[], None]]:
+    """Make a function of a job the entry point of a command line that Hydra parses.
+
+    Hydra composes `conf/<name>.yaml` and the arguments of the command line. The settings are checked by
+    `schema` before the `libraries` are imported, which takes seconds. A job on several devices is done by
+    ranks, processes that run the command again.
+    Errors that a user can correct end the command with their message and exit code 1; with
+    `HYDRA_FULL_ERROR=1` in the environment every error is shown with its traceback.
+    """
+
+    def decorate(main: Main) -> Callable[[], None]:
+        @functools.wraps(main)
+        def start() -> None:
+            signals.end_at_once()
+            if is_rank_of_a_job():
+                end_with_parent()
+
+            def task(config: DictConfig) -> object:
+                return _do(main, config, name, schema, kind, libraries)
+
+            try:
+                _run_hydra(name, task)
+            except Interrupted as stop:
+                sys.exit(stop.exit_code)
+
+        return start
+
+    return decorate
+
+
+def _run_hydra(name: str, task: Callable[[DictConfig], object]) -> None:
+    show_all = _shows_all()
+    # With this set Hydra raises errors instead of printing them in its own way.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    os.environ[_SHOW_ALL] = "1" if show_all else ""
+    # If the log cannot be written, as on a full disk, logging would print a traceback for each line.
+    logging.raiseExceptions = False
+    register_resolvers()
+    try:
+        sys.argv[1:] = overrides.prepare(sys.argv[1:])
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+    except Exception as error:
+        message = message_for_user(error)
+        if message is None or show_all:
+            raise
+        sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+
+
+def register_resolvers() -> None:
+    """Register what the YAML files use in addition to Hydra's own resolvers."""
+    OmegaConf.register_new_resolver("start_of_run", name_of_start, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("hydra_subfolder", _hydra_subfolder, replace=True)
+    OmegaConf.register_new_resolver("class_folders", _class_folders, replace=True)
+    OmegaConf.register_new_resolver("length", len, replace=True)
+    OmegaConf.register_new_resolver("grey_values", _grey_values, replace=True)
+
+
+def _run_folder(resume: str | None, new: str) -> str:
+    return new if resume is None else resumed_folder(resume)
+
+
+def _hydra_subfolder(resume: str | None) -> str | None:
+    """Return where Hydra writes its files; nowhere if the run has them, or if another rank writes them."""
+    return ".hydra" if resume is None and is_first_rank() else None
+
+
+def _class_folders(directory: str) -> list[str]:
+    from mnist_cnn.data import ImageFolder  # imports torch
+
+    return ImageFolder(test_size=0).classes(Path(directory))
+
+
+def _grey_values(directory: str) -> list[float] | None:
+    from mnist_cnn.data import ImageFolder
+
+    found = ImageFolder(test_size=0).grey_values(Path(directory))
+    return None if found is None else list(found)
+
+
+def _do(
+    main: Main,
+    config: DictConfig,
+    name: str,
+    schema: type[Section],
+    kind: type[Job],
+    libraries: Sequence[str],
+) -> object:
+    """Do one job: a single run, or a job of a sweep in this process."""
+    job: Job | None = None
+    try:
+        job = kind(name, config)
+        check(job.plain, schema)
+        job.find_files()
+        with job.open():
+            if libraries:
+                import_libraries(libraries)
+                signals.raise_interrupted()
+            count = _count_ranks(job)
+            return main(job) if count == 1 else _do_in_ranks(job, count)
+    except Interrupted:
+        if job is not None and HydraConfig.get().mode is RunMode.RUN:
+            job.interrupted()
+        raise
+    except SystemExit as stop:
+        if stop.code and job is not None:
+            job.record_failure(f"The job has ended with sys.exit({stop.code!r}).")
+        raise
+    except Exception as error:
+        _fail(job, error)
+        raise
+
+
+def import_libraries(names: Sequence[str]) -> None:
+    """Import libraries without the garbage collector, which would look at a million objects many times.
+
+    The collector leaves out these objects later, too, but not in a process that has imported torch before:
+    what ran there may have left garbage.
+    """
+    is_first = "torch" not in sys.modules
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for name in names:
+            importlib.import_module(name)
+        from mnist_cnn.training.quiet import quiet_libraries
+    finally:
+        if is_first:
+            gc.freeze()
+        if was_enabled:
+            gc.enable()
+    quiet_libraries()
+
+
+def _count_ranks(job: Job) -> int:
+    """Return how many processes this one has to start for the job; 1 if it does the job itself."""
+    trainer = job.plain.get("trainer", {})
+    if processes_started() is not None or trainer.get("devices", 1) == 1:
+        return 1
+    from mnist_cnn.training.trainer import count_devices
+
+    return count_devices(trainer)
+
+
+def _do_in_ranks(job: Job, count: int) -> float | None:
+    from mnist_cnn.training.launch import RankFailed, run_ranks
+    from mnist_cnn.training.trainer import RANK_TIMEOUT
+
+    seconds = job.settings.trainer.rank_timeout or RANK_TIMEOUT
+    try:
+        run_ranks(job.rank_command(), count, seconds, signals.SIGNALS)
+    except RankFailed as failed:
+        if failed.was_killed or (reason := job.recorded_failure()) is None:
+            raise
+        raise UserError(reason) from failed
+    return job.value()
+
+
+def _fail(job: Job | None, error: Exception) -> None:
+    """Record the error of a job, and end the command if it need not be shown with its traceback.
+
+    A job of a sweep in this process returns: the sweep reports the error and goes on with the next job.
+    """
+    message = message_for_user(error)
+    if is_rank_of_a_job() and message is None:
+        message = _lost_connection(error, job)
+    is_recorded = job is not None and job.record_failure(message or f"{type(error).__name__}: {error}")
+    if is_recorded:
+        log_traceback(log, error)
+    elif message is not None:
+        _remove_new_folder(Path(HydraConfig.get().runtime.output_dir))
+    if HydraConfig.get().mode is RunMode.MULTIRUN or _shows_all():
+        return
+    if is_recorded and message is not None and (in_sweep() or is_rank_of_a_job()):
+        sys.exit(1)  # the sweep, or the process that has started the ranks, shows what is recorded
+    if message is not None:
+        sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+
+
+def _lost_connection(error: Exception, job: Job | None) -> str | None:
+    """Return a message if a rank has lost another one; the process that has started them says more."""
+    from mnist_cnn.training.launch import is_of_connection, is_timeout
+    from mnist_cnn.training.trainer import RANK_TIMEOUT
+
+    if job is None or not is_of_connection(error):
+        return None
+    if not is_timeout(error):
+        sys.exit(1)
+    seconds = job.settings.trainer.rank_timeout or RANK_TIMEOUT
+    return (
+        f"A rank has waited {seconds:g} s for another one. If that was not enough, set trainer.rank_timeout "
+        "to more seconds."
+    )
+
+
+def _remove_new_folder(folder: Path) -> None:
+    """Remove the folder of a command that was refused, if it holds nothing but the files of Hydra."""
+    files = [path for path in folder.rglob("*") if not path.is_dir()]
+    if all(path.suffix == ".log" or path.parent.name == ".hydra" for path in files):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _shows_all() -> bool:
+    return bool(os.environ.get(_SHOW_ALL, os.environ.get("HYDRA_FULL_ERROR")))

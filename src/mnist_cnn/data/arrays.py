@@ -1,0 +1,115 @@
+"""Images and labels in one file of arrays: Keras' mnist.npz, Kaggle's train.csv."""
+
+import logging
+import math
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mnist_cnn.data.source import DataUnavailable, Source
+from mnist_cnn.data.split import stratified_split
+from mnist_cnn.errors import UserError, one_line
+from mnist_cnn.preparation.grey_values import grey_values_of
+
+log = logging.getLogger(__name__)
+
+Arrays = tuple[NDArray[Any], NDArray[Any]]  # images, labels (N,)
+KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+class ArrayFile(Source):
+    """Images and labels in a file of the folder `data.dir`.
+
+    A .npz holds the arrays x_train, y_train, x_test and y_test, as Keras' mnist.npz does: images
+    (N, H, W) or (N, H, W, 3), labels (N,). A .csv holds an image in each row: its label, then the pixels of
+    a square, row by row; a first line of names is skipped. `test_size` rows, or that fraction of them, are
+    kept for the test: each class in proportion, the same ones in every run.
+
+    Values that are not bytes are scaled; white is the largest number of the fewest bits that holds them,
+    or `data.grey_values`.
+    """
+
+    def __init__(self, file: str, test_size: int | float | None = None) -> None:
+        self.file = file
+        self.test_size = test_size
+        self._loaded: tuple[Arrays, Arrays] | None = None
+
+    def fetch(self, directory: Path) -> str:
+        """Check that the file is there; it is not downloaded."""
+        path = directory / self.file
+        if not path.is_file():
+            raise DataUnavailable(
+                f"There is no {path}. Give its folder and its name: data.dir=FOLDER data.source.file=NAME"
+            )
+        return str(path)
+
+    def read(self, directory: Path, train: bool) -> tuple[Tensor, Tensor]:
+        """Return uint8 images (N, 1 or 3, H, W) and int64 labels (N,)."""
+        path = directory / self.file
+        if self._loaded is None:
+            self._loaded = _read_npz(path) if path.suffix == ".npz" else self._read_csv(path)
+        values = self._loaded[0][0]
+        black, white = self.preparation.grey_values or grey_values_of(values)
+        if train and white != 255:
+            log.info("%s: black is %g, white is %g", path, black, white)
+        images, labels = self._loaded[0 if train else 1]
+        if (black, white) != (0, 255) or images.dtype != np.uint8:
+            scaled = np.rint((images.astype(np.float32) - black) * (255 / (white - black)))
+            images = scaled.clip(0, 255).astype(np.uint8)
+        tensor = torch.from_numpy(images)
+        tensor = tensor.unsqueeze(1) if tensor.dim() == 3 else tensor.permute(0, 3, 1, 2).contiguous()
+        return tensor, torch.from_numpy(labels.astype(np.int64))
+
+    def _read_csv(self, path: Path) -> tuple[Arrays, Arrays]:
+        try:
+            with path.open(encoding="utf-8-sig") as file:
+                has_names = not file.readline().split(",")[0].strip().replace(".", "").isdigit()
+            rows = np.loadtxt(
+                path, np.float32, delimiter=",", skiprows=int(has_names), encoding="utf-8-sig", ndmin=2
+            )
+        except ValueError as error:
+            raise UserError(f"{path} is no table of numbers: {one_line(error)}") from None
+        side = math.isqrt(rows.shape[1] - 1) if rows.size else 0
+        if side == 0 or side**2 != rows.shape[1] - 1:
+            raise UserError(
+                f"{path} has {rows.shape[1]} columns. Expected a label and the pixels of a square in each "
+                "row, as in 785 columns of 28x28 pixels."
+            )
+        labels, images = rows[:, 0], rows[:, 1:].reshape(-1, side, side)
+        _check_labels(labels, path)
+        if self.test_size is None:
+            raise UserError("data.source.test_size is missing: how many rows are kept for the test.")
+        targets = torch.from_numpy(labels).long()
+        train, test = stratified_split(targets, self.test_size, seed=0, setting="data.source.test_size")
+        return (images[train], labels[train]), (images[test], labels[test])
+
+
+def _read_npz(path: Path) -> tuple[Arrays, Arrays]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in KEYS if key not in file]
+            if missing:
+                held = ", ".join(file.files[:8])
+                raise UserError(f"{path} holds no {missing[0]} but {held}. Expected {', '.join(KEYS)}.")
+            arrays = [file[key] for key in KEYS]
+    except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no .npz file of arrays: {one_line(error)}") from None
+    for images, labels in (arrays[:2], arrays[2:]):
+        fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+        if not fits or labels.shape != images.shape[:1] or images.dtype.kind not in "uif":
+            raise UserError(
+                f"{path} holds images {images.dtype} {images.shape} and labels {labels.shape}. Expected "
+                "images (N, H, W) or (N, H, W, 3) and labels (N,)."
+            )
+        _check_labels(labels, path)
+    return (arrays[0], arrays[1]), (arrays[2], arrays[3])
+
+
+def _check_labels(labels: NDArray[Any], path: Path) -> None:
+    if labels.dtype.kind not in "uif" or not (labels == np.rint(labels)).all():
+        raise UserError(f"{path}: the labels should be whole numbers, 0 for the first class.")

@@ -1,0 +1,80 @@
+"""Image files that may come from anybody, opened with limits."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mnist_cnn.errors import UserError, printable
+
+# Those for which Pillow starts no other program, and the ends of their files' names.
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2")
+MAX_PIXELS = 50_000_000
+MAX_BYTES = 250_000_000  # 50 megapixels of 4 bytes, uncompressed, and some more
+
+
+class UnreadableImage(UserError):
+    """A file that is not an image, is damaged, or is too large."""
+
+
+def open_image(path: Path, longest: int) -> Image.Image:
+    """Return the image in a file, decoded and turned upright; of several images the first.
+
+    A JPEG may come at a smaller scale, with a longer side of at least `longest` pixels. Raises
+    `UnreadableImage` that says why the file cannot be read.
+    """
+    with _opened(path) as image:
+        if image.mode in ("L", "RGB"):
+            image.draft(None, (longest, longest))
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+
+def mode_of(path: Path) -> str:
+    """Return Pillow's mode of the image in a file, without decoding it; raises `UnreadableImage`."""
+    with _opened(path) as image:
+        return image.mode
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        size = path.stat().st_size
+        if not path.is_file() and not path.is_dir():
+            raise UnreadableImage("not a file")  # opening a pipe or a device can block
+        if path.is_file() and size == 0:
+            raise UnreadableImage("the file is empty")
+        if size > MAX_BYTES:
+            raise UnreadableImage(f"{size / 1e6:,.0f} MB; at most {MAX_BYTES / 1e6:,.0f} MB are read")
+        content = BytesIO(path.read_bytes())
+        with warnings.catch_warnings():
+            # Pillow's own limit of pixels warns first and refuses twice as many; metadata out of order
+            # does not matter.
+            warnings.simplefilter("ignore")
+            image = Image.open(content, formats=FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise UnreadableImage(_too_large(f"{image.width * image.height / 1e6:,.1f} megapixels: "))
+            yield image
+    except UnreadableImage:
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImage(_too_large()) from None
+    except OSError as error:
+        raise UnreadableImage(error.strerror or f"damaged: {_one_line(error)}") from None
+    except Exception as error:  # Pillow's decoders raise whatever the broken bytes lead to
+        raise UnreadableImage(f"damaged: {_one_line(error)}") from None
+
+
+def _too_large(size: str = "") -> str:
+    return f"{size}larger than the limit of {MAX_PIXELS / 1e6:,.0f} megapixels"
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join((str(error) or type(error).__name__).split())[:200]
+    return printable(text)

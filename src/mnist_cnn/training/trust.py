@@ -1,0 +1,35 @@
+"""The classes that a file may name: checkpoints and the folders of runs may come from anybody."""
+
+import re
+from collections.abc import Sequence
+
+from mnist_cnn.errors import UserError
+
+# The classes that the config groups name, and those that can be chosen in their place. The last part is a
+# class: if any name could follow, `mnist_cnn.data.idx.subprocess.run` would be allowed.
+_CLASS = r"_?[A-Z]\w*"
+_PACKAGES = (
+    r"mnist_cnn(\.[a-z]\w*)*",
+    r"torch\.nn",
+    r"torch\.optim",
+    r"torch\.optim\.lr_scheduler",
+    r"torchmetrics(\.classification)?",
+    r"torchvision\.transforms(\.v2)?",
+    r"lightning\.pytorch\.(callbacks|loggers)",
+)
+_NETWORK = r"torchvision\.models\.[a-z]\w*"  # functions that build networks
+_ALLOWED = re.compile(rf"({'|'.join(_PACKAGES)})\.{_CLASS}|{_NETWORK}")
+
+
+def check_target(name: object, source: object, trusted: Sequence[str] = ()) -> str:
+    """Return `name` if it is a class of this project's libraries or is in a package in `trusted`.
+
+    Nothing is imported. Raises `UserError` that names `source`, the file, for any other name.
+    """
+    text = str(name)
+    if _ALLOWED.fullmatch(text) or any(text.startswith(f"{package}.") for package in trusted):
+        return text
+    raise UserError(
+        f"{source} names {text[:200]!r}, which is not a class that this repository uses. If you know and "
+        "trust the package that it belongs to, add trust=[PACKAGE]."
+    )

@@ -1,0 +1,53 @@
+"""What a command says of an error that its user can correct."""
+
+import errno
+import sys
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from hydra_sweeps import SweepError
+from mnist_cnn.app.messages import message_for_user
+from mnist_cnn.app.paths import CONF
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["hydra.launcher.n_jobs=2"], "there is no setting hydra.launcher.n_jobs: add hydra/launcher=pool."),
+        (
+            ["hydra.sweeper.n_trials=3"],
+            "there is no setting hydra.sweeper.n_trials: add hydra/sweeper=optuna.",
+        ),
+        (
+            ["hydra/launcher=pool", "hydra.launcher.n_job=2"],
+            "there is no setting hydra.launcher.n_job. Did you mean hydra.launcher.n_jobs?",
+        ),
+        (["optm.lr=1"], "there is no setting optm.lr. Did you mean optim.lr?\nsettings: augment, "),
+    ],
+)
+@pytest.mark.parametrize("in_sweep", [False, True])
+def test_unknown_setting_is_answered_with_what_to_write(
+    in_sweep: bool, overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
+    with (
+        initialize_config_dir(str(CONF), version_base="1.3"),
+        pytest.raises(HydraException) as caught,
+    ):
+        compose("train", overrides=overrides)
+    error: Exception = caught.value
+    if in_sweep:
+        error = SweepError("a job cannot be composed")
+        error.__cause__ = caught.value
+    found = message_for_user(error)
+    assert found is not None and found.startswith(message)
+    assert "hydra," not in found
+
+
+def test_file_that_cannot_be_read_or_written_is_named() -> None:
+    message = message_for_user(PermissionError(errno.EACCES, "Permission denied", "a/b"))
+    assert (
+        message == "cannot access a/b: Permission denied. Check the path, its permissions and the free space."
+    )

@@ -1,0 +1,189 @@
+"""Types and bounds of the settings."""
+
+from copy import deepcopy
+from typing import Any
+
+import pytest
+
+from mnist_cnn.app.settings import PredictSettings, TrainSettings, has_validation
+from mnist_cnn.errors import UserError
+from mnist_cnn.schema import check
+
+VALID: dict[str, Any] = {
+    "seed": 0,
+    "objective": {"metric": "val/acc", "mode": "max"},
+    "sweep": {"resume": None, "fail_fast": False},
+    "data": {"dir": "data", "batch_size": 64, "val_size": 10, "num_classes": 10, "std": 0.5},
+    "augment": {},
+    "model": {"num_classes": 10},
+    "loss": {},
+    "optim": {"lr": 0.01, "momentum": 0.9, "betas": [0.9, 0.999]},
+    "scheduler": {},
+    "metrics": {"f1": {}},
+    "callbacks": {"early_stopping": {"_target_": "lightning.EarlyStopping", "monitor": "val/loss"}},
+    "logger": {},
+    "trainer": {
+        "max_epochs": 1,
+        "accelerator": "auto",
+        "devices": 1,
+        "precision": "auto",
+        "limit_val_batches": None,
+    },
+}
+
+
+def with_value(key: str, value: object) -> dict[str, Any]:
+    settings = deepcopy(VALID)
+    section, _, name = key.rpartition(".")
+    (settings[section] if section else settings)[name] = value
+    return settings
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", 2**32 - 1),
+        ("optim.lr", 1),
+        ("optim.setting_of_another_optimizer", "any"),
+        ("data.std", [0.5, 0.4, 0.3]),
+        ("trainer.devices", "auto"),
+        ("trainer.devices", [0, 1]),
+        ("trainer.limit_train_batches", 10),
+        ("trainer.limit_train_batches", 0.1),
+        ("trainer.limit_test_batches", 0),
+        ("objective.metric", "val/f1"),
+        ("objective", {"metric": "train/loss", "mode": "min"}),
+        ("trainer.val_check_interval", 0.5),
+        ("trainer.max_time", "00:00:01:00"),
+        ("scheduler", {"T_max": "auto"}),
+    ],
+)
+def test_valid_value_passes(key: str, value: object) -> None:
+    check(with_value(key, value), TrainSettings)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("optim.lr", "fast"),
+        ("optim.lr", -1),
+        ("optim.lr", 0),
+        ("optim.lr", float("nan")),
+        ("optim.lr", float("inf")),
+        ("optim.lr", True),
+        ("optim.momentum", 1.0),
+        ("optim.weight_decay", -0.1),
+        ("optim.betas", [0.9, 1.5]),
+        ("data.batch_size", 0),
+        ("data.batch_size", 2.5),
+        ("data.val_size", -1),
+        ("data.std", 0),
+        ("seed", -1),
+        ("seed", 2**32),
+        ("seed", None),
+        ("trainer.max_epochs", 0),
+        ("trainer.max_epochs", "3"),
+        ("trainer.devices", 1.5),
+        ("trainer.limit_train_batches", 1.5),
+        ("trainer.limit_train_batches", -3),
+        ("trainer.limit_train_batches", 0),
+        ("trainer.max_steps", 0),
+        ("trainer.max_time", 60),
+        ("trainer.val_check_interval", 0),
+        ("trainer.fast_dev_run", 0.5),
+        ("trainer.benchmark", "yes"),
+        ("trainer.profiler", ["simple"]),
+        ("trainer.gradient_clip_algorithm", 3),
+        ("objective.mode", "maximize"),
+        ("objective.metric", "test/acc"),
+        ("objective.metric", "val/recall"),
+    ],
+)
+def test_invalid_value_is_named_with_its_key(key: str, value: object) -> None:
+    with pytest.raises(UserError) as caught:
+        check(with_value(key, value), TrainSettings)
+    assert str(caught.value).startswith(f"{key}={value}: it should be ")
+    assert "\n" not in str(caught.value)
+
+
+def test_all_invalid_values_are_reported_together() -> None:
+    settings = with_value("optim.lr", -1)
+    settings["data"]["batch_size"] = 0
+    with pytest.raises(UserError) as caught:
+        check(settings, TrainSettings)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_missing_setting_is_named() -> None:
+    settings = {key: value for key, value in VALID.items() if key != "callbacks"}
+    with pytest.raises(UserError, match=r"^callbacks is missing: set callbacks=VALUE\.$"):
+        check(settings, TrainSettings)
+
+
+@pytest.mark.parametrize(("metric", "mode", "best"), [("val/loss", "max", "min"), ("val/acc", "min", "max")])
+def test_objective_that_chooses_the_worst_epoch_is_refused(metric: str, mode: str, best: str) -> None:
+    with pytest.raises(UserError, match=rf"objective\.metric={metric} .* add objective\.mode={best}"):
+        check(with_value("objective", {"metric": metric, "mode": mode}), TrainSettings)
+
+
+@pytest.mark.parametrize("setting", ["data.val_size", "trainer.limit_val_batches"])
+@pytest.mark.parametrize(
+    ("section", "value", "owner"),
+    [
+        ("scheduler", {"monitor": "val/loss"}, "scheduler"),
+        (
+            "callbacks",
+            {"stop": {"_target_": "lightning.EarlyStopping", "monitor": "val/loss"}},
+            "callbacks.stop",
+        ),
+    ],
+)
+def test_monitoring_validation_without_validation_images_is_refused(
+    section: str, value: dict[str, Any], owner: str, setting: str
+) -> None:
+    settings = with_value(section, value)
+    check(settings, TrainSettings)
+    part, _, name = setting.partition(".")
+    settings[part][name] = 0
+    with pytest.raises(UserError, match=rf"{setting}=0 .* {owner}\.monitor=val/loss .*=train/loss"):
+        check(settings, TrainSettings)
+
+
+def test_monitoring_a_metric_that_is_not_measured_is_refused() -> None:
+    with pytest.raises(UserError, match=r"scheduler\.monitor=val/recall: .* one of loss, acc, f1"):
+        check(with_value("scheduler", {"monitor": "val/recall"}), TrainSettings)
+
+
+@pytest.mark.parametrize("name", ["limit_train_batches", "limit_val_batches"])
+def test_two_limits_of_the_same_batches_are_refused(name: str) -> None:
+    settings = with_value("trainer.overfit_batches", 3)
+    check(settings, TrainSettings)
+    settings["trainer"][name] = 2
+    with pytest.raises(UserError, match=rf"leave out trainer\.{name}"):
+        check(settings, TrainSettings)
+
+
+def test_clipping_scaled_gradients_of_a_fused_optimizer_is_refused() -> None:
+    settings = with_value("trainer.gradient_clip_val", 1.0)
+    settings["optim"]["fused"] = True
+    check(settings, TrainSettings)
+    settings["trainer"]["precision"] = "16-mixed"
+    with pytest.raises(UserError, match=r"needs optim\.fused=false"):
+        check(settings, TrainSettings)
+
+
+def test_network_with_another_number_of_classes_than_the_data_is_refused() -> None:
+    with pytest.raises(UserError, match=r"model\.num_classes=5: the data has 10 classes"):
+        check(with_value("model.num_classes", 5), TrainSettings)
+
+
+def test_list_of_images_is_refused_with_what_images_takes() -> None:
+    settings = {"ckpt": None, "images": ["a.png", "b.png"], "split": False, "min_confidence": 0.8}
+    with pytest.raises(UserError, match=r"^images=\['a.png', 'b.png'\]: it should be one file, one"):
+        check(settings, PredictSettings)
+
+
+@pytest.mark.parametrize(("key", "value"), [("data.val_size", 0), ("trainer.limit_val_batches", 0)])
+def test_run_has_no_validation_without_images_or_batches(key: str, value: int) -> None:
+    assert has_validation(VALID)
+    assert not has_validation(with_value(key, value))
