@@ -71,7 +71,7 @@ def measure(what: str, command: Sequence[str], folder: Path, until: str | None =
 
 
 def working() -> float:
-    """Return the seconds that a processor has worked for the processes that were started here and have ended."""
+    """Return the seconds that a processor has worked for the processes that have been started here."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

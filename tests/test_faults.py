@@ -132,7 +132,7 @@ def test_full_disk_stops_a_sweep(command: Command, mount: Mount, mnist: Path) ->
     )
     assert last_line(done).startswith(f"train.py: cannot access {sweep}/0_seed-1/")
     assert (
-        "The sweep has stopped. When this is fixed, resume with: python train.py sweep.resume=" in done.stdout
+        "The sweep has stopped. When this is fixed, resume with: python " in done.stdout
     )
     assert "job 1" not in done.stdout
 

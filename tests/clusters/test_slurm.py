@@ -77,7 +77,7 @@ def test_interrupted_sweep_leaves_no_job_and_no_process(
     wait_until(lambda: "epoch    2/9999" in log_of_first_job(tmp_path))
     started.send_signal(signal.SIGINT)
     assert started.wait(60) == 130
-    assert "interrupted; resume with: python train.py sweep.resume=sweep" in started.output
+    assert "train.py sweep.resume=sweep" in started.output
     wait_until(lambda: not slurm.jobs() and not processes_of(tmp_path))
 
 

@@ -27,7 +27,7 @@ The callback `hydra/callbacks=run_files` writes them for an app that returns its
   `RESOLVED` in it, and continues there. Without this key an interrupted job starts again.
 - `trust`: packages of which a run may name classes; never taken from the folder of a sweep.
 
-An exception that is no `Exception` interrupts the sweep. Its attribute `signal`, if any, gives the exit code.
+An exception that is no `Exception` interrupts the sweep, and may have an attribute `exit_code`.
 """
 
 import json

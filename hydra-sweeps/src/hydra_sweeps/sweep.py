@@ -273,8 +273,8 @@ class BaseSweep(Sweeper):
             raise exception
         if exception is not None:
             log.info(f"interrupted; resume with: {self._resume_command()}")
-            number = self.signals.received or getattr(exception, "signal", None)
-            sys.exit(128 + (number or signal.SIGINT))
+            code = 128 + (self.signals.received or signal.SIGINT)
+            sys.exit(getattr(exception, "exit_code", code))
         if self.failed:
             rest = "the rest and " if self._stops() else ""
             raise SweepError(f"Some jobs failed. Run {rest}the failed jobs with: {self._resume_command()}")

@@ -16,9 +16,9 @@ from hydra_sweeps.files import atomic_write, write_json, write_yaml
 
 
 class Stopped(BaseException):
-    """How an app may end when it was asked to: with a signal of its own."""
+    """How an app may end when it was asked to."""
 
-    signal = signal.SIGHUP
+    exit_code = 128 + signal.SIGHUP
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="app")

@@ -161,7 +161,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path,
         record_failure(folder, error)
         code = 1
     except BaseException as interruption:  # of the app's own class
-        code = 128 + getattr(interruption, "signal", signal.SIGINT)
+        code = getattr(interruption, "exit_code", 128 + signal.SIGINT)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.shutdown()
     sys.exit(code)  # type: ignore[arg-type]
