@@ -170,7 +170,7 @@ class StudySearch:
                 self._finish(proposal.trial, TrialState.FAIL)
 
     def _suggested(self, job: int, number: int) -> Proposal:
-        """Return the proposal of a trial; an earlier start may have chosen its parameters, or some of them."""
+        """Return the proposal of a trial; an earlier start may have chosen its parameters."""
         trial = self._trial(number, self._sampler(number))
         try:
             self._suggest(trial)
