@@ -38,7 +38,8 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         done = subprocess.run(["mount", *options, str(folder)], capture_output=True, text=True)
-        if done.returncode and os.environ.get("CI") != "true":
+        may_mount = os.environ.get("CI") == "true" and os.geteuid() == 0  # runners of GitHub forbid it
+        if done.returncode and not may_mount:
             pytest.skip(f"file systems cannot be mounted: {done.stderr.strip()}")
         assert done.returncode == 0, done.stderr
         mounted.append(folder)

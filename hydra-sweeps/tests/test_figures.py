@@ -94,7 +94,7 @@ def test_a_diverged_run_is_at_the_edge() -> None:
     [axes] = by_setting("lr", [1, 2, 3, 4, 5], accuracies([0.985, 0.988, 0.986, 0.098, 0.987])).axes
     assert axes.get_ylim()[0] > 98
     assert points(axes)[3] == (3, 98.5)
-    assert axes.get_title() == "val/acc in %; triangles: as far as 9.80"
+    assert axes.get_title() == "val/acc in %; the worst, 9.80, is at the edge"
     assert texts(axes)[3] == "9.80"
 
 
@@ -144,7 +144,7 @@ def test_a_loss_is_shown_as_it_is_with_the_low_values_as_the_best() -> None:
     values: list[Any] = [1, 2, 3, 4]
     results = losses([0.1, 0.12, 0.11, 2.5])
     [axes] = by_setting("lr", values, results).axes
-    assert axes.get_title() == "val/loss; triangles: as far as 2.5"
+    assert axes.get_title() == "val/loss; the worst, 2.5, is at the edge"
     assert points(axes)[3] == (3, 0.12)
     figure = heat_map(("a", "b"), list("xxyy"), list("pqpq"), results)
     assert [text.get_text() for text in figure.axes[0].texts if text.get_weight() == "bold"] == ["0.1"]

@@ -29,7 +29,7 @@ MAX_COLUMNS = 6  # a number with more values than this is on an axis
 
 Floats: TypeAlias = NDArray[np.float64]
 
-_FINISHED: dict[str, Any] = {"color": "#0072B2", "alpha": 0.75, "zorder": 3}
+_FINISHED: dict[str, Any] = {"color": "#0072B2", "alpha": 0.75, "zorder": 3, "label": "finished"}
 _OTHERS: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.45", "zorder": 2, "label": "not finished"}
 _MEAN = "#D55E00"
 
@@ -123,8 +123,7 @@ def by_setting(name: str, values: Sequence[Any], results: Results) -> Figure:
     """Draw the result of each run against its value of a setting.
 
     Names, and numbers with few values, have a column each, with the mean of its finished runs; other numbers
-    are on an axis, logarithmic if they span a factor of ten or more. Much worse results are triangles
-    at the edge.
+    are on an axis, logarithmic if they span a factor of ten or more. Much worse results are at the edge.
     """
     labels = _distinct(values)
     columns = not are_numbers(values) or len(labels) <= MAX_COLUMNS
@@ -133,14 +132,11 @@ def by_setting(name: str, values: Sequence[Any], results: Results) -> Figure:
     x = np.array([places[v] if columns else v for v in values], dtype=np.float64)
     low, high = results.limits(results.drawn)
     y = results.drawn.clip(low, high)
-    is_edge = y != results.drawn
 
     figure, axes = _figure(max(6.4, 1.2 + 0.8 * len(labels)) if columns else 6.4, 4.4)
-    for which, style in ((results.finished, _FINISHED | {"label": "finished"}), (~results.finished, _OTHERS)):
+    for which, style in ((results.finished, _FINISHED), (~results.finished, _OTHERS)):
         if which.any():
-            axes.scatter(x[which & ~is_edge], y[which & ~is_edge], **style)
-            edge_style = style | {"marker": "v" if results.maximize else "^", "label": None}
-            axes.scatter(x[which & is_edge], y[which & is_edge], **edge_style)
+            axes.scatter(x[which], y[which], **style)
     if columns:
         _name_columns(axes, labels)
         for column in sorted({*x[results.finished]}):
@@ -151,12 +147,10 @@ def by_setting(name: str, values: Sequence[Any], results: Results) -> Figure:
         axes.set_xlim(-0.6, len(labels) - 0.3)
     elif np.nanmin(x) > 0 and np.nanmax(x) >= 10 * np.nanmin(x):
         axes.set_xscale("log")
-    title = results.title
-    if is_edge.any():
-        worst = results.text(float(results.drawn.min() if results.maximize else results.drawn.max()))
-        title += f"; triangles: as far as {worst}"
+    worst = float(results.drawn.min() if results.maximize else results.drawn.max())
+    note = f"; the worst, {results.text(worst)}, is at the edge" if (y != results.drawn).any() else ""
     axes.set_xlabel(name, parse_math=False)
-    axes.set_title(title, parse_math=False)
+    axes.set_title(results.title + note, parse_math=False)
     axes.grid(axis="y", alpha=0.3)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
