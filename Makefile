@@ -46,10 +46,11 @@ test-long: $(DEV) ## the tests that take minutes each
 fuzz: $(DEV) ## 100,000 malformed inputs for the readers of untrusted files, and a table of the results
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
-lint: $(DEV) ## ruff and mypy
+lint: $(DEV) ## ruff, mypy and import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports
 
 sweep: $(CORE) ## the twelve combinations of network, optimizer and loss, two epochs each
 	@$(BIN)/python train.py -m model=cnnnet,simple optim=sgd,adam,rmsprop loss=ce,mse trainer.max_epochs=2 $(ARGS)

@@ -11,7 +11,8 @@ from mnist_cnn.errors import UserError
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["optim=sgd", "-m", "seed=1"], ["optim=sgd", "-m", "seed=1"]),
+        (["optim=sgd", "-m", "seed=1"], ["-m", "optim=sgd", "seed=1"]),
+        (["optim=sgd", "--cfg", "job"], ["optim=sgd", "--cfg", "job"]),
         (["ckpt=a b/epoch=1,x.ckpt"], ["ckpt='a b/epoch=1,x.ckpt'"]),
         (["ckpt=[a b/x=1.ckpt, c.ckpt]"], ["ckpt=['a b/x=1.ckpt',c.ckpt]"]),
         (["ckpt=['a,b=1/x.ckpt',c.ckpt]"], ["ckpt=['a,b=1/x.ckpt',c.ckpt]"]),
@@ -23,11 +24,13 @@ from mnist_cnn.errors import UserError
         (["data.dir=fa (1)", "resume=a=b"], ["data.dir='fa (1)'", "resume='a=b'"]),
         (["data.dir=f=a", "init_from=a,b"], ["data.dir='f=a'", "init_from='a,b'"]),
         (["-m", "data.dir=fa,fb,f=a"], ["-m", "data.dir=fa,fb,'f=a'"]),
-        (["init_from=null,a/x=1.ckpt", "-m"], ["init_from=null,'a/x=1.ckpt'", "-m"]),
+        (["init_from=null,a/x=1.ckpt", "-m"], ["-m", "init_from=null,'a/x=1.ckpt'"]),
         (["-m", "init_from=choice(a,b)", "ckpt='a,b'"], ["-m", "init_from=choice(a,b)", "ckpt='a,b'"]),
     ],
 )
-def test_paths_are_quoted_and_nothing_is_reordered(arguments: list[str], expected: list[str]) -> None:
+def test_paths_are_quoted_and_only_the_flag_of_a_sweep_is_moved(
+    arguments: list[str], expected: list[str]
+) -> None:
     assert prepare(arguments) == expected
 
 

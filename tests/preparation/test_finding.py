@@ -1,5 +1,6 @@
 """Digits found in images as people make them."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from mnist_cnn.data import MNIST
 from mnist_cnn.preparation.digits import to_mnist_form
 from mnist_cnn.preparation.finding import NothingFound, find_digits
+from mnist_cnn.preparation.prepare import prepare_file
 from tests.preparation.drawing import (
     FIVE,
     FIVE_WITH_DETACHED_BAR,
@@ -200,3 +203,57 @@ def test_any_image_gives_digits_or_nothing(seed: int, height: int, width: int, s
     assert images.shape[1:] == (1, 28, 28)
     assert others >= 0
     assert images.max((1, 2, 3)).min() > 0
+
+
+@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize("gap", [4, 12, 20])
+def test_dash_before_a_digit_does_not_join_it(gap: int, split: bool) -> None:
+    one = draw([[(0.5, 0.1), (0.5, 0.9)]], 150, 0.08)
+    ink = np.pad(one, 60)
+    left = int(np.nonzero(ink)[1].min()) - gap
+    ink[130:141, left - 45 : left] = 1
+    images, _ = find_digits(on_paper(ink), split)
+    assert difference(images[0, 0], to_mnist_form(one)) < ALIKE
+    assert len(images) == 1
+
+
+# --- Empty paper ---------------------------------------------------------------------------------
+
+
+def empty_page(seed: int) -> Image.Image:
+    """Return a photograph or a scan of empty paper: a gradient, a vignette, grain, a fold, noise."""
+    rng = np.random.default_rng(seed)
+    height, width = (int(side) for side in rng.integers(100, 500, 2))
+    y, x = np.mgrid[0:height, 0:width]
+    down, across = y / height - 0.5, x / width - 0.5
+    page = np.full((height, width), rng.uniform(0.4, 1))
+    angle = rng.uniform(0, 2 * np.pi)
+    page *= 1 + rng.choice([0, rng.uniform(0, 0.4)]) * (np.cos(angle) * across + np.sin(angle) * down)
+    page *= 1 - rng.choice([0, rng.uniform(0, 0.8)]) * (across**2 + down**2)
+    grain = ndimage.gaussian_filter(rng.normal(size=page.shape), rng.uniform(0.5, 3))
+    page *= 1 + rng.choice([0, rng.uniform(0, 0.03)]) * grain / grain.std()
+    distance = np.cos(angle) * across * width + np.sin(angle) * down * height
+    page *= 1 - rng.choice([0, rng.uniform(0, 0.15)]) * np.exp(-0.5 * (distance / rng.uniform(1, 6)) ** 2)
+    page += rng.choice([0, 0.01, 0.02]) * rng.normal(size=page.shape)
+    return Image.fromarray(np.rint(page.clip(0, 1) * 255).astype(np.uint8))
+
+
+def test_nothing_is_found_on_empty_paper(tmp_path: Path) -> None:
+    found = []
+    for seed in range(60):
+        file = tmp_path / f"{seed}.{'jpg' if seed % 4 else 'png'}"
+        empty_page(seed).save(file, **({"quality": 50 + 15 * (seed % 4)} if seed % 4 else {}))
+        with suppress(NothingFound):
+            prepare_file(file)
+            found.append(seed)
+    assert len(found) <= 1
+
+
+@pytest.mark.parametrize("quality", [50, 85, 95])
+@pytest.mark.parametrize("gradient", [0.1, 0.3, 0.4])
+def test_nothing_is_found_in_a_soft_gradient(gradient: float, quality: int, tmp_path: Path) -> None:
+    across = np.mgrid[0:300, 0:400][1] / 400
+    page = (168 * (1 - gradient / 2 + gradient * across)[..., None] * np.ones(3)).astype(np.uint8)
+    Image.fromarray(page).save(tmp_path / "blank.jpg", quality=quality)
+    with pytest.raises(NothingFound, match="no digit found"):
+        prepare_file(tmp_path / "blank.jpg")

@@ -23,10 +23,14 @@ _PLAIN_PATH = re.compile(
 def prepare(arguments: Sequence[str]) -> list[str]:
     """Return the arguments of a command line with paths, as a shell completes them, quoted for Hydra.
 
+    The flag of a sweep may stand anywhere.
+
     Raises `UserError` for choices that Hydra does not explain.
     """
-    is_multirun = "-m" in arguments or "--multirun" in arguments
-    return [_prepare(argument, is_multirun) for argument in arguments]
+    # Python's argparse does not take a flag between overrides.
+    flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
+    others = [argument for argument in arguments if argument not in flags]
+    return [*flags, *(_prepare(argument, bool(flags)) for argument in others)]
 
 
 def _prepare(argument: str, is_multirun: bool) -> str:

@@ -236,7 +236,8 @@ class Run(Job):
         return [str(ROOT / "train.py"), f"resume={quote(str(self.folder))}", trust, *changes]
 
     def record_failure(self, message: str) -> bool:
-        if self._has_begun:  # else the folder is left as it was
+        is_first = not is_rank_of_a_job() or not (self.folder / FAILED).exists()
+        if self._has_begun and is_first:  # else the folder is left as it was
             with contextlib.suppress(OSError):  # a full disk may be what failed
                 write_json(self.folder / FAILED, {"error": one_line(message)})
         return self._has_begun

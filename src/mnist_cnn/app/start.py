@@ -188,14 +188,16 @@ def _count_ranks(job: Job) -> int:
 
 
 def _do_in_ranks(job: Job, count: int) -> float | None:
-    from mnist_cnn.training.launch import run_ranks
+    from mnist_cnn.training.launch import RankFailed, run_ranks
     from mnist_cnn.training.trainer import RANK_TIMEOUT
 
     seconds = job.settings.trainer.rank_timeout or RANK_TIMEOUT
     try:
         run_ranks(job.rank_command(), count, seconds, signals.SIGNALS)
-    except UserError as error:
-        raise UserError(job.recorded_failure() or str(error)) from error
+    except RankFailed as failed:
+        if failed.was_killed or (reason := job.recorded_failure()) is None:
+            raise
+        raise UserError(reason) from failed
     return job.value()
 
 
@@ -205,6 +207,8 @@ def _fail(job: Job | None, error: Exception) -> None:
     A job of a sweep in this process returns: the sweep reports the error and goes on with the next job.
     """
     message = message_for_user(error)
+    if is_rank_of_a_job() and message is None:
+        message = _lost_connection(error, job)
     is_recorded = job is not None and job.record_failure(message or f"{type(error).__name__}: {error}")
     if is_recorded:
         log_traceback(log, error)
@@ -216,6 +220,22 @@ def _fail(job: Job | None, error: Exception) -> None:
         sys.exit(1)  # the sweep, or the process that has started the ranks, shows what is recorded
     if message is not None:
         sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+
+
+def _lost_connection(error: Exception, job: Job | None) -> str | None:
+    """Return a message if a rank has lost another one; the process that has started them says more."""
+    from mnist_cnn.training.launch import is_of_connection, is_timeout
+    from mnist_cnn.training.trainer import RANK_TIMEOUT
+
+    if job is None or not is_of_connection(error):
+        return None
+    if not is_timeout(error):
+        sys.exit(1)
+    seconds = job.settings.trainer.rank_timeout or RANK_TIMEOUT
+    return (
+        f"A rank has waited {seconds:g} s for another one. If that was not enough, set trainer.rank_timeout "
+        "to more seconds."
+    )
 
 
 def _remove_new_folder(folder: Path) -> None:

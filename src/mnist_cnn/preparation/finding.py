@@ -7,9 +7,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from mnist_cnn.preparation.digits import BOX, CENTRE, SIZE, Ink, to_mnist_form
-from mnist_cnn.preparation.ink import InkImage, extract_ink
+from mnist_cnn.preparation.ink import LEAST_ON_PAGE, InkImage, extract_ink
 
 Box = tuple[slice, slice]
+
+BORDER = 4  # pixels
+LEAST_EXTENT = 0.05  # of a digit in a photograph, as a fraction of its longer side
+LEAST_AT_BORDER = 0.4  # contrast of ink there, as a fraction of white
 
 MOST_PARTS = 2000  # of digits in an image: the time grows with their square
 
@@ -81,6 +85,10 @@ def _cut_out_digits(image: InkImage, split: bool) -> tuple[list[Ink], int]:
     parts = [Part(i + 1, box, float(mass)) for i, (box, mass) in enumerate(zip(boxes, masses, strict=True))]
     if image.is_photograph:  # a digit that fills a scan touches its edges
         parts = _without_edges(parts, labels)
+    if not image.is_small:
+        parts = _without_shades(parts, labels, image)
+    if not parts:
+        return [], 0
     groups = _split(parts)
     others = 0 if split else len(groups) - 1
     chosen = groups if split else [_one_digit(parts)]
@@ -100,6 +108,23 @@ def _without_edges(parts: list[Part], labels: NDArray[np.int32]) -> list[Part]:
     if any(part.extent > 0.08 * min(height, width) for part in others):
         return others
     return parts
+
+
+def _without_shades(parts: list[Part], labels: NDArray[np.int32], image: InkImage) -> list[Part]:
+    """Leave out folds, and dark corners and sides of a photograph: ink has more contrast.
+
+    What is left is none if it is specks alone.
+    """
+    border = image.page & ~ndimage.binary_erosion(image.page, iterations=BORDER)
+    at_border = set(np.unique(labels[border]).tolist())
+    kept = []
+    for part in parts:
+        values = image.ink[part.box][labels[part.box] == part.label]
+        least = LEAST_AT_BORDER if part.label in at_border else LEAST_ON_PAGE
+        if image.contrast * float(np.percentile(values, 90)) >= least:
+            kept.append(part)
+    least_extent = LEAST_EXTENT * max(labels.shape) if image.is_photograph else 0
+    return kept if any(part.extent >= least_extent for part in kept) else []
 
 
 def _boxes(parts: list[Part]) -> NDArray[np.int64]:
@@ -127,7 +152,7 @@ def _one_digit(parts: list[Part]) -> list[Part]:
     chosen = np.array([part is largest for part in parts])
     while True:
         box = _joined(boxes[chosen])
-        near = chosen | (_gaps(box, boxes) <= 0.3 * max(box[2:] - box[:2]))
+        near = chosen | (_gaps(box, boxes) <= 0.3 * max(box[2:] - box[:2])) & ~_are_dashes(box, boxes)
         if (near == chosen).all():
             return [part for part, is_near in zip(parts, near, strict=True) if is_near]
         chosen = near
@@ -160,9 +185,18 @@ def _split(parts: list[Part]) -> list[list[Part]]:
     for part in small:
         (box,) = _boxes([part])
         gaps = _gaps(box, boxes)
-        if gaps.min() <= 0.2 * tallest:
-            join(int(gaps.argmin()), [part], box)
+        nearest = int(gaps.argmin())
+        if gaps[nearest] <= 0.2 * tallest and not _are_dashes(boxes[nearest], box[None])[0]:
+            join(nearest, [part], box)
     return [groups[index] for line in _lines(boxes) for index in line]
+
+
+def _are_dashes(box: NDArray[np.int64], boxes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which of `boxes` lie across beside a box, as a minus does, and not above or below it."""
+    heights, widths = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    shared = np.minimum(boxes[:, 3], box[3]) - np.maximum(boxes[:, 1], box[1])
+    dashes: NDArray[np.bool_] = (widths > 1.8 * heights) & (shared < 0.3 * widths)
+    return dashes
 
 
 def _in_same_place(index: int, boxes: NDArray[np.int64]) -> NDArray[np.int64]:

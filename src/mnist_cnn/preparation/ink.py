@@ -1,20 +1,24 @@
 """Ink separated from its background: polarity, uneven light, ruled lines, noise."""
 
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from mnist_cnn.preparation.digits import resize
+from mnist_cnn.preparation.digits import resize, stroke_width
 
 Grey: TypeAlias = NDArray[Any]  # float32 (H, W), mostly in [0, 1]
 
 SMALLEST = 112  # pixels of the longer side: smaller images are enlarged
 CLEAN = 0.3  # share of pixels of exactly one value from which on this is the background
-LEAST_CONTRAST = 0.03  # of ink to the background, as a fraction of white
+LEAST_CONTRAST = 0.03  # of ink to the background, as a fraction of white, in small images
+LEAST_ON_PAGE = 0.12  # in others, where folds, grain and JPEG's blocks of an empty page have less
 LEAST_SIGNAL = 5.0  # contrast of ink in standard deviations of the background
+LEAST_SIGNAL_OF_SMALL = 5.8  # contrast of full ink in these, in small images
+LEAST_SLOPE = 0.06  # of the edges of ink there, in full ink a pixel
+WIDEST = 0.3  # strokes there, as a fraction of the image
 LOW, HIGH = 0.3, 0.5  # fractions of full ink: pixels above `LOW` belong to ink that reaches `HIGH`
 SIDES = (0.03, 0.05, 0.08, 0.12, 0.18, 0.27)  # of squares wider than strokes, as fractions of the image's
 THICK = 0.15  # strokes of that width, and what they enclose, cannot be told from shadows
@@ -25,23 +29,37 @@ TOP = 40  # pixels with the highest contrast
 MAX_ANGLE = 18  # degrees by which ruled lines may be inclined
 
 
+class Normalized(NamedTuple):
+    """Ink float32 (H, W) in [0, 1] and the pixels of ink; the contrast of full ink and of noise."""
+
+    ink: Grey
+    mask: NDArray[np.bool_]
+    full: float
+    noise: float
+
+
 @dataclass(frozen=True)
 class InkImage:
     """Ink in an image: `ink` float32 (H, W) in [0, 1] with 0 as background; `mask` bool, its pixels.
 
-    `is_photograph`: whether there may be more in it than the paper, as the table.
+    `contrast`: that of full ink to the background, as a fraction of white. `is_photograph`: whether there
+    may be more in it than the paper, as the table. `page`: which pixels, bool (H, W), are of the image, which
+    may have been turned. `is_small`: whether a digit may fill it and be faint.
     """
 
     ink: Grey
     mask: NDArray[np.bool_]
+    page: NDArray[np.bool_]
+    contrast: float
     is_photograph: bool
+    is_small: bool
 
 
 def extract_ink(grey: Grey) -> InkImage | None:
     """Return the ink of an image, dark on light or light on dark; None where there is none."""
     if float(np.ptp(grey)) < LEAST_CONTRAST:
         return None
-    clean = _is_clean(grey)
+    clean, small = _is_clean(grey), max(grey.shape) < SMALLEST
     grey, factor = (grey, 1) if clean else _enlarged(grey)
     light, decisive = _classes(grey)
     if clean or (factor > 1 and decisive):
@@ -58,13 +76,29 @@ def extract_ink(grey: Grey) -> InkImage | None:
     found = _normalized(smooth)
     if found is None:
         return None
-    ink, mask = found
+    ink, mask, full, noise = found
+    page = np.ones_like(mask)
     if not clean and factor == 1:
-        lined = _without_lines(ink)
-        again = None if lined is None else _normalized(lined)
-        if again is not None:
-            ink, mask = again
-    return InkImage(ink, mask, not clean and factor == 1)
+        turned = _without_lines(ink)
+        rest = None if turned is None else _normalized(turned[0])
+        if turned is not None and rest is not None:
+            page = turned[1]
+            ink, mask = rest.ink, rest.mask
+            full *= rest.full
+    if full < LEAST_ON_PAGE and not small:
+        return None
+    if small and (full < LEAST_SIGNAL_OF_SMALL * noise or not _has_strokes(ink, mask)):
+        return None
+    return InkImage(ink, mask, page, full, not clean and factor == 1, small)
+
+
+def _has_strokes(ink: Grey, mask: NDArray[np.bool_]) -> bool:
+    """Return whether ink has sharp edges and is narrow, unlike a shadow on a small empty image."""
+    ink, mask = np.pad(ink, 1), np.pad(mask, 1)
+    edge = ndimage.binary_dilation(mask, iterations=2) & ~ndimage.binary_erosion(mask)
+    slope = np.hypot(*np.gradient(ink))[edge]
+    width = stroke_width(np.where(mask, ink, 0))
+    return bool(np.percentile(slope, 75) > LEAST_SLOPE and width < WIDEST * max(ink.shape))
 
 
 def _enlarged(grey: Grey) -> tuple[Grey, int]:
@@ -211,8 +245,8 @@ def _narrow(image: Grey, side: int) -> Grey:
     return image - restored
 
 
-def _normalized(contrast: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
-    """Return `contrast` divided by that of full ink, and the pixels of ink; None where it is too weak."""
+def _normalized(contrast: Grey) -> Normalized | None:
+    """Return `contrast` as ink, divided by that of full ink; None if it is too weak."""
     if float(np.ptp(contrast)) < LEAST_CONTRAST:
         return None
     above, decisive = _classes(contrast)
@@ -230,11 +264,14 @@ def _normalized(contrast: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
     labels, _ = ndimage.label(low, np.ones((3, 3)))
     kept = np.unique(labels[low & (ink > HIGH)])
     mask = np.isin(labels, kept[kept > 0])
-    return ink.astype(np.float32), mask
+    return Normalized(ink.astype(np.float32), mask, full, noise)
 
 
-def _without_lines(ink: Grey) -> Grey | None:
-    """Return the ink, turned so that ruled lines are level, without them; None where there are no lines."""
+def _without_lines(ink: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
+    """Return the ink, turned so that ruled lines are level, without them, and which pixels are of the image.
+
+    It is None if there are no lines.
+    """
     step = -(-max(ink.shape) // COARSE)
     small = ndimage.uniform_filter(ink, step)[::step, ::step]
 
@@ -263,7 +300,7 @@ def _without_lines(ink: Grey) -> Grey | None:
         thickness = int(ndimage.label(level)[0].max() and np.mean(np.bincount(ndimage.label(level)[0])[1:]))
         closed = ndimage.grey_closing(rest, size=(thickness + 3, 1) if axis == 0 else (1, thickness + 3))
         cleaned = np.where(on_line, closed, rest)
-    return cleaned.astype(np.float32) if removed else None
+    return (cleaned.astype(np.float32), np.isfinite(turned)) if removed else None
 
 
 def _goes_across(values: Grey, axis: int) -> NDArray[np.bool_]:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class LogitCollector(L.Callback):
     """Collects the `logits` (N, K) of all tested images, float32 on the CPU, in the data's order.
 
-    On every rank; an empty tensor if nothing was tested.
+    Every rank gets all of them. They are empty if nothing was tested.
     """
 
     def __init__(self) -> None:
@@ -60,12 +60,7 @@ class LogitCollector(L.Callback):
 
 
 def collect(
-    trainer: L.Trainer,
-    classifier: Classifier,
-    progress: Progress,
-    tested: int,
-    best_epoch: int,
-    pruned: bool,
+    trainer: L.Trainer, classifier: Classifier, progress: Progress, tested: int, best_epoch: int, pruned: bool
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`: the metrics of the chosen epoch and of the test, and run facts.
 
@@ -77,9 +72,8 @@ def collect(
             "No training step was run, so there is no result. Check trainer.limit_train_batches, "
             "trainer.max_epochs and trainer.max_time."
         )
-    epochs = {int(row["epoch"]): row for row in classifier.history}
-    result: dict[str, Any] = _of_split(epochs.get(best_epoch, {}), "train")
-    result |= _of_split(epochs.get(best_epoch, {}), "val")
+    best = next((row for row in classifier.history if row["epoch"] == best_epoch), {})
+    result = _of_split(best, "train") | _of_split(best, "val")
     if tested:
         result |= test_metrics(classifier, tested)
     return result | {
@@ -198,7 +192,7 @@ def report_evaluation(run_dir: Path, classifier: Classifier, data: ImageData, lo
         log.info(f"{row['class']:>{width}}  {accuracy:7.2%}  {row['correct']:>5} of {row['images']:>5}")
     for name, accuracy in parts.items():
         log.info(f"{name:>{max(map(len, parts))}}  {accuracy:7.2%}")
-    _log_test(metrics)
+    _log_test(metrics, ", all parts together" if parts else "")
     log.info(f"folder: {shown_path(run_dir)}")
 
 
@@ -214,8 +208,8 @@ def _accuracy_by_part(data: ImageData, logits: Tensor) -> dict[str, float]:
     return by_name | {"mean of the corruptions": sum(corrupted) / len(corrupted)}
 
 
-def _log_test(metrics: Mapping[str, Any]) -> None:
+def _log_test(metrics: Mapping[str, Any], which: str = "") -> None:
     for name, value in metrics.items():
         if name not in ("test/acc", "test/images"):
             log.info(f"{name.replace('/', ' ')}: {scores.metric(name, value)}")
-    log.info(f"test accuracy: {metrics['test/acc']:.2%} of {metrics['test/images']:,} images")
+    log.info(f"test accuracy: {metrics['test/acc']:.2%} of {metrics['test/images']:,} images{which}")

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
+import torch
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -23,7 +24,7 @@ def run_ranks(command: Sequence[str], count: int, seconds: float, signals: Seque
     """Run `command`, a script of Python and its arguments, in `count` ranks, and wait for them.
 
     If a rank fails, the others are ended. One of `signals` is passed on to the ranks, which have `seconds` to
-    end; then it raises `Interrupted`. Raises `UserError` that says how the first rank failed.
+    end; then it raises `Interrupted`. Raises `RankFailed` that says how the first rank failed.
     """
     config = LaunchConfig(
         min_nodes=1,
@@ -37,7 +38,8 @@ def run_ranks(command: Sequence[str], count: int, seconds: float, signals: Seque
         signals_to_handle=",".join(number.name for number in signals),
         shutdown_timeout=math.ceil(seconds),
     )
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in ("agent.server", "multiprocessing"):  # each has a level of its own
+        logging.getLogger(f"torch.distributed.elastic.{name}.api").setLevel(logging.CRITICAL)
     handlers = {number: signal.getsignal(number) for number in signals}
     environment = dict(os.environ)
     try:
@@ -46,7 +48,7 @@ def run_ranks(command: Sequence[str], count: int, seconds: float, signals: Seque
         raise Interrupted(error.sigval) from None
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        raise UserError(_describe(rank, failure)) from None
+        raise RankFailed(rank, failure) from None
     finally:  # the launcher sets both and leaves them
         for number, handler in handlers.items():
             signal.signal(number, handler)
@@ -54,7 +56,23 @@ def run_ranks(command: Sequence[str], count: int, seconds: float, signals: Seque
         os.environ.update(environment)
 
 
-def _describe(rank: int, failure: ProcessFailure) -> str:
-    if failure.exitcode < 0:
-        return f"Rank {rank} was killed by {failure.signal_name()}."
-    return f"Rank {rank} has ended with exit code {failure.exitcode}; its output is above."
+class RankFailed(UserError):
+    """A rank has failed; `was_killed` tells whether by a signal, so that it could not say why."""
+
+    def __init__(self, rank: int, failure: ProcessFailure) -> None:
+        self.was_killed = failure.exitcode < 0
+        ending = f"was killed by {failure.signal_name()}." if self.was_killed else "has failed; see above."
+        super().__init__(f"Rank {rank} {ending}")
+
+
+def is_of_connection(error: BaseException) -> bool:
+    """Return whether `error` is of the connection to another rank, which has ended or does not answer."""
+    if isinstance(error, torch.distributed.DistError):
+        return True
+    # errors of gloo, for CPUs, have no class of their own
+    return isinstance(error, RuntimeError) and ("gloo" in str(error) or "pair closure" in str(error))
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Return whether `error`, of the connection to another rank, says that the other has not answered."""
+    return "timed out" in str(error).lower() or "timeout" in str(error).lower()

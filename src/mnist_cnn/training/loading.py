@@ -266,8 +266,8 @@ def check_classes(classifier: Classifier, classes: Sequence[str]) -> None:
 def initialize_from(network: nn.Module, path: Path, prepare: str) -> None:
     """Copy the weights of a checkpoint into `network`.
 
-    If the number of classes differs, the last layer keeps its initial values, and a warning says so. Another
-    one says if the images of the checkpoint were not prepared by `prepare`. Raises `UserError` if other layers
+    If the number of classes differs, the last layer keeps its initial values, with a warning. Another warning
+    says if the images of the checkpoint were not prepared by `prepare`. Raises `UserError` if other layers
     differ, since it is another network then.
     """
     prefix = "network."
