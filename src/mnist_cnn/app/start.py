@@ -137,6 +137,7 @@ def _do(
     try:
         job = kind(name, config)
         check(job.plain, schema)
+        job.find_files()
         with job.open():
             if libraries:
                 import_libraries(libraries)

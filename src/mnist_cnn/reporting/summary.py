@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
@@ -98,6 +99,7 @@ def _of_split(row: Mapping[str, Any], split: str) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name.startswith(f"{split}/")}
 
 
+@rank_zero_only
 def report(
     run_dir: Path,
     classifier: Classifier,
@@ -108,9 +110,9 @@ def report(
 ) -> None:
     """Write `metrics.json`, the figures and, unless it was pruned, the model card of a run that has ended.
 
-    Also print its results, and close its loggers. `logits` (N, K) are those of the first N test images, empty
-    if nothing was tested. The figures also go to the loggers that take figures. A figure or card that fails
-    is a warning.
+    Also print its results, and close its loggers; only the first rank does this. `logits` (N, K) are those of
+    the first N test images, empty if nothing was tested. The figures also go to the loggers that take
+    figures. A figure or card that fails is a warning.
     """
     # The loggers keep the values in memory until the results are there, which mark the run as finished.
     step, tested = metrics["steps"], _of_split(metrics, "test")
