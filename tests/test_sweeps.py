@@ -214,4 +214,6 @@ def test_experiment_file_is_a_search(train: Command, tmp_path: Path) -> None:
     jobs = jobs_of(only_run(tmp_path, "sweeps"))
     assert len(jobs) == 2
     assert all("optim.lr" in job.name for job in jobs)
-    assert "experiment=search" in done.stdout and done.stdout.count("hydra.mode=RUN") == 1  # to run one job again
+    assert (
+        "experiment=search" in done.stdout and done.stdout.count("hydra.mode=RUN") == 1
+    )  # to run one job again
