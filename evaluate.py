@@ -31,10 +31,9 @@ def main(job: Job) -> float:
     else:
         source = loading.build(trained["source"], Source)  # type: ignore[type-abstract]
         given["dir"] = loading.data_dir(trained, given.get("dir"))
-    form = loading.image_form(trained, given)
+    form = loading.image_form(trained, given, settings["other_classes"])
     data = loading.build(trained | given | form, ImageData, source=source)
     data.image_size = getattr(classifier.network, "image_size", data.image_size)
-    loading.check_classes(classifier, data.classes)
 
     # trainer
     trained_in = classifier.config.get("trainer", {}).get("precision", "auto")

@@ -94,6 +94,7 @@ def test_unwritable_logs_are_named(command: Command, tmp_path: Path) -> None:
     [
         (["trainer.precision=bf15"], "bf15"),
         (["+trainer.foo=1"], "foo"),
+        (["trainer.num_nodes=2"], "start the processes on all nodes with torchrun or srun"),
         (["trainer.profiler=fast"], "choose one of simple, advanced, pytorch"),
         (["trainer.devices=2", "trainer.strategy=ddp_spawn"], "trainer.strategy=ddp_spawn"),
         (["scheduler=step", "+scheduler.step_sise=3"], "step_sise"),

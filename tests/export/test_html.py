@@ -43,6 +43,13 @@ def test_layers_have_names_and_shapes_in_the_order_of_the_tutorial(tmp_path: Pat
     ]
 
 
+def test_pooling_of_the_images_stays_before_relu(tmp_path: Path) -> None:
+    description = load_trained(save(tmp_path, "simple"))[1]
+    network = nn.Sequential(nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10))
+    operations = html.trace(network, description, bits=32)["operations"]
+    assert [operation["kind"] for operation in operations] == ["max_pool2d", "relu", "flatten", "linear"]
+
+
 def test_weights_have_16_bits_only_if_the_logits_stay_the_same(tmp_path: Path) -> None:
     small = saved_network(save(tmp_path / "small", "simple"))
     network = load_trained(save(tmp_path, "simple"))[0].network

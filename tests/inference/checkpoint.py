@@ -13,6 +13,7 @@ def write_checkpoint(
     model: str = "SimpleCNN",
     channels: int = 1,
     loss: str = "torch.nn.CrossEntropyLoss",
+    prepare: str = "digits",
     **settings: int,
 ) -> Path:
     torch.manual_seed(0)
@@ -26,7 +27,7 @@ def write_checkpoint(
             "std": 0.5,
             "in_channels": channels,
             "image_size": 28,
-            "prepare": "digits",
+            "prepare": prepare,
             "grey_values": None,
             "num_classes": 10,
             "classes": [str(digit) for digit in range(10)],

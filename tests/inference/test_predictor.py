@@ -1,5 +1,6 @@
 """The network of a checkpoint applied to files, in the form that it was trained on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mnist_cnn.data import ImageData, ImageFolder
 from mnist_cnn.data.images import convert
 from mnist_cnn.export.formats import MODULES
 from mnist_cnn.export.network import load_trained
@@ -75,3 +77,45 @@ def test_files_are_read_in_order_and_errors_belong_to_their_file(tmp_path: Path)
     assert len(none.images) == len(none.scores) == 0
     assert five.error is None
     assert predictor.read([]) == []
+
+
+@pytest.mark.parametrize(("prepare", "channels"), [("resize", 1), ("resize", 3), ("digits", 1)])
+@pytest.mark.parametrize("model", ["SimpleCNN", "CnnNet"])
+def test_files_are_prepared_as_in_training(model: str, prepare: str, channels: int, tmp_path: Path) -> None:
+    for label, strokes in (("1", ONE), ("5", FIVE)):
+        folder = tmp_path / "images" / label
+        folder.mkdir(parents=True)
+        for number in range(2):
+            ink = np.pad(draw(strokes, 100 + number), ((20, 30 + number), (10, 60)))[..., None]
+            pixels = 255 * (1 - ink) * [1, 0.9, 0.7]
+            Image.fromarray(np.rint(pixels).astype(np.uint8)).save(folder / f"{number}.png")
+    ckpt = write_checkpoint(tmp_path / "a.ckpt", model, channels, prepare=prepare)
+    size = load_classifier(ckpt).network.image_size if model == "CnnNet" else 28
+    form = {"mean": 0.5, "std": 0.5, "in_channels": channels, "image_size": size, "prepare": prepare}
+    data = ImageData(
+        ImageFolder(0.5), str(tmp_path / "images"), 64, 0, **form, num_classes=None, classes=None
+    )
+    data.setup()
+    predictor = Predictor.load(ckpt)
+    files = sorted((tmp_path / "images").rglob("*.png"))
+    read = [reading.scores for reading in predictor.read(files)]
+    assert data.train and data.test
+    trained = torch.cat([part.images for part in (data.train, data.test)]).numpy()
+    expected = predictor.scores(trained)
+    for scores in read:  # each file gives what one of the images of the training gives
+        assert np.abs(expected - scores).max(1).min() < 1e-6
+    assert len(np.unique(trained.reshape(len(trained), -1), axis=0)) == 4
+
+
+@pytest.mark.parametrize(
+    ("trained", "highest", "expected"),
+    [([0, 4095], 900, 4095), ([0, 4095], 60_000, 65_535), (None, 900, 1023)],
+)
+def test_grey_values_are_those_of_the_training_unless_files_exceed_them(
+    trained: list[int] | None, highest: int, expected: int, tmp_path: Path
+) -> None:
+    Image.fromarray(np.full((9, 9), highest, np.uint16)).save(tmp_path / "a.png")
+    predictor = Predictor.load(write_checkpoint(tmp_path / "a.ckpt", prepare="resize"))
+    predictor = replace(predictor, preparation=replace(predictor.preparation, grey_values=trained))
+    (reading,) = predictor.read([tmp_path / "a.png"])
+    assert reading.images.max() == round(255 * highest / expected)

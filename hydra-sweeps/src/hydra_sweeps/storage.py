@@ -1,6 +1,7 @@
 """Where a study is kept: a journal in the folder of its sweep, or a database that several sweeps share."""
 
 import importlib.util
+import json
 import os
 import re
 import time
@@ -49,6 +50,7 @@ def _open_journal(path: Path) -> BaseStorage:
             # A killed process may have left a part of a line: Optuna would append the next one to it.
             if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
                 os.truncate(path, content.rfind(b"\n") + 1)
+            _check_last_line(path)
         storage = JournalStorage(JournalFileBackend(str(path.absolute()), lock))
         storage.get_all_studies()
         return storage
@@ -60,6 +62,13 @@ def _open_journal(path: Path) -> BaseStorage:
             f"{path} cannot be read as the journal of a search ({type(error).__name__} {reason}). Remove it "
             "to search anew."
         ) from error
+
+
+def _check_last_line(path: Path) -> None:
+    """Raise `ValueError` if the last line is no JSON: Optuna takes it for one that is still being written."""
+    last = path.read_bytes().splitlines()[-1:] if path.exists() else []
+    for line in last:
+        json.loads(line)
 
 
 def _open_database(url: str) -> BaseStorage:

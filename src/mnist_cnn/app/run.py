@@ -273,8 +273,14 @@ class Run(Job):
 
 
 def resumed_folder(resume: str) -> str:
-    """Return the folder of the run in `resume`; raises `UserError` if it is none."""
+    """Return the folder of the run in `resume`, the run that was started last for `latest`.
+
+    Raises `UserError` if it is none.
+    """
     folder = Path(resume)
+    if resume == "latest" and not folder.exists():
+        started = sorted(Path("logs", "runs").glob(f"*/{RESOLVED}"), key=lambda path: path.stat().st_mtime)
+        folder = started[-1].parents[1] if started else folder
     if (folder / "multirun.yaml").is_file():  # Hydra's file in the folder of a sweep
         raise UserError(f"resume={folder} is the folder of a sweep. Resume it with sweep.resume={folder}.")
     if not (folder / RESOLVED).is_file():

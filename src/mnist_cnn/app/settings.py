@@ -219,6 +219,7 @@ class EvaluateSettings(Section):
 
     ckpt: str | list[str] | None
     shifts: bool
+    other_classes: bool
     data: _EvaluateData
     trainer: _EvaluateTrainer
 

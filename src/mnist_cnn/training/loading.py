@@ -213,14 +213,31 @@ def data_dir(trained: Mapping[str, Any], given: str | None) -> str:
     return given or "data"
 
 
-def image_form(trained: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def image_form(trained: Mapping[str, Any], given: Mapping[str, Any], other_classes: bool) -> dict[str, Any]:
     """Return the settings of the data that the network of a checkpoint depends on.
 
-    It is said if the images of the data that is given would be prepared in another way.
+    Among them are its classes, unless `other_classes` allows data with classes of other names; otherwise such
+    data is refused with `UserError`. If images of the data that is given would be prepared in another way, a
+    message says so.
     """
     if given.get("prepare", trained["prepare"]) != trained["prepare"]:
         log.info("images are prepared as for the training: data.prepare=%s", trained["prepare"])
-    return {name: trained[name] for name in IMAGE_FORM}
+    form = {name: trained[name] for name in IMAGE_FORM}
+    unknown = [name for name in given.get("classes", []) if name not in trained["classes"]]
+    if not unknown:
+        return form | {name: trained[name] for name in ("classes", "num_classes")}
+    if not other_classes:
+        raise UserError(
+            f"The data holds the class {printable(unknown[0])}, which is none of those of the checkpoint: "
+            f"{', '.join(trained['classes'])}. Give data of the same classes, train a network for these with "
+            "init_from=PATH, or compare the classes by their numbers with other_classes=true."
+        )
+    if len(given["classes"]) != len(trained["classes"]):
+        raise UserError(
+            f"other_classes=true: the checkpoint was trained for {len(trained['classes'])} classes, but the "
+            f"data has {len(given['classes'])}."
+        )
+    return form
 
 
 def load_ensemble(paths: Sequence[Path], shifts: bool, trusted: Sequence[str] = ()) -> Classifier:
@@ -250,17 +267,6 @@ def load_ensemble(paths: Sequence[Path], shifts: bool, trusted: Sequence[str] = 
 
 def _image_size(classifier: Classifier) -> object:
     return getattr(classifier.network, "image_size", None)
-
-
-def check_classes(classifier: Classifier, classes: Sequence[str]) -> None:
-    """Raise `UserError` unless the classifier was trained for as many classes as the data has."""
-    trained = classifier.config["data"]["classes"]
-    if len(trained) != len(classes):
-        raise UserError(
-            f"The checkpoint was trained for {len(trained)} classes ({', '.join(trained)}), but the data has "
-            f"{len(classes)} ({', '.join(classes)}). Give data of the same classes, or train a network for "
-            "these with init_from=PATH."
-        )
 
 
 def initialize_from(network: nn.Module, path: Path, prepare: str) -> None:
