@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice, product
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -124,11 +125,11 @@ def grids(folder: Path) -> None:
     command = [str(ROOT / "train.py"), "-m", *GRID, f"data.dir={ROOT / 'data'}", "hydra.sweep.dir=sweep"]
     measure("start of a grid of 10,000 until its first job", command, folder, until="job 0:")
     sweep = folder / "sweep"
-    with (sweep / "jobs.jsonl").open("w") as file:
-        for number in range(5_000):
-            file.write(json.dumps({"job": number, "folder": str(number)}) + "\n")
-            (sweep / str(number)).mkdir()
-            (sweep / str(number) / "metrics.json").write_text('{"val/acc": 0.9}')
+    jobs = islice(product(range(2500), ("sgd", "adam"), ("ce", "mse")), 5_000)
+    for number, (seed, optim, loss) in enumerate(jobs):
+        run = sweep / f"{number}_seed-{seed}_optim-{optim}_loss-{loss}"
+        run.mkdir(exist_ok=True)
+        (run / "metrics.json").write_text('{"val/acc": 0.9}')
     command = [str(ROOT / "train.py"), "sweep.resume=sweep", f"data.dir={ROOT / 'data'}"]
     measure("its resumption after 5,000 jobs", command, folder, until="job 5000:")
 

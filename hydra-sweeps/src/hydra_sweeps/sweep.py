@@ -178,7 +178,7 @@ class BaseSweep(Sweeper):
                 self.begin(overrides, resumed)
                 write_yaml(self.folder / definition.FILE, self.settings)
                 self.command.write(self.folder)
-                with _Signals() as self.signals:
+                with _Signals(isinstance(self.launcher, CommandLauncher)) as self.signals:
                     self._run()
         except Timeout:
             raise SweepError(
@@ -394,17 +394,21 @@ def _results(outcome: Outcome, goal: Goal) -> str:
 class _Signals:
     """Lets SIGTERM end a sweep as Ctrl-C does, and tells which of them has come.
 
-    nohup and background shells leave SIGINT ignored. Where the app handles a signal itself, it stays so.
+    nohup and background shells leave SIGINT ignored. What the app does at a signal it still does if its jobs
+    run in this process, not if they run `elsewhere`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, elsewhere: bool) -> None:
+        self.elsewhere = elsewhere
         self.received: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "_Signals":
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+                handler = signal.getsignal(number)
+                is_default = handler in (signal.SIG_DFL, signal.default_int_handler)
+                if is_default or (self.elsewhere and handler != signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._interrupt)
         return self
 

@@ -100,7 +100,7 @@ def process_context(preload: Sequence[str] = ()) -> Context:
     from multiprocessing.forkserver import ensure_running
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hydra.main", "hydra_sweeps.launchers.process", *preload])
+    context.set_forkserver_preload(["hydra.main", "hydra_sweeps.launchers.warm", *preload])
     # The server must have no threads, which a fork does not copy; NumPy's BLAS would start some. Nor may a
     # Ctrl-C, which the terminal sends to all processes, interrupt its imports, or a warning of Slurm end it.
     ignored = (signal.SIGINT, *_WARNINGS) if threading.current_thread() is threading.main_thread() else ()
