@@ -13,7 +13,6 @@ def main(job: Job) -> float:
     """Evaluate `ckpt`, write its confusion matrix and per-class accuracy, and return its accuracy."""
     from hydra.utils import instantiate
 
-    from mnist_cnn.app.paths import find_checkpoints
     from mnist_cnn.data import ImageData, Source
     from mnist_cnn.reporting import summary
     from mnist_cnn.training import loading
@@ -22,8 +21,7 @@ def main(job: Job) -> float:
     settings = job.plain
 
     # classifier, from the files
-    paths = find_checkpoints(settings["ckpt"])
-    classifier = loading.load_ensemble(paths, settings["shifts"], settings["trust"])
+    classifier = loading.load_ensemble(job.checkpoints, settings["shifts"], settings["trust"])
     trained = classifier.config["data"]
 
     # data: that of the training, or data=NAME, in the form that the network was trained on

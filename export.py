@@ -8,12 +8,12 @@ from mnist_cnn.app.start import command
 @command("export", ExportSettings)  # conf/export.yaml
 def main(job: Job) -> None:
     """Write the network of `ckpt` in `format`, checked against PyTorch on test images."""
-    from mnist_cnn.app.paths import find_checkpoints
     from mnist_cnn.export import formats
 
     settings = job.plain
-    paths = find_checkpoints(settings["ckpt"])
-    formats.export(paths, settings["format"], settings["out"], settings["data"]["dir"], settings["trust"])
+    formats.export(
+        job.checkpoints, settings["format"], settings["out"], settings["data"]["dir"], settings["trust"]
+    )
 
 
 if __name__ == "__main__":

@@ -8,13 +8,12 @@ from mnist_cnn.app.start import command
 @command("predict", PredictSettings, libraries=())  # conf/predict.yaml; an exported file may not need torch
 def main(job: Job) -> None:
     """Print what the network of `ckpt` reads in `images`, and write it as a table and as pictures."""
-    from mnist_cnn.app.paths import find_checkpoint
     from mnist_cnn.inference.files import find_images
     from mnist_cnn.inference.predictor import Predictor
     from mnist_cnn.reporting import readings
 
     settings = job.settings
-    ckpt = find_checkpoint(settings.ckpt)
+    (ckpt,) = job.checkpoints
     files = find_images(settings.images)
     predictor = Predictor.load(
         ckpt, settings.trust

@@ -1,10 +1,7 @@
-"""Train one network on one data set: data → classifier → trainer → fit → test → report.
-
-`python train.py --help` lists the choices.
-"""
+"""Train one network on one data set: data → classifier → trainer → fit → test → report."""
 
 from mnist_cnn.app.run import Run
-from mnist_cnn.app.settings import TrainSettings, has_validation
+from mnist_cnn.app.settings import TrainSettings
 from mnist_cnn.app.start import command
 
 
@@ -13,14 +10,9 @@ def main(run: Run) -> float | None:
     """Run one job and return the value of its objective (None if the metric was not measured)."""
     import lightning as L
     from hydra.utils import instantiate
-    from lightning.pytorch.callbacks import LambdaCallback
-    from omegaconf import OmegaConf
 
     from hydra_sweeps import current_trial
-    from mnist_cnn.app.paths import find_checkpoint
-    from mnist_cnn.reporting import loggers, summary
-    from mnist_cnn.reporting.curves import Curves
-    from mnist_cnn.reporting.epochs import Progress
+    from mnist_cnn.reporting import curves, epochs, loggers, summary
     from mnist_cnn.training import checkpoints, loading
     from mnist_cnn.training.classifier import Classifier
     from mnist_cnn.training.pruning import Pruning
@@ -28,8 +20,8 @@ def main(run: Run) -> float | None:
     from mnist_cnn.training.trainer import build_trainer
 
     settings = run.settings
-    resumed = checkpoints.find_resume_point(run.folder) if run.resumes else None
     L.seed_everything(settings.seed, verbose=False)
+    start = checkpoints.find_resume_point(run.folder)
 
     # data
     data = instantiate(settings.data, seed=settings.seed, augment=instantiate(settings.augment) or None)
@@ -37,58 +29,42 @@ def main(run: Run) -> float | None:
     # classifier
     network = instantiate(settings.model)
     data.image_size = getattr(network, "image_size", data.image_size)
-    if settings.init_from and resumed is None:
-        loading.initialize_from(network, find_checkpoint(settings.init_from, "init_from"), data.prepare)
-    metrics = {name: instantiate(metric) for name, metric in settings.metrics.items()}
-    classifier = Classifier(
-        network,
-        loss=instantiate(settings.loss),
-        num_classes=data.num_classes,
-        optimizer=instantiate(settings.optim),
-        schedule=instantiate(settings.scheduler) or None,
-        metrics=metrics,
-        decay_biases=settings.decay_biases,
-        compile=settings.compile,
-        config=run.plain,
-    )
+    if run.init_from:
+        loading.initialize_from(network, run.init_from, data.prepare)
+    loss, optimizer = instantiate(settings.loss), instantiate(settings.optim)
+    schedule = instantiate(settings.scheduler) or None
+    metrics = instantiate(settings.metrics, _convert_="all")
+    how = {"decay_biases": settings.decay_biases, "compile": settings.compile}
+    classifier = Classifier(network, loss, data.num_classes, optimizer, schedule, metrics, run.plain, **how)
 
     # trainer
     run_loggers = [instantiate(logger) for logger in settings.logger.values() if logger]
-    last = best = checkpoints.save_last(run.folder)  # without validation the last epoch is the result
-    if has_validation(settings) or settings.objective.metric.startswith("train/"):
-        best = checkpoints.save_best(run.folder, settings.objective.metric, settings.objective.mode)
-    progress, pruning = Progress(run.folder, run.lr_source), Pruning(current_trial())
-    outputs = summary.LogitCollector()
+    pruning, progress = Pruning(current_trial()), epochs.Progress(run.folder, run.lr_source)
+    outputs, saving = summary.LogitCollector(), checkpoints.save_epochs(run.folder, run.selects_by)
     callbacks = [
-        LambdaCallback(on_train_start=lambda trainer, module: run.begin()),
+        L.pytorch.callbacks.LambdaCallback(on_train_start=lambda trainer, module: run.begin()),
+        StopAfterSteps(settings.trainer.max_steps),
         *(instantiate(callback) for callback in settings.callbacks.values() if callback),
-        Curves(),
-        pruning,  # stops a job that its search prunes
-        progress,
-        outputs,
-        *dict.fromkeys([best, last]),
-        ExactResume(run.checkpoints / "last.ckpt", settings.seed, run.signals, **settings.checkpoint),
+        *(curves.Curves(), pruning, progress, outputs, *saving),
+        ExactResume(
+            run.folder / "checkpoints" / "last.ckpt", settings.seed, run.signals, **settings.checkpoint
+        ),
     ]
-    if settings.trainer.max_steps is not None:
-        callbacks.insert(0, StopAfterSteps(settings.trainer.max_steps))
     trainer = build_trainer(run.plain["trainer"], run.folder, callbacks, run_loggers)
 
     # fit
-    step = resumed.global_step if resumed else 0
-    loggers.begin(run_loggers, run.plain["hparams"], OmegaConf.to_yaml(settings), step)
-    trainer.fit(classifier, data, ckpt_path=resumed.path if resumed else None, weights_only=True)
+    loggers.begin(run_loggers, run.plain["hparams"], run.yaml, start.global_step)
+    trainer.fit(classifier, data, ckpt_path=start.path, weights_only=True)
 
     # test: once, with the weights that validation chose, and not for a pruned trial
-    best_epoch = checkpoints.load_best_weights(classifier, best)
+    best_epoch = checkpoints.load_best_weights(classifier, saving[0])
     if not pruning.pruned:
         trainer.test(classifier, data, verbose=False)
 
     # report
-    tested = len(outputs.logits)
-    results = summary.collect(trainer, classifier, progress, tested, best_epoch, pruning.pruned)
-    if trainer.is_global_zero:
-        summary.report(run.folder, classifier, data, outputs.logits, results, run_loggers)
-    return results.get(settings.objective.metric)
+    results = summary.collect(trainer, classifier, progress, len(outputs.logits), best_epoch, pruning.pruned)
+    summary.report(run.folder, classifier, data, outputs.logits, results, run_loggers)
+    return results.get(run.objective)
 
 
 if __name__ == "__main__":

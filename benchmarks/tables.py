@@ -1,4 +1,4 @@
-"""The tables of the README and of docs, made from results/*.json.
+"""The tables of docs, made from results/*.json.
 
 `python -m benchmarks.tables` replaces what stands between `<!-- results: NAME -->` and `<!-- end -->` in the
 pages, NAME being the name of a function here.
@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-PAGES = ("README.md", "docs/recipes.md", "docs/speed.md")
+PAGES = ("docs/results.md", "docs/recipes.md", "docs/speed.md")
 _MARKED = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -159,8 +159,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 def main() -> None:
     for name in PAGES:
         path = ROOT / name
-        if path.is_file():
-            path.write_text(updated(path.read_text()))
+        path.write_text(updated(path.read_text()))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The notebooks run without errors and warnings, and their HTML pages work without a network."""
 
+import re
 from pathlib import Path
 
 import nbformat
@@ -9,12 +10,16 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from notebooks.export import export
+from notebooks.export import export, in_chinese
 from tests.conftest import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def translation_of(path: Path) -> Path:
+    return path.parent / "zh" / f"{path.stem}.md"
 
 
 def read(path: Path) -> NotebookNode:
@@ -46,12 +51,21 @@ def test_notebook_runs_without_warnings(path: Path) -> None:
 
 
 @each_notebook
-def test_page_loads_nothing_and_shows_formulas_as_mathml(path: Path) -> None:
-    page = BeautifulSoup(export(read(path), path.stem), "html.parser")
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_page_loads_nothing_and_shows_formulas_as_mathml(path: Path, language: str) -> None:
+    notebook = read(path)
+    if language == "zh":
+        notebook = in_chinese(notebook, translation_of(path))
+    page = BeautifulSoup(export(notebook, path.stem, language), "html.parser")
     assert page.title is not None
     assert page.title.text == path.stem
+    assert page.html is not None
+    assert page.html["lang"] == language
     assert not page.select("script, link, iframe")
     assert all(image["src"].startswith("data:") for image in page.select("img"))
+    contents = [link["href"] for link in page.select("li > a[href^='#']")]
+    assert len(contents) >= 6
+    assert {href.removeprefix("#") for href in contents} <= {heading["id"] for heading in page.select("h2")}
 
     formulas = page.select("math")
     assert formulas
@@ -61,6 +75,23 @@ def test_page_loads_nothing_and_shows_formulas_as_mathml(path: Path) -> None:
         for code in text.select("code, pre"):
             code.clear()
         assert "$" not in text.text
+
+
+@each_notebook
+def test_chinese_texts_have_the_formulas_and_the_code_of_the_english_ones(path: Path) -> None:
+    english = read(path)
+    for cell, translated in zip(english.cells, in_chinese(english, translation_of(path)).cells, strict=True):
+        if cell.cell_type == "code":
+            assert cell == translated
+        for pattern in (r"\$\$[^$]+\$\$|\$[^$]+\$", r"`[^`]+`"):
+            assert sorted(re.findall(pattern, cell.source)) == sorted(re.findall(pattern, translated.source))
+
+
+def test_changed_text_has_to_be_translated_again() -> None:
+    notebook = read(NOTEBOOKS[0])
+    notebook.cells[0].source += " Another sentence."
+    with pytest.raises(ValueError, match="translate the cell title again"):
+        in_chinese(notebook, translation_of(NOTEBOOKS[0]))
 
 
 def test_page_converts_latex_outputs_and_links_to_notebooks() -> None:

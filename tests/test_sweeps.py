@@ -207,3 +207,13 @@ def least(used: list[dict[str, float]]) -> float:
 def usage(file: Path) -> list[dict[str, float]]:
     """Return what the process used after each job, as `tests.faults.Usage` has written it."""
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_experiment_file_is_a_search(train: Command, tmp_path: Path) -> None:
+    done = train(*ONE_STEP, "logger=none", "experiment=search", "hydra.sweeper.n_trials=2")
+    jobs = jobs_of(only_run(tmp_path, "sweeps"))
+    assert len(jobs) == 2
+    assert all("optim.lr" in job.name for job in jobs)
+    assert (
+        "experiment=search" in done.stdout and done.stdout.count("hydra.mode=RUN") == 1
+    )  # to run one job again

@@ -245,7 +245,7 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
 
     data, classifier = make_data(mnist, val_size=5001, image_size=32), load_classifier(checkpoint)
     options = {"accelerator": "cpu", "precision": trained["precision"]}
-    trainer = build_trainer(options, tmp_path, [], [CSVLogger(str(tmp_path))], [])
+    trainer = build_trainer(options, tmp_path, [], [CSVLogger(str(tmp_path))])
     (validated,) = trainer.validate(classifier, data, verbose=False)
     assert validated["val/acc"] == pytest.approx(trained["val/acc"], rel=1e-6)
     assert validated["val/loss"] == pytest.approx(trained["val/loss"], rel=1e-6)

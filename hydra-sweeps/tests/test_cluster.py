@@ -24,12 +24,16 @@ def command(folder: Path, fresh: list[str], resume: list[str] | None = None) -> 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
 def test_jobs_run_on_cluster_and_fail_alone(launcher: str, run: Run, tmp_path: Path) -> None:
-    done = run("-m", f"hydra/launcher={launcher}", "fail=null,error")
+    threads = {"ray": "num_cpus=1", "submitit_local": "parameters.cpus_per_task=3"}[launcher]
+    done = run("-m", f"hydra/launcher={launcher}", "fail=null,error", f"hydra.launcher.{threads}")
     assert done.returncode == 1
     assert "job 0 finished: val/loss" in done.stdout
     assert "job 1 failed: ValueError: wanted" in done.stdout
     assert "1 ok, 1 failed" in done.stdout
-    assert json.loads((tmp_path / "sweep" / "0_fail-null" / "metrics.json").read_text())["threads"] == "1"
+    assert (
+        json.loads((tmp_path / "sweep" / "0_fail-null" / "metrics.json").read_text())["threads"]
+        == threads[-1]
+    )
 
 
 def test_machine_without_slurm_is_told_so(run: Run, tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def add_grid(folder: Path) -> Path:
 
 def with_command(folder: Path) -> Path:
     """Keep the command with which a sweep was started, in this folder."""
-    AppCommand(["train.py"], [], os.getcwd(), []).write(folder)
+    AppCommand(["train.py"], os.getcwd(), []).write(folder)
     return folder
 
 
@@ -144,6 +144,23 @@ def test_failures_are_listed_with_their_settings(tmp_path: Path) -> None:
     assert "job 5 (lr=9.0, seed=0) failed: loss is nan" in lines
     add_run(tmp_path / "other" / "6_lr", scores(0.9))
     assert "1 ok" in writing.text(find_runs([tmp_path / "other"]), GOAL).splitlines()
+
+
+def test_strange_numbers_do_not_end_the_report(tmp_path: Path) -> None:
+    add_run(tmp_path / "0_a", {"val/acc": 0.5, "epochs": 1, "status": "pruned"}, max_epochs=None)
+    folder = add_run(tmp_path / "1_a", scores(0.9), lr=0.2)
+    (folder / "metrics.json").write_text(f'{{"val/acc": 0.9, "test/acc": {"9" * 401}, "seconds": true}}')
+    message = writing.write(tmp_path, GOAL)
+    assert "1 ok, 1 pruned" in message.splitlines()
+    assert "best by val/acc: job 1" in message
+
+
+def test_setting_that_was_given_has_a_column(tmp_path: Path) -> None:
+    for number, width in enumerate((3, 5)):
+        settings = {"model": {"width": width}}
+        add_run(tmp_path / f"{number}_a", scores(0.9), [f"+model.width={width}"], settings)
+    [rows] = cells(writing.text(find_runs([tmp_path]), GOAL))
+    assert [row[:2] for row in rows] == [["job", "model.width"], ["0", "3"], ["1", "5"]]
 
 
 def test_a_sweep_with_only_failed_jobs_is_reported(tmp_path: Path) -> None:

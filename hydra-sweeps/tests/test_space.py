@@ -66,7 +66,7 @@ def test_invalid_sweeps_are_refused(sweep: str, message: str) -> None:
     assert f"optim.lr={sweep}" in str(raised.value)
 
 
-@pytest.mark.parametrize("module", ["space", "study"])
+@pytest.mark.parametrize("module", ["space", "storage"])
 def test_a_missing_optuna_is_reported(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "optuna"]:
         monkeypatch.delitem(sys.modules, name)

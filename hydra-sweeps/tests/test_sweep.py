@@ -118,6 +118,21 @@ def test_fail_fast_stops_at_first_failure(run: Run, tmp_path: Path) -> None:
     assert len(list((tmp_path / "sweep").glob("*/.hydra"))) == 1
 
 
+@LAUNCHERS
+def test_job_that_exits_fails_with_its_reason(launcher: tuple[str, ...], run: Run) -> None:
+    done = run("-m", *launcher, "fail=exit,null")
+    assert done.returncode == 1
+    assert "job 0 failed: a reason" in done.stdout
+    assert "1 ok, 1 failed" in done.stdout
+
+
+def test_exception_that_is_none_interrupts_the_sweep(run: Run) -> None:
+    done = run("-m", "fail=stop,null", "seed=0,1")
+    assert done.returncode == 128 + signal.SIGHUP, done.stderr
+    assert f"interrupted; resume with: python {APP} sweep.resume=sweep" in done.stdout
+    assert "job 1" not in done.stdout.split("interrupted")[0].split("| ")[0]
+
+
 def test_killed_job_fails_alone(run: Run, tmp_path: Path) -> None:
     done = run("-m", *POOL, "fail=kill,null", "seed=0,1")
     assert done.returncode == 1
@@ -204,8 +219,9 @@ def test_invalid_grids_are_refused(overrides: list[str], message: str, plan: Pla
 def test_jobs_get_settings_of_their_report(plan: Plan) -> None:
     metrics, ignore = "sweep.metrics=[seconds]", "sweep.ignore=[lr]"
     sweep, (job,) = plan(metrics, ignore, "lr=0.3", "seed=1", "sweep.fail_fast=true")
-    assert [*sweep.fixed, *job.chosen] == [metrics, ignore, "lr=0.3", "seed=1"]
-    assert sweep.name_folder(job, sweep.compose(job.chosen)) == "0_seed-1"
+    ready = sweep.ready(job)
+    assert ready.overrides == [metrics, ignore, "lr=0.3", "seed=1"]
+    assert ready.folder.name == "0_seed-1"
 
 
 def test_last_value_of_setting_counts(run: Run, tmp_path: Path) -> None:

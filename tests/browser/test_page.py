@@ -230,6 +230,15 @@ def test_names_of_a_checkpoint_are_shown_as_text(opened: Browser) -> None:
     assert opened.run("return document.images.length") == 0
 
 
+def test_networks_of_one_class_have_titles_that_differ(
+    browser: Browser, test_images: Tensor, tmp_path: Path
+) -> None:
+    saved = [saved_network(save(tmp_path, "cnnnet"), run, test_images[:1]) for run in ("a", "b")]
+    browser.open(write_page(tmp_path, saved))
+    titles = browser.run("return [...document.querySelectorAll('h2')].map((e) => e.textContent)")
+    assert titles == ["CnnNet, a", "CnnNet, b"]
+
+
 def test_outputs_of_a_regression_are_no_percentages(opened: Browser) -> None:
     opened.draw(SEVEN)
     values = opened.run(

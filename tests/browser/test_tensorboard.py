@@ -88,10 +88,10 @@ def test_tensorboard_shows_the_jobs_of_a_sweep(browser: Browser, sweep: Path, te
     jobs = jobs_of(sweep)
     names = [job.name for job in jobs]
     assert names == [
-        "0_optim=sgd,loss=ce",
-        "1_optim=sgd,loss=mse",
-        "2_optim=adam,loss=ce",
-        "3_optim=adam,loss=mse",
+        "0_optim-sgd_loss-ce",
+        "1_optim-sgd_loss-mse",
+        "2_optim-adam_loss-ce",
+        "3_optim-adam_loss-mse",
     ]
 
     lines_of_tab(browser, tensorboard, "scalars", [*names, "test/acc", "test/loss"])

@@ -77,22 +77,6 @@ def test_two_torchruns_train_in_one_folder(mnist: Path, tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_processes_of_two_nodes_train_in_the_folder_that_is_given(mnist: Path, tmp_path: Path) -> None:
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
-    variables = [{**common, "NODE_RANK": str(node)} for node in (0, 1)]
-    command = [sys.executable, *train_on(mnist, "trainer.num_nodes=2")]
-    for code, output in run_together(tmp_path, [command] * 2, variables):
-        assert code == 1
-        assert output.count("\n") == 1
-        assert "trainer.num_nodes=2: The processes of this run cannot agree on a folder." in output
-    assert not (tmp_path / "logs").exists()
-    ended = run_together(tmp_path, [[*command, "hydra.run.dir=run"]] * 2, variables)
-    assert [code for code, _ in ended] == [0, 0], ended
-    check_run(tmp_path / "run", [output for _, output in ended])
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
 def test_ranks_of_torchrun_start_no_sweep_and_are_not_miscounted(mnist: Path, tmp_path: Path) -> None:
     command = [*TORCHRUN, "--nproc-per-node=2", *train_on(mnist)]
     ((code, output),) = run_together(tmp_path, [[*command, "-m", "optim=sgd,adam"]])

@@ -17,6 +17,8 @@ def onnx_network() -> bytes:
         image_size=28,
         mean=0.5,
         std=0.5,
+        prepare="digits",
+        grey_values=None,
         gives_probabilities=True,
         data="MNIST",
         loss="",

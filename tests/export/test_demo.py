@@ -1,44 +1,10 @@
-"""`make demo`: which checkpoint is taken, and who can connect."""
+"""`make demo`: who can connect."""
 
-import json
-import os
 import threading
 import urllib.request
 from pathlib import Path
 
-import pytest
-
-from mnist_cnn.errors import UserError
-from mnist_cnn.export.__main__ import make_server, newest_checkpoint
-
-
-def add_run(folder: Path, age: int, checkpoint: str = "best", status: str = "", settings: str = "") -> None:
-    (folder / "checkpoints").mkdir(parents=True)
-    (folder / "checkpoints" / f"{checkpoint}.ckpt").touch()
-    if settings:
-        (folder / ".hydra").mkdir()
-        (folder / ".hydra" / "resolved.yaml").write_text(f"trainer: {settings}")
-    if status:
-        (folder / "metrics.json").write_text(json.dumps({"status": status}))
-        os.utime(folder / "metrics.json", (1e9 - age, 1e9 - age))
-
-
-def test_checkpoint_of_the_run_that_finished_last_is_taken(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="No run"):
-        newest_checkpoint(tmp_path)
-    smoke = "{limit_train_batches: 20, limit_test_batches: 2}"
-    add_run(tmp_path / "runs" / "interrupted", age=0)
-    add_run(tmp_path / "runs" / "pruned", age=1, status="pruned")
-    add_run(tmp_path / "runs" / "smoke", age=2, status="finished", settings=smoke)
-    with pytest.raises(UserError, match="No run"):
-        newest_checkpoint(tmp_path)
-    full = "{limit_train_batches: null}"
-    for age, place, checkpoint in ((5, "runs/a", "best"), (4, "runs/b", "last"), (3, "sweeps/s/0_c", "best")):
-        add_run(tmp_path / place, age, checkpoint, status="finished", settings=full)
-    for place in ("sweeps/s/0_c/checkpoints/best.ckpt", "runs/b/checkpoints/last.ckpt"):
-        assert newest_checkpoint(tmp_path) == tmp_path / place
-        (tmp_path / place).unlink()
-    assert newest_checkpoint(tmp_path) == tmp_path / "runs" / "a" / "checkpoints" / "best.ckpt"
+from mnist_cnn.export.__main__ import make_server
 
 
 def test_server_answers_on_this_machine_only(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Handmade layers: gradcheck, comparison with torch.nn.functional, the tutorial's examples, training."""
+"""Handmade layers: gradcheck, comparison with torch.nn.functional, the tutorial's examples, autocast."""
 
 from collections.abc import Callable
 
@@ -237,32 +237,6 @@ def test_kernel_gradient_example():
 # --- In the networks -----------------------------------------------------------------------------
 
 
-def train_losses(layers: str, steps: int) -> Tensor:
-    """Train SimpleCNN on noisy copies of ten random images and return the loss of each step."""
-    classes = random(10, 1, 14, 14, seed=1)
-    torch.manual_seed(5)
-    network = SimpleCNN(image_size=14, layers=layers).double()
-    criterion = handmade.CrossEntropyLoss() if layers == "handmade" else nn.CrossEntropyLoss()
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01, momentum=0.9)
-    values = []
-    for step in range(steps):
-        targets = (7 * step + torch.arange(16)) % 10
-        images = classes[targets] + random(16, 1, 14, 14, seed=step)
-        loss = criterion(network(images), targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        values.append(loss.item())
-    return torch.tensor(values, dtype=torch.float64)
-
-
-def test_training_matches_torch():
-    """The losses of 100 steps from the same weights agree to 1e-8."""
-    ours, theirs = (train_losses(layers, steps=100) for layers in ("handmade", "torch"))
-    assert (ours - theirs).abs().max() < 1e-8
-    assert ours[-20:].mean() < 0.6 < ours[:5].mean()  # the network has learned
-
-
 @pytest.mark.parametrize("network", [CnnNet, SimpleCNN])
 def test_autocast_matches_torch(network):
     """bf16 autocast gives bf16 logits and float32 gradients, with rounding errors no larger than torch's."""
@@ -285,21 +259,3 @@ def test_autocast_matches_torch(network):
         errors.append([((p.grad - q.grad).norm() / q.grad.norm()).item() for p, q in pairs])
     for library_error, our_error in zip(*errors, strict=True):
         assert our_error < 1.5 * library_error
-
-
-@pytest.mark.parametrize("network", [CnnNet, SimpleCNN])
-def test_memory_formats_agree_with_deterministic_algorithms(network):
-    size = network().image_size
-    images = torch.randn(4, 1, size, size)
-    gradients = []
-    torch.use_deterministic_algorithms(True)
-    try:
-        for memory_format in (torch.contiguous_format, torch.channels_last):
-            torch.manual_seed(0)
-            net = network(layers="handmade").to(memory_format=memory_format)
-            net(images.contiguous(memory_format=memory_format)).square().sum().backward()
-            gradients.append([parameter.grad for parameter in net.parameters()])
-    finally:
-        torch.use_deterministic_algorithms(False)
-    for contiguous, channels_last in zip(*gradients, strict=True):
-        torch.testing.assert_close(contiguous, channels_last)

@@ -42,12 +42,7 @@ def test_metrics_hold_every_metric_and_what_was_run(tmp_path: Path, small_data: 
 
 @pytest.mark.parametrize(("max_steps", "epochs", "batches"), [(2, 0, 2), (3, 1, None), (4, 1, 1)])
 def test_epoch_that_ends_early_is_not_counted(
-    max_steps: int,
-    epochs: int,
-    batches: int | None,
-    tmp_path: Path,
-    small_data: ImageData,
-    caplog: pytest.LogCaptureFixture,
+    max_steps: int, epochs: int, batches: int | None, tmp_path: Path, small_data: ImageData, caplog: Any
 ) -> None:
     caplog.set_level(logging.INFO, "mnist_cnn")
     classifier, trainer, progress, _ = run(tmp_path, small_data, max_steps=max_steps)
@@ -151,10 +146,7 @@ def test_run_without_test_images_keeps_its_results(
 
 
 def test_failing_figure_does_not_lose_the_results(
-    tmp_path: Path,
-    small_data: ImageData,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path, small_data: ImageData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*arguments: Any) -> None:
         raise ValueError("no such colour")

@@ -105,11 +105,6 @@ def test_custom_scalars_show_training_and_validation_in_one_card(served: str) ->
     assert charts == {"loss": ["^(train|val)/loss$"], "acc": ["^(train|val)/acc$"]}
 
 
-def test_job_of_sweep_is_named_after_overrides(served: str) -> None:
-    names = sorted(run.rsplit("/", 1)[1] for run in tags(served, "scalars") if run.startswith("sweeps/"))
-    assert names == ["0_optim.lr=0.01", "1_optim.lr=0.002"]
-
-
 def test_figures_are_logged_from_start_to_last_step(served: str) -> None:
     runs = get(served, "data/plugin/images/tags")
     run = next(name for name in runs if name.startswith("runs/"))
@@ -133,18 +128,15 @@ def test_graph_and_settings_are_logged(served: str) -> None:
     assert any(tag.startswith("config") for tag in get(served, "data/plugin/text/tags")[run])
 
 
-def test_only_successful_run_is_marked_as_ended(tmp_path: Path) -> None:
-    for name in ("succeeded", "failed"):
-        logger = RunLogger(str(tmp_path / name))
-        logger.log_hyperparams({"lr": 0.1})
-        logger.finalize("success" if name == "succeeded" else "failed")
-        if name == "succeeded":
-            logger.close()
-    ended = {
-        name: b"_hparams_/session_end_info" in b"".join(p.read_bytes() for p in (tmp_path / name).iterdir())
-        for name in ("succeeded", "failed")
-    }
-    assert ended == {"succeeded": True, "failed": False}
+@pytest.mark.parametrize("succeeded", [True, False])
+def test_only_successful_run_is_marked_as_ended(succeeded: bool, tmp_path: Path) -> None:
+    logger = RunLogger(str(tmp_path))
+    logger.log_hyperparams({"lr": 0.1})
+    logger.finalize("success" if succeeded else "failed")
+    if succeeded:
+        logger.close()
+    (events,) = tmp_path.iterdir()
+    assert (b"_hparams_/session_end_info" in events.read_bytes()) == succeeded
 
 
 @pytest.mark.parametrize("step", [0, 4])

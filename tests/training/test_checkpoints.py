@@ -106,7 +106,7 @@ def test_weights_without_settings_are_refused(tmp_path: Path) -> None:
 
 
 def test_run_interrupted_in_its_first_epoch_has_no_resume_point(tmp_path: Path) -> None:
-    assert checkpoints.find_resume_point(tmp_path) is None
+    assert checkpoints.find_resume_point(tmp_path) == checkpoints.ResumePoint(None, 0)
 
 
 def resumable(folder: Path, name: str, step: int) -> Path:

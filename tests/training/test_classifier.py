@@ -14,7 +14,7 @@ from torch import nn
 from mnist_cnn.data import ImageData
 from mnist_cnn.errors import UserError
 from mnist_cnn.models import CnnNet, SimpleCNN
-from mnist_cnn.training.checkpoints import find_resume_point, load_best_weights, save_best, save_last
+from mnist_cnn.training.checkpoints import find_resume_point, load_best_weights, save_epochs
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.loading import load
 from mnist_cnn.training.losses import OneHotMSELoss
@@ -105,7 +105,7 @@ def fit(
     L.seed_everything(seed, verbose=False)
     data.seed = seed
     classifier = Classifier(network(), nn.CrossEntropyLoss(), 10, optimizer, schedule, config={"plain": 1})
-    saving = [save_best(run_dir, "val/acc", "max"), save_last(run_dir)]
+    saving = save_epochs(run_dir, ("val/acc", "max"))
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,
@@ -188,8 +188,7 @@ def test_resume_point_is_the_best_checkpoint_where_the_last_is_truncated(
     last = tmp_path / "checkpoints" / "last.ckpt"
     last.write_bytes(last.read_bytes()[:1000])
     resumed = find_resume_point(tmp_path)
-    assert resumed is not None
-    assert resumed.path.name == "best.ckpt"
+    assert resumed.path is not None and resumed.path.name == "best.ckpt"
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # as it is resumed

@@ -1,5 +1,7 @@
 """Loss, accuracy and further metrics of an epoch."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -36,6 +38,16 @@ def test_epochs_are_independent() -> None:
         metrics.add(0, torch.tensor(float(label)), torch.tensor([[1.0, 0.0]]), torch.tensor([label]))
         values = metrics.compute()
         assert (float(values["loss"]), float(values["acc"])) == (label, 1 - label)
+
+
+def test_values_so_far_are_those_of_an_unfinished_epoch() -> None:
+    metrics = EpochMetrics(num_classes=2)
+    assert math.isnan(metrics.so_far()[0])
+    for step in range(STEPS_PER_UPDATE):
+        label = torch.tensor([int(step == 0)])
+        metrics.add(step, torch.tensor(0.5), torch.tensor([[1.0, 0.0]]), label)
+    assert metrics.so_far() == pytest.approx((0.5, 1 - 1 / STEPS_PER_UPDATE))
+    assert float(metrics.compute()["loss"]) == 0.5
 
 
 def test_metric_with_a_value_per_class_is_refused() -> None:

@@ -22,7 +22,7 @@ from mnist_cnn.errors import Interrupted, UserError
 from mnist_cnn.models import CnnNet
 from mnist_cnn.reporting.epochs import Progress
 from mnist_cnn.training.averaging import EMA
-from mnist_cnn.training.checkpoints import find_resume_point, save_best, save_last
+from mnist_cnn.training.checkpoints import find_resume_point, save_epochs
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.loading import load
 from mnist_cnn.training.resume import ExactResume, StopAfterSteps
@@ -108,18 +108,17 @@ def fit(
         schedule,
         metrics={"f1": MulticlassF1Score(10)},
     )
-    point = find_resume_point(run_dir) if resume else None
-    saving = [save_best(run_dir, "val/acc", "max"), save_last(run_dir)]
+    start = find_resume_point(run_dir) if resume else None
+    saving = save_epochs(run_dir, ("val/acc", "max"))
     exact = ExactResume(run_dir / "checkpoints" / "last.ckpt", 0, [signal.SIGINT], every_n_steps=every)
-    stop = [StopAfterSteps(max_steps)] if max_steps else []
     trainer = build_trainer(
         {"accelerator": "cpu", "devices": 1, "max_epochs": EPOCHS, "deterministic": True} | options,
         run_dir,
-        [*stop, Progress(run_dir), *more, *saving, exact],
+        [StopAfterSteps(max_steps), Progress(run_dir), *more, *saving, exact],
         [],
     )
     run_dir.mkdir(exist_ok=True)
-    trainer.fit(classifier, data, ckpt_path=point.path if point else None, weights_only=True)
+    trainer.fit(classifier, data, ckpt_path=start.path if start else None, weights_only=True)
     return classifier
 
 
@@ -164,7 +163,6 @@ def test_run_killed_within_an_epoch_continues_bit_for_bit(
     with pytest.raises(Killed):
         fit(tmp_path / "part", small_data, EMA(0.9), Kill(1, 4), every=every, **options)
     point = find_resume_point(tmp_path / "part")
-    assert point is not None
     steps_of_an_epoch = options.get("limit_train_batches", options.get("overfit_batches", BATCHES))
     steps_of_an_epoch //= options.get("accumulate_grad_batches", 1)
     assert (point.global_step > steps_of_an_epoch) == (every is not None)

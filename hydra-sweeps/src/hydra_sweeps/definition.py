@@ -40,7 +40,7 @@ def read(folder: Path) -> dict[str, Any]:
         raise SweepError(f"{file} cannot be read: {printable(reason)}.") from None
     if not is_dict(config):
         raise SweepError(f"{file} is not the definition of a sweep.")
-    return {str(key): value for key, value in config.items()}
+    return dict(config)
 
 
 def overrides_to_resume(folder: Path, given: Sequence[str]) -> list[str]:
@@ -51,10 +51,12 @@ def overrides_to_resume(folder: Path, given: Sequence[str]) -> list[str]:
     """
     if not is_sweep(folder):
         raise SweepError(f"sweep.resume={folder} is not the folder of a sweep: it has no {FILE}.")
-    hydra, task = _overrides(read(folder), folder / FILE)
-    former = {key_of(text): text for text in (*hydra, *task) if key_of(text) not in OF_THE_START}
-    now = {key_of(text): text for text in given if key_of(text) not in ("hydra.sweep.dir", "sweep.resume")}
-    now.pop("hydra/sweeper", None)  # it says only that this sweep is one of this package
+    config = read(folder)
+    texts = [*_overrides(config, "hydra", folder), *_overrides(config, "task", folder)]
+    former = {key_of(text): text for text in texts if key_of(text) not in OF_THE_START}
+    # That the given sweeper is one of this package has brought us here; what it was is in the folder.
+    gone = ("hydra.mode", "hydra.sweep.dir", "hydra/sweeper", "sweep.resume")
+    now = {key_of(text): text for text in given if key_of(text) not in gone}
     if now.get("hydra/launcher", former.get("hydra/launcher")) != former.get("hydra/launcher"):
         # The options of one launcher mean nothing to another.
         former = {key: text for key, text in former.items() if not key.startswith("hydra.launcher.")}
@@ -64,32 +66,23 @@ def overrides_to_resume(folder: Path, given: Sequence[str]) -> list[str]:
             f"sweep.resume={folder}: settings that may name code, files or servers are not taken from its "
             f"{FILE}. If you know and trust them, add them to the command: {again}"
         )
-    now.pop("hydra.mode", None)
     return list((former | now).values())
 
 
-def _overrides(config: Mapping[str, Any], file: Path) -> tuple[list[str], list[str]]:
-    """Return the overrides in the definition of a sweep: Hydra's and those of the app."""
-    try:
-        overrides = config["hydra"]["overrides"]
-        hydra, task = [*overrides["hydra"]], [*overrides["task"]]
-    except (LookupError, TypeError):
-        hydra, task = [None], []
-    if not all(isinstance(text, str) for text in (*hydra, *task)):
-        raise SweepError(f"{file} is not the definition of a sweep: it has no list of overrides.")
-    return hydra, task
+def _overrides(config: Any, which: str, folder: Path) -> list[str]:
+    """Return the overrides in the definition of a sweep, Hydra's or those of the task."""
+    overrides = select(config, "hydra", "overrides", which)
+    if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
+        raise SweepError(f"{folder / FILE} is not the definition of a sweep: it has no list of overrides.")
+    return overrides
 
 
 def refuse_changes(former: Mapping[str, Any], now: DictConfig, folder: Path) -> None:
     """Raise `SweepError` with each setting that differs between the sweep's definition and `now`."""
     plain = OmegaConf.to_container(now, resolve=False, enum_to_str=True)
     assert isinstance(plain, dict)
-    ignored = (*_IGNORED, *OmegaConf.select(now, "sweep.ignore", default=()))
-    try:
-        before = _flat(former, ignored, folder / FILE)
-    except (LookupError, TypeError, AttributeError, HydraException) as error:
-        raise SweepError(f"{folder / FILE} is not the definition of a sweep: {printable(error)}") from None
-    after = _flat({str(key): value for key, value in plain.items()}, ignored, folder / FILE)
+    ignored = (*_IGNORED, *(OmegaConf.select(now, "sweep.ignore") or ()))
+    before, after = _compared(former, ignored, folder), _compared(plain, ignored, folder)
     changed = [
         f"  {key}: {before.get(key, 'not set')} before, {after.get(key, 'not set')} now"
         for key in dict.fromkeys([*before, *after])
@@ -103,16 +96,18 @@ def refuse_changes(former: Mapping[str, Any], now: DictConfig, folder: Path) -> 
         )
 
 
-def _flat(config: Mapping[str, Any], ignored: Iterable[str], file: Path) -> dict[str, str]:
+def _compared(config: Mapping[Any, Any], ignored: Iterable[str], folder: Path) -> dict[str, str]:
     """Return the settings that must not change, as text, by their dotted keys."""
-    hydra = config["hydra"]
-    compared = {key: value for key, value in config.items() if key != "hydra"}
-    compared["hydra"] = {"sweeper": hydra["sweeper"], "sweep": {"subdir": hydra["sweep"]["subdir"]}}
-    flat = {key: str(value) for key, value in flatten(compared) if not is_ignored(key, ignored)}
-    for text in _overrides(config, file)[1]:
+    hydra = {
+        "sweeper": select(config, "hydra", "sweeper"),
+        "sweep.subdir": select(config, "hydra", "sweep", "subdir"),
+    }
+    flat = {key: str(value) for key, value in flatten({**config, "hydra": hydra})}
+    flat = {key: value for key, value in flat.items() if not is_ignored(key, ignored)}
+    for text in _overrides(config, "task", folder):
         key, _, value = text.partition("=")
         # A setting that may change is part of the definition where it is swept.
-        if not is_ignored(key_of(text), ignored) or is_swept(text):
+        if not is_ignored(key_of(text), ignored) or _is_swept(text):
             flat[key_of(key)] = value
     return {key: value.replace(" ", "") for key, value in flat.items()}
 
@@ -134,7 +129,7 @@ def _is_swept(override: str) -> bool:
 
 def is_ignored(key: str, ignored: Iterable[str]) -> bool:
     """Return whether `key` is one of `ignored`, or below one of them."""
-    return any(key == one or key.startswith(f"{one}.") for one in ignored)
+    return f"{key}.".startswith(tuple([f"{one}." for one in ignored]))
 
 
 def flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

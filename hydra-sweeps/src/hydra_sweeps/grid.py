@@ -40,12 +40,8 @@ class Grid(BaseSweep):
             named = [value for value in values[1:] if not _is_number(value)]
             for value in named[:MAX_CHECKED]:
                 self.compose([*first[:index], value, *first[index + 1 :]])
-        names = [self.name_folder(job, self.compose(job.chosen)) for job in islice(self.propose(), 2)]
-        if len(names) == 2 and names[0] == names[1]:
-            raise SweepError(
-                f"Jobs 0 and 1 would have the same folder, {names[0]}: set hydra.sweep.subdir with "
-                "${hydra:job.num} in it."
-            )
+        for job in islice(self.propose(), 2):
+            self.ready(job)  # that their folders differ
 
 
 def _values(override: Override) -> list[str]:

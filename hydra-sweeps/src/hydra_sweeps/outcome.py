@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 
 from hydra_sweeps.contract import FAILED, METRICS
 from hydra_sweeps.files import Unreadable, printable, read_json, write_json
@@ -56,11 +57,11 @@ def json_or_none(path: Path) -> Any:
         return None
 
 
-def record_failure(folder: Path, error: BaseException | str) -> None:
+def record_failure(folder: Path, error: Exception | str) -> None:
     """Write the error of a run into its folder, unless there is one."""
     if (folder / FAILED).is_file():
         return
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    text = str(error) if isinstance(error, str | HydraException) else f"{type(error).__name__}: {error}"
     content = {"error": " ".join(text.split())}
     if not isinstance(error, str):
         content["traceback"] = "".join(traceback.format_exception(error))

@@ -72,7 +72,7 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
     # resolved, because one of the folders may contain another
     found = {Path(path) for folder in folders for path, _, _ in os.walk(folder.resolve())}
     runs = [run for path in found if (run := _read(path)) is not None]
-    _read_sweep.cache_clear()
+    _of_sweep.cache_clear()
     if not runs:
         raise SweepError(
             f"No run found in {', '.join(map(str, folders))}. Give the folder of a run or a sweep, such as "
@@ -89,58 +89,42 @@ def order(run: Run) -> float:
 # --- reading a folder ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Sweep:
-    """What the definition of a sweep says about its jobs: what is swept, and the texts of `hparams`."""
-
-    swept: Sequence[str]
-    hparams: Mapping[str, Any]
-
-
 @cache
-def _read_sweep(folder: Path) -> _Sweep | None:
-    """Return what the sweep in `folder` says; None where there is none."""
-    if not is_sweep(folder):
-        return None
+def _of_sweep(folder: Path) -> tuple[list[str], Any]:
+    """Return the settings that the sweep in `folder` sweeps, and its `hparams` with interpolations."""
     config = _yaml(folder / DEFINITION)
-    hparams = select(config, "hparams")
-    return _Sweep(swept_keys(config), hparams if is_dict(hparams) else {})
+    return swept_keys(config), select(config, "hparams")
 
 
 def _read(folder: Path) -> Run | None:
-    resolved, failed = (folder / RESOLVED).is_file(), (folder / FAILED).is_file()
-    if not resolved and not failed:
+    if not (folder / RESOLVED).is_file() and not (folder / FAILED).is_file():
         return None
-    sweep = _read_sweep(folder.parent)
-    config, given = _yaml(folder / RESOLVED), _yaml(folder / ".hydra" / "overrides.yaml")
-    is_run = isinstance(given, list) or is_dict(select(config, "hparams"))
-    if not is_run and not (failed and sweep is not None):
-        return None
-    overrides = [str(one) for one in given] if isinstance(given, list) else []
-    if not is_dict(config):  # it failed before its settings were resolved, or the file is damaged
+    config, overrides = _yaml(folder / RESOLVED), _yaml(folder / ".hydra" / "overrides.yaml")
+    is_job = is_sweep(folder.parent) and (folder / FAILED).is_file()
+    if not isinstance(overrides, list) and not is_dict(select(config, "hparams")) and not is_job:
+        return None  # some other folder
+    overrides = list(map(str, overrides)) if isinstance(overrides, list) else []
+    swept, texts = _of_sweep(folder.parent)
+    if not is_dict(config) or not texts:
         composed = _yaml(folder / ".hydra" / "config.yaml")
-        config = composed if is_dict(composed) else {}
+        texts = texts or select(composed, "hparams")
+        if not is_dict(config):  # it failed before its settings were resolved, or the file is damaged
+            config = composed if is_dict(composed) else {}
 
-    ignore = select(config, "sweep", "ignore")
-    ignored = (*_IGNORED, *map(str, ignore if isinstance(ignore, list) else ()))
-    swept = sweep.swept if sweep is not None else ()
+    ignored = select(config, "sweep", "ignore")
+    ignored = (*_IGNORED, *map(str, ignored if isinstance(ignored, list) else ()))
     flat = {key: value for key, value in flatten(config) if "${" not in str(value)}
     settings = {
         key: value
         for key, value in flat.items()
         if key != "seed" and (is_ignored(key, swept) or not is_ignored(key, ignored))
     }
-    texts = sweep.hparams if sweep is not None else None
-    if not texts:
-        texts = select(_yaml(folder / ".hydra" / "config.yaml"), "hparams")
-    hparams = _hparams(config, flat, overrides, texts)
     hparams = {
         printable(key): value if number(value) is not None else printable(value)
-        for key, value in hparams.items()
+        for key, value in _hparams(config, flat, overrides, texts).items()
         if key in swept or not is_ignored(key, ignored)
     }
     outcome, goal = read_outcome(folder), goal_of(config)
-    metrics = outcome.metrics or _metrics_so_far(folder / HISTORY, goal.objectives)
     checkpoints = [folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")]
     prefix = folder.name.partition("_")[0]
     seed = config.get("seed", hparams.get("seed"))
@@ -152,7 +136,7 @@ def _read(folder: Path) -> Run | None:
         hparams=hparams,
         settings=hashlib.sha256(str(settings or overrides).encode(errors="replace")).hexdigest(),
         seed=seed if isinstance(seed, int) else None,
-        metrics=metrics,
+        metrics=outcome.metrics or _metrics_so_far(folder / HISTORY, goal.objectives),
         overrides=overrides,
         checkpoint=next((path for path in checkpoints if path.is_file()), None),
         goal=goal,
@@ -167,17 +151,14 @@ def _hparams(
     flat: the settings by their dotted keys.
     texts: `hparams` with interpolations, which tell what a setting, or group, is called there.
     """
-    names = {}
+    known = config.get("hparams")
+    found = {key: value for key, value in known.items() if "${" not in str(value)} if is_dict(known) else {}
+    names = {}  # in hparams, by the setting or group
     for name, text in texts.items() if is_dict(texts) else ():
         source = str(text).strip("${}").removeprefix("hydra:runtime.choices.")
-        names[source] = str(name)
-    found: dict[str, Any] = {}
-    known = config.get("hparams")
-    for name, value in known.items() if is_dict(known) else ():
-        if "${" not in str(value):
-            found[str(name)] = value
-        elif (source := str(value).strip("${}")) in flat:
-            found[str(name)] = flat[source]
+        names[source] = name
+        if source in flat:
+            found.setdefault(name, flat[source])
     for override in overrides:
         key, equal, text = override.partition("=")
         key = key_of(key)

@@ -1,49 +1,34 @@
 """A search: an Optuna study that proposes the next job and records how each ended.
 
-It does not know how jobs are run. The study is a journal in the sweep's folder, or in a database that
-several sweeps, on one or several machines, can share.
+It does not know how jobs are run.
 """
 
 import importlib.util
 import math
-import os
-import re
-import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-from filelock import BaseFileLock, FileLock
-
-from hydra_sweeps.contract import SweepError, missing_extra
-
-try:
-    import optuna
-except ModuleNotFoundError as error:
-    raise missing_extra("hydra/sweeper=optuna", "optuna", "optuna") from error
-
+import optuna
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hydra_sweeps import definition
-from hydra_sweeps.files import printable
+from hydra_sweeps.contract import SweepError, missing_extra
 from hydra_sweeps.goal import MODES
 from hydra_sweeps.grammar import as_override
 from hydra_sweeps.space import Distributions
+from hydra_sweeps.storage import open_storage, reached
 
 State: TypeAlias = Literal["finished", "pruned", "failed"]
-
-JOURNAL = "study.journal"
 
 # Packages that samplers need in addition; Optuna imports them only when they are used.
 _NEEDED = {"CmaEsSampler": ("cmaes", "scipy"), "GPSampler": ("scipy",), "QMCSampler": ("scipy",)}
@@ -51,9 +36,9 @@ _NEEDED = {"CmaEsSampler": ("cmaes", "scipy"), "GPSampler": ("scipy",), "QMCSamp
 # Grids have a sweeper of their own: Optuna reports their last point by an error.
 _NOT_OFFERED = ("BasePruner", "BaseSampler", "BruteForceSampler", "GridSampler", "PartialFixedSampler")
 
-# Attributes of a trial: the name of its sweep, the number of its job there, the job's overrides, and whether
-# it is one too many, because another sweep has added the last trial of the study at the same time.
-_SWEEP, _JOB, _OVERRIDES, _SURPLUS = "sweep", "job", "overrides", "surplus"
+# Attributes of a trial: the name of its sweep, the number of its job there, and whether it is one too many,
+# because another sweep has added the last trial of the study at the same time.
+_SWEEP, _JOB, _SURPLUS = "sweep", "job", "surplus"
 
 
 @dataclass(frozen=True)
@@ -108,7 +93,8 @@ class StudySearch:
             if not isinstance(given, int) or given < lowest:
                 raise SweepError(f"hydra.sweeper.{name}={given}: it must be an integer of at least {lowest}.")
         directions = [StudyDirection[direction.upper()] for direction in self.objectives.values()]
-        check_pruner(self.objectives, pruner)
+        if len(directions) > 1 and pruner.get("name") != "NopPruner":
+            raise SweepError("Several objectives cannot be pruned: add hydra/sweeper/pruner=none.")
         if not distributions and conditional is None:
             raise SweepError(
                 "There is nothing to search. Sweep a setting, here or in hydra.sweeper.params, as in "
@@ -123,8 +109,8 @@ class StudySearch:
         first_sampler = self._sampler(0)  # before the study, so that none is created if its options are wrong
         made_pruner = _made(optuna.pruners, "pruner", pruner)
         folder.mkdir(parents=True, exist_ok=True)
-        with _reached(storage), _readable(storage, folder):
-            self._storage = _open(storage, folder)
+        with reached(storage):
+            self._storage = open_storage(storage, folder)
             self.study = optuna.create_study(
                 storage=self._storage,
                 study_name=_study_name(self._storage, storage, study_name, folder),
@@ -134,13 +120,10 @@ class StudySearch:
                 pruner=made_pruner,
             )
             self._claim_objectives()
-            for trial in self._trials():
-                if not (type(trial.user_attrs[_JOB]) is int and isinstance(trial.user_attrs[_SWEEP], str)):
-                    raise ValueError("a trial without its job")
 
     def propose(self) -> Proposal | None:
         """Return the next job, or None if the study has all its jobs."""
-        with _reached(self._storage_url):
+        with reached(self._storage_url):
             trials = self._trials()
             if len(_jobs(trials)) >= self.n_trials:
                 return None
@@ -160,7 +143,7 @@ class StudySearch:
         A job that was running keeps its trial; one that failed gets a new trial with the same parameters.
         """
         proposals = []
-        with _reached(self._storage_url):
+        with reached(self._storage_url):
             latest = {trial.user_attrs[_JOB]: trial for trial in self._trials() if self._is_mine(trial)}
             for job, trial in sorted(latest.items()):
                 if trial.state == TrialState.RUNNING:
@@ -176,7 +159,7 @@ class StudySearch:
         If a value is missing or not finite, the trial has failed. A trial that has ended before is not
         changed.
         """
-        with _reached(self._storage_url):
+        with reached(self._storage_url):
             known = [float(value) for value in values or () if value is not None]
             good = len(known) == len(self.objectives) and all(map(math.isfinite, known))
             if state == "pruned":
@@ -187,42 +170,34 @@ class StudySearch:
                 self._finish(proposal.trial, TrialState.FAIL)
 
     def _suggested(self, job: int, number: int) -> Proposal:
-        """Return the proposal of a trial; its parameters are chosen unless an earlier start has done that."""
-        earlier = self.study.get_trials(deepcopy=False)[number]
-        overrides = earlier.user_attrs.get(_OVERRIDES)
-        if overrides is not None:
-            self._check(earlier, overrides)
-        else:
-            trial = self._trial(number, self._sampler(number))
-            for name, distribution in self.distributions.items():
-                _suggest(trial, name, distribution)
-            if self._suggest_more is not None:
-                self._suggest_more(self._config, trial)
-            overrides = [as_override(name, value) for name, value in trial.params.items()]
-            trial.set_user_attr(_OVERRIDES, overrides)
-        return Proposal(job, number, list(overrides))
-
-    def _check(self, trial: FrozenTrial, overrides: Any) -> None:
-        """Raise `SweepError` unless `overrides` are parameters that this search proposes.
-
-        The study may be untrusted, and overrides can name code.
-        """
-        fixed = optuna.trial.FixedTrial(trial.params)
+        """Return the proposal of a trial, whose parameters an earlier start may have chosen, in part or all."""
+        trial = self._trial(number, self._sampler(number))
         try:
+            self._suggest(trial)
+            # The study may be a stranger's: of its parameters, those that this search proposes.
+            chosen = optuna.trial.FixedTrial(trial.params)
             with warnings.catch_warnings():
                 warnings.simplefilter("error")  # a value that is out of bounds
-                for name, distribution in self.distributions.items():
-                    _suggest(fixed, name, distribution)
-                if self._suggest_more is not None:
-                    self._suggest_more(self._config, fixed)
-            known = [as_override(name, trial.params[name]) for name in fixed.distributions]
-        except Exception as error:
-            known = [str(error)]
-        if sorted(known) != sorted(map(str, overrides)):
+                self._suggest(chosen)
+        except (ValueError, UserWarning) as error:
             raise SweepError(
-                f"Trial {trial.number} of the study of {self.folder} has parameters that this search does "
-                "not propose: start a new search."
+                f"Trial {number} of the study of {self.folder} has parameters that this search does not "
+                f"propose ({error}): start a new search."
+            ) from error
+        return Proposal(job, number, [as_override(name, trial.params[name]) for name in chosen.distributions])
+
+    def _suggest(self, trial: optuna.trial.BaseTrial) -> None:
+        for name, distribution in self.distributions.items():
+            if isinstance(distribution, CategoricalDistribution):
+                trial.suggest_categorical(name, distribution.choices)
+                continue
+            assert isinstance(distribution, IntDistribution | FloatDistribution)
+            suggest: Any = (
+                trial.suggest_int if isinstance(distribution, IntDistribution) else trial.suggest_float
             )
+            suggest(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
+        if self._suggest_more is not None:
+            self._suggest_more(self._config, trial)
 
     def _sampler(self, number: int) -> Any:
         """Return the sampler that chooses the parameters of a trial.
@@ -261,11 +236,13 @@ class StudySearch:
     def _trials(self) -> list[FrozenTrial]:
         """Return the trials of all sweeps on this study, in the order of their creation."""
         trials = self.study.get_trials(deepcopy=False)
-        return [one for one in trials if _JOB in one.user_attrs and _SURPLUS not in one.user_attrs]
+        return [
+            one for one in trials if type(one.user_attrs.get(_JOB)) is int and _SURPLUS not in one.user_attrs
+        ]
 
     def _is_mine(self, trial: FrozenTrial) -> bool:
         # A journal belongs to the folder it is in, which may have been renamed.
-        return self._storage_url is None or trial.user_attrs[_SWEEP] == self.folder.name
+        return self._storage_url is None or trial.user_attrs.get(_SWEEP) == self.folder.name
 
     def _add_trial(self, attributes: Mapping[str, Any], repeated: FrozenTrial | None = None) -> int:
         """Add a running trial, with the parameters of `repeated` if given, and return its number."""
@@ -296,32 +273,19 @@ def attach(sweep: Path, number: int) -> optuna.Trial:
     # The definition as it was typed: ${oc.env:PASSWORD} is not in any file.
     config = OmegaConf.create(definition.read(sweep))
     options: Any = OmegaConf.to_container(config.hydra.sweeper, resolve=True)
-    return attach_trial(number, sweep, options["pruner"], options["storage"], options["study_name"])
-
-
-def attach_trial(
-    number: int,
-    folder: Path,
-    pruner: Mapping[str, Any],
-    storage: str | None = None,
-    study_name: str | None = None,
-) -> optuna.Trial:
-    """Return a trial of the study that `StudySearch` creates with these arguments."""
-    with _reached(storage), _readable(storage, folder):
-        backend = _open(storage, folder)
-        name = _study_name(backend, storage, study_name, folder)
-        sampler = optuna.samplers.RandomSampler()  # not used
+    url = options["storage"]
+    with reached(url):
+        storage = open_storage(url, sweep)
         try:
             study = optuna.load_study(
-                study_name=name,
-                storage=backend,
-                sampler=sampler,
-                pruner=_made(optuna.pruners, "pruner", pruner),
+                study_name=_study_name(storage, url, options["study_name"], sweep),
+                storage=storage,
+                sampler=optuna.samplers.RandomSampler(),  # not used
+                pruner=_made(optuna.pruners, "pruner", options["pruner"]),
             )
-            return _trial(study, backend, number)
+            return _trial(study, storage, number)
         except KeyError as error:
-            where = _shown(storage) if storage else folder / JOURNAL
-            raise SweepError(f"There is no trial {number} of the study {name} in {where}.") from error
+            raise SweepError(f"There is no trial {number} of the study of {sweep}.") from error
 
 
 def report(trial: optuna.Trial, value: float, epoch: int) -> bool:
@@ -335,135 +299,21 @@ def report(trial: optuna.Trial, value: float, epoch: int) -> bool:
 
 def check_objectives(objectives: Mapping[str, str]) -> dict[str, str]:
     """Return the objectives; raises `SweepError` for those that a search must not use."""
-    if not isinstance(objectives, Mapping):
+    if not isinstance(objectives, Mapping) or not objectives:
         raise SweepError(
-            f"hydra.sweeper.objectives={objectives}: write "
-            f"'hydra.sweeper.objectives={{{objectives}:maximize}}'."
+            f"hydra.sweeper.objectives={objectives}: write 'hydra.sweeper.objectives={{val/acc:maximize}}'."
         )
-    if not objectives:
-        raise SweepError("hydra.sweeper.objectives is empty: give a metric, as in {val/acc:maximize}.")
     for metric, direction in objectives.items():
         if metric.startswith("test/"):
             raise SweepError(
-                f"hydra.sweeper.objectives has {metric}: a search must choose by validation, as in "
-                "{val/acc:maximize}. The test data are for the jobs it has chosen."
+                f"hydra.sweeper.objectives has {metric}: a search must choose by validation. The test data "
+                "are for the jobs it has chosen."
             )
         if direction not in MODES.values():
             raise SweepError(
                 f"hydra.sweeper.objectives has {metric}:{direction}; it must be maximize or minimize."
             )
     return dict(objectives)
-
-
-def check_pruner(objectives: Mapping[str, str], pruner: Mapping[str, Any]) -> None:
-    """Raise `SweepError` if there are several objectives, of which a job cannot report one."""
-    if pruner.get("name") != "NopPruner" and len(objectives) > 1:
-        raise SweepError("A search with several objectives cannot be pruned: add hydra/sweeper/pruner=none.")
-
-
-def _open(url: str | None, folder: Path) -> BaseStorage:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if url is None:
-        journal = str(folder.absolute() / JOURNAL)
-        lock: Any = lock_of(folder)
-        if (folder / JOURNAL).exists() and not (folder / JOURNAL).is_file():
-            raise SweepError(f"{folder / JOURNAL} is not a file.")
-        with lock:
-            _remove_torn_line(Path(journal))
-        return JournalStorage(JournalFileBackend(journal, lock))
-
-    from sqlalchemy.exc import ArgumentError
-    from sqlalchemy.pool import NullPool
-
-    options: dict[str, Any] = {}
-    if url.startswith("sqlite"):
-        options["timeout"] = 60  # seconds to wait while another process writes
-    if re.match(r"postgres(ql)?(\+psycopg)?://", url):
-        if importlib.util.find_spec("psycopg") is None:
-            raise missing_extra(f"hydra.sweeper.storage={_shown(url)}", "psycopg", "postgresql")
-        url = re.sub(r"^\w+(\+psycopg)?://", "postgresql+psycopg://", url)
-        options["connect_timeout"] = 10
-    try:
-        # No pool of connections: a server may close one that is idle for an epoch, and limits their number.
-        return _database(url, {"poolclass": NullPool, "connect_args": options})
-    except ArgumentError as error:
-        raise SweepError(
-            f"hydra.sweeper.storage={_shown(url)} is not a database URL, such as sqlite:///study.db or "
-            "postgresql://user:password@host/database; null keeps a file in the sweep's folder."
-        ) from error
-    except ImportError as error:
-        raise SweepError(f"hydra.sweeper.storage={_shown(url)} needs its driver: {error}") from error
-
-
-def lock_of(folder: Path) -> BaseFileLock:
-    """Return the lock of the journal in a folder, which the kernel releases when its process is killed.
-
-    Optuna's own locks, which have another name, are files that remain in this case, and delay other processes
-    by half a minute.
-    """
-    return FileLock(f"{folder.absolute() / JOURNAL}-lock")
-
-
-def _remove_torn_line(journal: Path) -> None:
-    """Remove the end of a line that a killed process has left: Optuna would append the next one to it."""
-    if journal.exists() and (content := journal.read_bytes()) and not content.endswith(b"\n"):
-        os.truncate(journal, content.rfind(b"\n") + 1)
-
-
-def _database(url: str, engine: dict[str, Any], tries: int = 10) -> RDBStorage:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        return RDBStorage(url, engine_kwargs=engine)
-    except (SQLAlchemyError, StorageInternalError) as error:
-        # Two processes that start on an empty database both create its tables, and one of them fails.
-        if tries == 1 or not re.search("(?i)already exists|duplicate|unique constraint", str(error)):
-            raise
-    time.sleep(0.3)
-    return _database(url, engine, tries - 1)
-
-
-@contextmanager
-def _reached(url: str | None) -> Iterator[None]:
-    """Raise `SweepError` if the database at `url` cannot be reached in the block."""
-    if url is None:
-        yield
-        return
-    from sqlalchemy.exc import SQLAlchemyError
-
-    try:
-        yield
-    except (SQLAlchemyError, StorageInternalError) as error:
-        cause: BaseException = error
-        while not isinstance(cause, SQLAlchemyError) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        said = str(getattr(cause, "orig", None) or cause).strip().split("\n")[0]
-        raise SweepError(f"hydra.sweeper.storage={_shown(url)} cannot be used: {said}") from error
-
-
-@contextmanager
-def _readable(url: str | None, folder: Path) -> Iterator[None]:
-    """Raise `SweepError` if the journal in `folder` cannot be read in the block.
-
-    It may be untrusted, and Optuna raises what its content leads to.
-    """
-    try:
-        yield
-    except (SweepError, OSError):
-        raise
-    except Exception as error:
-        if url is not None:
-            raise
-        reason = printable(" ".join(str(error).split())[:200])
-        raise SweepError(
-            f"{folder / JOURNAL} cannot be read as the journal of a search "
-            f"({type(error).__name__} {reason}). Remove it to search anew."
-        ) from error
-
-
-def _shown(url: str) -> str:
-    """Return a URL, valid or not, without its password."""
-    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//([^:/@]*):.*@", r"//\1:***@", url))
 
 
 def _study_name(backend: BaseStorage, url: str | None, given: str | None, folder: Path) -> str:
@@ -480,22 +330,8 @@ def _trial(study: optuna.Study, storage: BaseStorage, number: int) -> optuna.Tri
     return optuna.Trial(study, storage.get_trial_id_from_study_id_trial_number(study_id, number))
 
 
-def _jobs(trials: Iterable[FrozenTrial]) -> set[tuple[str, int]]:
-    return {(trial.user_attrs[_SWEEP], trial.user_attrs[_JOB]) for trial in trials}
-
-
-def _suggest(
-    trial: optuna.trial.BaseTrial, name: str, distribution: optuna.distributions.BaseDistribution
-) -> None:
-    if isinstance(distribution, CategoricalDistribution):
-        trial.suggest_categorical(name, distribution.choices)
-    elif isinstance(distribution, IntDistribution):
-        step, log = distribution.step, distribution.log
-        trial.suggest_int(name, distribution.low, distribution.high, step=step, log=log)
-    else:
-        assert isinstance(distribution, FloatDistribution)
-        low, high = distribution.low, distribution.high
-        trial.suggest_float(name, low, high, step=distribution.step, log=distribution.log)
+def _jobs(trials: Iterable[FrozenTrial]) -> set[tuple[Any, int]]:
+    return {(trial.user_attrs.get(_SWEEP), trial.user_attrs[_JOB]) for trial in trials}
 
 
 def _function(path: str) -> Any:

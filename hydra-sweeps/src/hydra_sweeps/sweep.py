@@ -7,12 +7,14 @@ a job is read from its folder, so that it does not matter which process on which
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import threading
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -35,7 +37,6 @@ from hydra_sweeps.commands import AppCommand
 from hydra_sweeps.contract import FAILED, RESOLVED, CurrentJob, SweepError
 from hydra_sweeps.definition import is_ignored
 from hydra_sweeps.files import write_yaml
-from hydra_sweeps.folders import JobFolders
 from hydra_sweeps.goal import Goal, goal_of
 from hydra_sweeps.grammar import as_override, folder_name, key_of, parse, path_override, quote
 from hydra_sweeps.launchers.base import Command, CommandLauncher
@@ -54,6 +55,12 @@ _SWEEP_SETTINGS = (
     "hydra.run.",
 )
 
+# What the name of a job's folder may be made of without its settings.
+_OF_THE_JOB = {f"hydra{mark}job.{name}" for mark in ":." for name in ("num", "id", "override_dirname")}
+
+# What Hydra raises where settings cannot be combined.
+_REFUSALS = (HydraException, OmegaConfBaseException)
+
 _CALLBACKS = ("hydra/callbacks", "hydra.callbacks")
 
 log = logging.getLogger(__name__)
@@ -67,18 +74,14 @@ class Job:
     chosen: Sequence[str]
     trial: int | None = None
 
-    @property
-    def label(self) -> str:
-        return " ".join(self.chosen)
-
 
 @dataclass(frozen=True)
-class ComposedJob:
-    """A job that can be started: all its overrides, its settings, and the folder of its run."""
+class ReadyJob:
+    """A job that can be started: all its overrides, the launcher's settings for it, the folder of its run."""
 
     job: Job
     overrides: Sequence[str]
-    config: DictConfig
+    options: DictConfig
     folder: Path
 
 
@@ -97,6 +100,7 @@ class BaseSweep(Sweeper):
         self.fixed: Sequence[str] = ()  # overrides that all jobs share
         self.total = 0  # number of jobs
         self.failed = False  # whether a job has failed
+        self.folders: dict[Path, int] = {}  # numbers of the jobs by their folders
 
     @abstractmethod
     def begin(self, overrides: list[Override], resumed: bool) -> None:
@@ -113,25 +117,28 @@ class BaseSweep(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.settings: DictConfig = config
-        self.context = hydra_context
-        self.task_function = task_function
+        self.parts: dict[str, Any] = {
+            "hydra_context": hydra_context,
+            "task_function": task_function,
+        }  # of its plugins
+        self.loader = hydra_context.config_loader
         self.folder = Path(os.path.abspath(config.hydra.sweep.dir))
-        plain = OmegaConf.to_container(config, resolve=False)
-        self.goal: Goal = goal_of(plain)
+        self.ignored = tuple(OmegaConf.select(config, "sweep.ignore") or ())
+        self.goal: Goal = goal_of(OmegaConf.to_container(config, resolve=False))
 
     def sweep(self, arguments: list[str]) -> None:
         folder = OmegaConf.select(self.settings, "sweep.resume")
         if folder is None:
             self.start(arguments, resumed=False)
-            return
-        former = self._of_folder(Path(str(folder)))
-        former.start(list(former.settings.hydra.overrides.task), resumed=True)
+        else:
+            former = self._of_folder(Path(str(folder)))
+            former.start(list(former.settings.hydra.overrides.task), resumed=True)
 
     def _of_folder(self, folder: Path) -> "BaseSweep":
         """Return the sweep in `folder`, with the overrides of this one in place of the former ones."""
         given = self.settings.hydra.overrides
         overrides = definition.overrides_to_resume(folder, [*given.hydra, *given.task])
-        settings = self.context.config_loader.load_configuration(
+        settings = self.loader.load_configuration(
             config_name=self.settings.hydra.job.config_name,
             overrides=[*overrides, as_override("hydra.sweep.dir", str(folder))],
             run_mode=RunMode.MULTIRUN,
@@ -142,9 +149,7 @@ class BaseSweep(Sweeper):
                 f"sweep.resume={folder}: this sweep was started with other callbacks. Add to the command: "
                 f"{' '.join(missing)}"
             )
-        sweeper = Plugins.instance().instantiate_sweeper(
-            hydra_context=self.context, task_function=self.task_function, config=settings
-        )
+        sweeper = Plugins.instance().instantiate_sweeper(config=settings, **self.parts)
         if not isinstance(sweeper, BaseSweep):
             raise SweepError(f"sweep.resume={folder} is not a sweep of hydra/sweeper=grid or optuna.")
         return sweeper
@@ -152,27 +157,24 @@ class BaseSweep(Sweeper):
     def start(self, arguments: list[str], resumed: bool) -> None:
         """Run the sweep with these overrides; `resumed` if its folder is that of an earlier start."""
         given = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        parsed = parse(given, self.context.config_loader)
-        overrides = [one for one in parsed if one.key_or_group not in OF_THE_START]
-        # Its text is that of the app's YAML, which would start a sweep again, if nobody has typed it.
+        overrides = [one for one in parse(given, self.loader) if one.key_or_group not in OF_THE_START]
+        # Where the app's YAML says so, and nobody has typed it, each command would start a sweep.
         typed = any(key_of(one) == "hydra.mode" for one in self.settings.hydra.overrides.hydra)
         single = ["hydra.mode=RUN"] if self.settings.hydra.mode is RunMode.MULTIRUN and not typed else []
         self.command = AppCommand.of_this_process(single)
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.context, task_function=self.task_function, config=self.settings
-        )
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(config=self.settings, **self.parts)
+        self.composes, self.template = self._must_compose(), deepcopy(self.settings)
+        here = os.path.relpath(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(self.folder / ".lock", timeout=0):
                 if resumed:
-                    former = definition.read(self.folder)
-                    definition.refuse_changes(former, self.settings, self.folder)
+                    definition.refuse_changes(definition.read(self.folder), self.settings, self.folder)
                 elif definition.is_sweep(self.folder):
                     raise SweepError(
-                        f"{os.path.relpath(self.folder)} already holds a sweep. Resume it with: "
-                        f"{self._resume_command()}, or choose another folder with hydra.sweep.dir."
+                        f"{here} already holds a sweep. Resume it with: {self._resume_command()}, or choose "
+                        "another folder with hydra.sweep.dir."
                     )
-                self.folders = JobFolders(self.folder)
                 self.begin(overrides, resumed)
                 write_yaml(self.folder / definition.FILE, self.settings)
                 self.command.write(self.folder)
@@ -180,8 +182,8 @@ class BaseSweep(Sweeper):
                     self._run()
         except Timeout:
             raise SweepError(
-                f"Another process is running the sweep in {os.path.relpath(self.folder)}. Wait until it "
-                "ends, or stop it with Ctrl-C or kill."
+                f"Another process is running the sweep in {here}. Wait until it ends, or stop it with Ctrl-C "
+                "or kill."
             ) from None
 
     # --- jobs --------------------------------------------------------------------------------------
@@ -189,56 +191,64 @@ class BaseSweep(Sweeper):
     def compose(self, chosen: Sequence[str]) -> DictConfig:
         """Return the settings of a job; raises `SweepError` if they cannot be combined."""
         try:
-            return self.context.config_loader.load_sweep_config(self.settings, [*self.fixed, *chosen])
-        except (HydraException, OmegaConfBaseException) as error:
-            message = str(error).split("\nConfig search path:")[0].split("\nTo append")[0]
-            cause = f" {str(error.__cause__).splitlines()[0]}" if error.__cause__ else ""
-            raise SweepError(f"{' '.join(chosen)}: {message}{cause}") from error
+            return self.loader.load_sweep_config(self.settings, [*self.fixed, *chosen])
+        except _REFUSALS as error:
+            raise SweepError(f"{' '.join(chosen)}: {_message(error)}") from error
 
-    def name_folder(self, job: Job, config: DictConfig) -> str:
-        """Return the name of a job's folder, and complete its settings, of which the name is made.
+    def _must_compose(self) -> bool:
+        """Return whether the sweep must know the settings of a job to start it, which takes time.
 
-        It has the overrides chosen for this job, not those that all jobs share.
+        It need not where the name of the folder is made of the job's number and overrides alone, and the
+        launcher's settings are not taken from those of the app.
         """
-        shared = [one for one in self.fixed if not is_ignored(key_of(one), (*self._ignored(), "sweep"))]
+        plain: Any = OmegaConf.to_container(self.settings.hydra, resolve=False)
+        names = re.findall(r"\$\{([^${}]*)\}", str(plain["sweep"]["subdir"]))
+        launcher = plain["launcher"] if isinstance(self.launcher, CommandLauncher) else {}
+        return not set(names) <= _OF_THE_JOB or "${" in str(launcher)
+
+    def ready(self, job: Job) -> ReadyJob:
+        """Return a job with its folder; raises `SweepError` if that is the folder of another job.
+
+        In its name are the overrides that differ from those of other jobs.
+        """
+        config = self.compose(job.chosen) if self.composes else self.template
+        shared = [one for one in self.fixed if not is_ignored(key_of(one), (*self.ignored, "sweep"))]
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = job.number
             config.hydra.job.override_dirname = folder_name(",".join(job.chosen or shared))
         before = HydraConfig.instance().cfg
         try:
-            HydraConfig.instance().set_config(config)
-            return str(config.hydra.sweep.subdir)
+            HydraConfig.instance().cfg = config  # type: ignore[assignment]
+            name = str(config.hydra.sweep.subdir)
         finally:
             HydraConfig.instance().cfg = before
+        folder = self.folder / name
+        if self.folders.setdefault(folder, job.number) != job.number:
+            raise SweepError(
+                f"Jobs {self.folders[folder]} and {job.number} would have the same folder, {name}: set "
+                "hydra.sweep.subdir with ${hydra:job.num} in it."
+            )
+        return ReadyJob(job, [*self.fixed, *job.chosen], config.hydra.launcher, folder)
 
-    def _composed(self, job: Job) -> ComposedJob | Path:
-        """Compose a job and note its folder; if its settings cannot be combined, return the folder alone."""
-        try:
-            config = self.compose(job.chosen)
-        except SweepError as refused:
-            if job.number not in self.folders:
-                self.folders.add(job.number, f"{job.number}_{folder_name(job.label)}")
-            record_failure(self.folders[job.number], str(refused))
-            return self.folders[job.number]
-        name = self.name_folder(job, config)
-        if job.number not in self.folders:
-            self.folders.add(job.number, name)
-        return ComposedJob(job, [*self.fixed, *job.chosen], config, self.folders[job.number])
-
-    def _jobs_to_run(self) -> Iterator[ComposedJob]:
+    def _jobs_to_run(self) -> Iterator[ReadyJob]:
         for job in self.propose():
-            if job.number in self.folders and (before := read_outcome(self.folders[job.number])).is_result:
+            label = " ".join(job.chosen)
+            try:
+                ready, refused = self.ready(job), None
+            except SweepError as error:
+                if not isinstance(error.__cause__, _REFUSALS):
+                    raise
+                folder = self.folder / f"{job.number}_{folder_name(label)}"
+                ready, refused = ReadyJob(job, (), self.settings.hydra.launcher, folder), str(error)
+            if (before := read_outcome(ready.folder)).is_result:
                 self.on_job_end(job, before)
                 continue
-            label = f": {job.label}" if job.label else ""
-            log.info(f"job {job.number}{label}   ({job.number + 1} of {self.total})")
-            if job.number in self.folders:  # what an earlier start of the sweep has left
-                (self.folders[job.number] / FAILED).unlink(missing_ok=True)
-            composed = self._composed(job)
-            if isinstance(composed, ComposedJob):
-                yield composed
+            log.info(f"job {job.number}{': ' if label else ''}{label}   ({job.number + 1} of {self.total})")
+            (ready.folder / FAILED).unlink(missing_ok=True)  # of an earlier start of the sweep
+            if refused is None:
+                yield ready
                 continue
-            self._end(job, self._outcome(job, composed))
+            self._end(job, self._outcome(ready, refused))
             if self._stops():
                 return
 
@@ -279,85 +289,79 @@ class BaseSweep(Sweeper):
     def _outcomes(self) -> Generator[tuple[Job, Outcome], None, None]:
         jobs = self._jobs_to_run()
         if not isinstance(self.launcher, CommandLauncher):  # one of Hydra's, whose jobs run in this process
-            for composed in jobs:
-                failure = self._launch(composed)
-                yield composed.job, self._outcome(composed.job, composed.folder, failure)
+            for ready in jobs:
+                failure = self._launch(ready)
+                yield ready.job, self._outcome(ready, failure)
             return
-        running: dict[int, ComposedJob] = {}
+        running: dict[int, ReadyJob] = {}
 
         def commands() -> Iterator[Command]:
-            for composed in jobs:
-                running[composed.job.number] = composed
-                yield self._command(composed)
+            for ready in jobs:
+                running[ready.job.number] = ready
+                yield self._command(ready)
 
         with closing(self.launcher.run(commands())) as ended:  # type: ignore[type-var]
             for number, failure in ended:
-                composed = running.pop(number)
-                outcome = self._outcome(composed.job, composed.folder, failure)
+                ready = running.pop(number)
+                outcome = self._outcome(ready, failure)
                 if outcome.is_result:
                     log.info(f"job {number} {outcome.status}: {_results(outcome, self.goal)}")
-                yield composed.job, outcome
+                yield ready.job, outcome
 
-    def _launch(self, composed: ComposedJob) -> Exception | str | None:
-        """Run a job with one of Hydra's launchers; return why it has failed."""
-        subdir = composed.folder.relative_to(self.folder)
-        overrides = [*composed.overrides, f"hydra.sweep.subdir={quote(subdir)}", "hydra.mode=MULTIRUN"]
-        if "resume" in self.settings and (composed.folder / RESOLVED).is_file():
-            overrides.append(f"resume={quote(composed.folder)}")
-        with _same_start_for_the_next_job(), env_override(self._environment(composed)):
+    def _launch(self, ready: ReadyJob) -> str | None:
+        """Run a job with one of Hydra's launchers; return why it has failed, if it has not recorded it."""
+        subdir = ready.folder.relative_to(self.folder)
+        overrides = [*ready.overrides, f"hydra.sweep.subdir={quote(subdir)}", "hydra.mode=MULTIRUN"]
+        if "resume" in self.settings and (ready.folder / RESOLVED).is_file():
+            overrides.append(f"resume={quote(ready.folder)}")
+        with _same_start_for_the_next_job(), env_override(self._environment(ready)):
             try:
-                (result,) = self.launcher.launch([overrides], composed.job.number)
+                (result,) = self.launcher.launch([overrides], ready.job.number)
             except SystemExit as stop:
                 if self.signals.received:  # libraries may turn an interrupt into a SystemExit
                     raise
                 configure_log(self.settings.hydra.hydra_logging, self.settings.hydra.verbose)
                 return describe_exit(stop.code)
-            except Exception as error:
-                return error
+            except _REFUSALS as error:
+                return _message(error)
             failure = error_of(result)
             if failure is not None:
                 # The traceback is written now: its frames hold the job's tensors.
-                record_failure(composed.folder, failure)
-                return str(failure)
+                record_failure(ready.folder, failure)
             return None
 
-    def _command(self, composed: ComposedJob) -> Command:
-        number, folder = composed.job.number, composed.folder
-        numbers = [f"hydra.job.{name}={number}" for name in ("num", "id")]
-        place = [*self.command.single, f"hydra.run.dir={quote(folder)}", *numbers]
+    def _command(self, ready: ReadyJob) -> Command:
+        number, folder = ready.job.number, ready.folder
+        place = [f"hydra.run.dir={quote(folder)}", f"hydra.job.num={number}", f"hydra.job.id={number}"]
         typed = self.settings.hydra.overrides.hydra
         hydra = [one for one in typed if not key_of(one).startswith(_SWEEP_SETTINGS)]
-        program = self.command.arguments()
-        fresh = [*program, *hydra, *composed.overrides, *place]
+        start = [*self.command.arguments(), *hydra, *self.command.single, *place]
         resume = None
         if "resume" in self.settings:
-            changeable = [one for one in composed.overrides if is_ignored(key_of(one), self._ignored())]
-            resume = [*program, *hydra, *changeable, f"resume={quote(folder)}", *place]
-        options: Any = OmegaConf.to_container(composed.config.hydra.launcher, resolve=True)
-        return Command(number, folder, fresh, resume, self._environment(composed), options)
+            changeable = [one for one in ready.overrides if is_ignored(key_of(one), self.ignored)]
+            resume = [*start, *changeable, f"resume={quote(folder)}"]
+        options: Any = OmegaConf.to_container(ready.options, resolve=True)
+        return Command(number, folder, [*start, *ready.overrides], resume, self._environment(ready), options)
 
-    def _ignored(self) -> Sequence[str]:
-        return tuple(OmegaConf.select(self.settings, "sweep.ignore") or ())
-
-    def _environment(self, composed: ComposedJob) -> dict[str, str]:
-        folder = str(composed.folder)
+    def _environment(self, ready: ReadyJob) -> dict[str, str]:
+        folder = str(ready.folder)
         if not self.prunes:
             return CurrentJob(folder).environment()
-        return CurrentJob(folder, str(self.folder), composed.job.trial, self.goal.first).environment()
+        return CurrentJob(folder, str(self.folder), ready.job.trial, self.goal.first).environment()
 
-    def _outcome(self, job: Job, folder: Path, failure: Exception | str | None = None) -> Outcome:
+    def _outcome(self, ready: ReadyJob, failure: str | None) -> Outcome:
         """Read how a job ended, and report a failure; `failure` is recorded if the job could not do it."""
-        outcome = read_outcome(folder)
+        outcome = read_outcome(ready.folder)
         if failure is not None and outcome.status == "unfinished":
-            record_failure(folder, failure)
-            outcome = read_outcome(folder)
+            record_failure(ready.folder, failure)
+            outcome = read_outcome(ready.folder)
         if not outcome.is_result:
-            log.error(f"job {job.number} failed: {outcome.error or 'its folder has no result'}")
-            file = folder / f"{self.settings.hydra.job.name}.log"
+            log.error(f"job {ready.job.number} failed: {outcome.error or 'its folder has no result'}")
+            file = ready.folder / f"{self.settings.hydra.job.name}.log"
             if file.is_file() and "Traceback" in file.read_text(errors="replace"):
                 log.error(f"  traceback: {os.path.relpath(file)}")
             elif outcome.has_traceback:
-                log.error(f"  traceback: {os.path.relpath(folder / FAILED)}")
+                log.error(f"  traceback: {os.path.relpath(ready.folder / FAILED)}")
         return outcome
 
     # --- the command to resume -----------------------------------------------------------------------
@@ -372,6 +376,12 @@ class BaseSweep(Sweeper):
         key = "sweep.resume" if "sweep" in self.settings else "+sweep.resume"
         again = left_out((*overrides.hydra, *overrides.task))
         return self.command.text([*needed, path_override(key, self.folder), *again])
+
+
+def _message(error: Exception) -> str:
+    """Return what Hydra says about settings that cannot be combined, without hints that do not help here."""
+    message = str(error).split("\nConfig search path:")[0].split("\nTo append")[0]
+    return f"{message} {str(error.__cause__).splitlines()[0]}" if error.__cause__ else message
 
 
 def _results(outcome: Outcome, goal: Goal) -> str:
@@ -418,8 +428,8 @@ def _same_start_for_the_next_job() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(environment)
-        gc.collect()
         if torch := sys.modules.get("torch"):
+            gc.collect()
             torch.use_deterministic_algorithms(deterministic)
             torch.backends.cudnn.benchmark = benchmark
             if torch.cuda.is_initialized():

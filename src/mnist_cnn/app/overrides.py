@@ -30,6 +30,8 @@ def prepare(arguments: Sequence[str]) -> list[str]:
     # Python's argparse does not take a flag between overrides.
     flags = [argument for argument in arguments if argument in ("-m", "--multirun")]
     others = [argument for argument in arguments if argument not in flags]
+    if flags and any(one.startswith("resume=") and one not in ("resume=", "resume=null") for one in others):
+        raise UserError("resume=RUN resumes one run; leave out -m.")
     return [*flags, *(_prepare(argument, bool(flags)) for argument in others)]
 
 

@@ -4,13 +4,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.runs import best_checkpoint, newest_checkpoint
 
 ROOT = Path(__file__).parents[3]  # the folder of train.py and conf/
 CONF = ROOT / "conf"
 
 
 def find_checkpoint(path: str | None, setting: str = "ckpt") -> Path:
-    """Return the path of a checkpoint; raises `UserError` that lists existing ones if it is not a file."""
+    """Return the path of a checkpoint; `latest` is that of the newest finished run, `best` of the best one.
+
+    Raises `UserError` that lists existing ones if it is not a file.
+    """
+    if path in ("latest", "best") and not Path(path).exists():
+        return newest_checkpoint() if path == "latest" else best_checkpoint()
     if path is not None and Path(path).is_file():
         return Path(path)
     problem = f"{setting}=PATH is missing" if path is None else f"{setting}={path} is not a file"

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
@@ -24,8 +24,9 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from hydra_sweeps import FAILED, METRICS, RESOLVED, in_sweep, quote
 from mnist_cnn.app import signals
 from mnist_cnn.app.overrides import PATHS
-from mnist_cnn.app.paths import CONF, ROOT, latest_files
+from mnist_cnn.app.paths import CONF, ROOT, find_checkpoint, find_checkpoints, latest_files
 from mnist_cnn.app.resumed import changes_of, read_settings
+from mnist_cnn.app.settings import has_validation
 from mnist_cnn.errors import UserError, one_line
 from mnist_cnn.files import atomic_write, write_json
 from mnist_cnn.training.ranks import is_first_rank, is_rank_of_a_job, is_restarted, processes_started
@@ -83,6 +84,10 @@ class Job:
         results: dict[str, Any] = json.loads((self.folder / self.result).read_text())
         return results.get(self.objective)
 
+    def find_files(self) -> None:
+        """Find the files that the settings name; raises `UserError` that lists others if one is missing."""
+        self.checkpoints = find_checkpoints(self.plain["ckpt"])
+
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
         """Hold what the job needs while it runs."""
@@ -121,8 +126,6 @@ class Run(Job):
             raise UserError(
                 "torchrun and srun start the processes of one run; start a sweep with python train.py -m."
             )
-        if multirun and self.resumes and Path(config.resume).resolve() != self.folder.resolve():
-            raise UserError("resume=RUN resumes one run; leave out -m.")
         if not self.resumes and is_restarted() and self._has_checkpoint():
             self.resumes = True  # after a failure of torchrun, or a requeue of Slurm
         composed = super()._compose(config)
@@ -153,19 +156,32 @@ class Run(Job):
     def _has_checkpoint(self) -> bool:
         return any((self.folder / "checkpoints").glob("*.ckpt"))
 
+    def find_files(self) -> None:
+        self.init_from = None  # the checkpoint from whose weights a new run starts
+        if self.settings.init_from is not None and not self.resumes:
+            self.init_from = find_checkpoint(self.settings.init_from, "init_from")
+
     @property
     def objective(self) -> str:
         return str(self.settings.objective.metric)
 
     @property
-    def checkpoints(self) -> Path:
-        """The folder of its checkpoints."""
-        return self.folder / "checkpoints"
-
-    @property
     def signals(self) -> list[Any]:
         """The signals that ask the run to stop."""
         return signals.handled()
+
+    @property
+    def selects_by(self) -> tuple[str, Literal["min", "max"]] | None:
+        """The metric and the mode by which the best epoch is chosen; None if the last one is the result."""
+        objective = self.settings.objective
+        if has_validation(self.settings) or objective.metric.startswith("train/"):
+            return objective.metric, objective.mode
+        return None
+
+    @property
+    def yaml(self) -> str:
+        """The settings as text."""
+        return OmegaConf.to_yaml(self.settings)
 
     @property
     def lr_source(self) -> str | None:
@@ -257,8 +273,14 @@ class Run(Job):
 
 
 def resumed_folder(resume: str) -> str:
-    """Return the folder of the run in `resume`; raises `UserError` if it is none."""
+    """Return the folder of the run in `resume`, the run that was started last for `latest`.
+
+    Raises `UserError` if it is none.
+    """
     folder = Path(resume)
+    if resume == "latest" and not folder.exists():
+        started = sorted(Path("logs", "runs").glob(f"*/{RESOLVED}"), key=lambda path: path.stat().st_mtime)
+        folder = started[-1].parents[1] if started else folder
     if (folder / "multirun.yaml").is_file():  # Hydra's file in the folder of a sweep
         raise UserError(f"resume={folder} is the folder of a sweep. Resume it with sweep.resume={folder}.")
     if not (folder / RESOLVED).is_file():

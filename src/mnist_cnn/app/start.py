@@ -137,6 +137,7 @@ def _do(
     try:
         job = kind(name, config)
         check(job.plain, schema)
+        job.find_files()
         with job.open():
             if libraries:
                 import_libraries(libraries)
@@ -233,8 +234,8 @@ def _lost_connection(error: Exception, job: Job | None) -> str | None:
         sys.exit(1)
     seconds = job.settings.trainer.rank_timeout or RANK_TIMEOUT
     return (
-        f"A rank has waited {seconds:g} s for another one. If that was not enough, set trainer.rank_timeout to "
-        "more seconds."
+        f"A rank has waited {seconds:g} s for another one. If that was not enough, set trainer.rank_timeout "
+        "to more seconds."
     )
 
 

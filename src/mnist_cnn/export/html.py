@@ -153,9 +153,8 @@ def put_relu_before_pooling(operations: list[dict[str, Any]]) -> None:
     """Exchange each max pooling with the ReLU that follows it: the tutorial's order, with the same values."""
     shapes = {operation["output"]: operation["shape"] for operation in operations}
     for index, (pool, relu) in enumerate(pairwise(operations)):
-        users = [one for one in operations if pool["output"] in one["inputs"]]
-        if (pool["kind"], relu["kind"]) == ("max_pool2d", "relu") and users == [relu]:
-            (before,) = pool["inputs"]
+        before, users = pool["inputs"][0], [one for one in operations if pool["output"] in one["inputs"]]
+        if pool["kind"] == "max_pool2d" and relu["kind"] == "relu" and users == [relu] and before in shapes:
             name, pool["output"] = pool["output"], relu["output"]
             operations[index] = relu | {"inputs": [before], "output": name, "shape": shapes[before]}
             operations[index + 1] = pool | {"inputs": [name]}

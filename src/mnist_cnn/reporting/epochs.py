@@ -17,6 +17,7 @@ from mnist_cnn.data.datamodule import Batch
 from mnist_cnn.files import write_json
 from mnist_cnn.reporting import scores
 from mnist_cnn.training.classifier import Classifier
+from mnist_cnn.training.resume import ExactResume
 from mnist_cnn.training.trainer import describe_device
 
 log = logging.getLogger(__name__)
@@ -227,8 +228,9 @@ def describe_run(
     }
     if trainer.lr_scheduler_configs:
         lines["schedule"] = type(trainer.lr_scheduler_configs[0].scheduler).__name__
-    done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-    if 0 < done < trainer.num_training_batches:
+    saved = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ExactResume)]
+    done = saved[0].batch if saved else 0  # batches of the present epoch
+    if done:
         lines["resumed"] = f"in epoch {trainer.current_epoch + 1}, after {done:,} batches"
     elif trainer.current_epoch:
         lines["resumed"] = f"after epoch {trainer.current_epoch}"

@@ -55,9 +55,8 @@ def predictions(
     images: (N, C, H, W) of any type and range, C 1 or 3; targets, predicted: (N,) class indices;
     confidence: (N,), the score of the predicted class, a probability or an output of the network.
     """
-    labels, guesses = targets.tolist(), predicted.tolist()
-    captions = _captions(labels, guesses, classes, confidence, are_probabilities)
-    wrong = [label != guess for label, guess in zip(labels, guesses, strict=True)]
+    captions = _captions(targets, predicted, classes, confidence, are_probabilities)
+    wrong = (targets != predicted).tolist()
     return _gallery(images, captions, wrong, columns=10, empty="No images")
 
 
@@ -78,8 +77,7 @@ def most_wrong(
     wrong = (targets != predicted).nonzero().flatten()
     order = confidence[wrong].argsort(descending=True, stable=True)  # equal scores keep the data's order
     shown = wrong[order[:limit]]
-    labels, guesses = targets[shown].tolist(), predicted[shown].tolist()
-    captions = _captions(labels, guesses, classes, confidence[shown], are_probabilities)
+    captions = _captions(targets[shown], predicted[shown], classes, confidence[shown], are_probabilities)
     errors = f"{_plural(len(wrong), 'error')} in {_plural(len(targets), 'image')}"
     title = f"{errors}, most confident first"
     if len(shown) < len(wrong):
@@ -307,7 +305,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
 def warn_on_error(what: str) -> Iterator[None]:
     """Turn an exception in the block into a warning: a failed figure or model card does not fail the run.
 
-    Not so an `OSError`, as of a full disk, which the next file would meet, too.
+    An `OSError`, such as that of a full disk, is raised: the next file would meet it, too.
     """
     try:
         yield
@@ -363,20 +361,20 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _captions(
-    labels: list[int],
-    guesses: list[int],
+    targets: Tensor,
+    predicted: Tensor,
     classes: Sequence[str] | None,
     confidence: Tensor | None,
     are_probabilities: bool,
 ) -> list[str]:
     captions = []
-    for label, guess in zip(labels, guesses, strict=True):
+    for label, guess in zip(targets.tolist(), predicted.tolist(), strict=True):
         names = (label, guess) if classes is None else (classes[label], classes[guess])
         captions.append("Label: {}\nPred: {}".format(*names))
-    if confidence is not None:
-        values = zip(captions, confidence.tolist(), strict=True)
-        captions = [f"{caption}\n{score(value, are_probabilities)}" for caption, value in values]
-    return captions
+    if confidence is None:
+        return captions
+    values = zip(captions, confidence.tolist(), strict=True)
+    return [f"{caption}\n{score(value, are_probabilities)}" for caption, value in values]
 
 
 def _displayable(image: Array) -> Array:

@@ -42,9 +42,9 @@ class Row:
     reading: Reading
     number: int | None = None  # of the digit in the file, from 1
     digit: str = ""
-    score: float | None = None
+    score: float = 0.0
     runner_up: str = ""
-    runner_up_score: float | None = None
+    runner_up_score: float = 0.0
     uncertain: bool = False
 
 
@@ -85,29 +85,19 @@ def table(readings: Sequence[Reading], classes: Sequence[str], min_confidence: f
         if reading.error:
             rows.append(Row(reading))
         for number, scores in enumerate(reading.scores.tolist(), start=1):
-            first, second = sorted(range(len(scores)), key=lambda k: -scores[k])[:2]
-            rows.append(
-                Row(
-                    reading,
-                    number,
-                    classes[first],
-                    scores[first],
-                    classes[second],
-                    scores[second],
-                    uncertain=scores[first] < min_confidence,
-                )
-            )
+            named = sorted(zip(classes, scores, strict=True), key=lambda pair: -pair[1])
+            (digit, best), (runner_up, second) = named[:2]
+            rows.append(Row(reading, number, digit, best, runner_up, second, best < min_confidence))
     return rows
 
 
 def _lines(rows: Sequence[Row], are_probabilities: bool) -> list[str]:
     """Return the table as lines of text."""
     several = any(row.number is not None and row.number > 1 for row in rows)
-    header = ["file", "number", "digit", _score_name(are_probabilities), "runner-up", ""]
-    cells = [header]
+    cells = [["file", "number", "digit", _score_name(are_probabilities), "runner-up", ""]]
     for row in rows:
         reading, name = row.reading, printable(str(row.reading.file))
-        if row.score is None or row.runner_up_score is None:
+        if row.number is None:
             cells.append([name, "", "–", "", "", reading.error or ""])
             continue
         marks = ["uncertain"] if row.uncertain else []
@@ -148,7 +138,7 @@ def _write_csv(path: Path, rows: Sequence[Row], are_probabilities: bool) -> None
             ["file", "number", "digit", name, "runner_up", f"runner_up_{name}", "uncertain", "error"]
         )
         for row in rows:
-            if row.score is None or row.runner_up_score is None:
+            if row.number is None:
                 writer.writerow([row.reading.file, "", "", "", "", "", "", row.reading.error])
                 continue
             first, second = f"{row.score:.6f}", f"{row.runner_up_score:.6f}"

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 class LogitCollector(L.Callback):
     """Collects the `logits` (N, K) of all tested images, float32 on the CPU, in the data's order.
 
-    On every rank; an empty tensor if nothing was tested.
+    Every rank gets all of them. They are empty if nothing was tested.
     """
 
     def __init__(self) -> None:
@@ -60,12 +61,7 @@ class LogitCollector(L.Callback):
 
 
 def collect(
-    trainer: L.Trainer,
-    classifier: Classifier,
-    progress: Progress,
-    tested: int,
-    best_epoch: int,
-    pruned: bool,
+    trainer: L.Trainer, classifier: Classifier, progress: Progress, tested: int, best_epoch: int, pruned: bool
 ) -> dict[str, Any]:
     """Return the content of `metrics.json`: the metrics of the chosen epoch and of the test, and run facts.
 
@@ -77,9 +73,8 @@ def collect(
             "No training step was run, so there is no result. Check trainer.limit_train_batches, "
             "trainer.max_epochs and trainer.max_time."
         )
-    epochs = {int(row["epoch"]): row for row in classifier.history}
-    result: dict[str, Any] = _of_split(epochs.get(best_epoch, {}), "train")
-    result |= _of_split(epochs.get(best_epoch, {}), "val")
+    best = next((row for row in classifier.history if row["epoch"] == best_epoch), {})
+    result = _of_split(best, "train") | _of_split(best, "val")
     if tested:
         result |= test_metrics(classifier, tested)
     return result | {
@@ -104,6 +99,7 @@ def _of_split(row: Mapping[str, Any], split: str) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name.startswith(f"{split}/")}
 
 
+@rank_zero_only
 def report(
     run_dir: Path,
     classifier: Classifier,
@@ -114,9 +110,9 @@ def report(
 ) -> None:
     """Write `metrics.json`, the figures and, unless it was pruned, the model card of a run that has ended.
 
-    Also print its results, and close its loggers. `logits` (N, K) are those of the first N test images, empty
-    if nothing was tested. The figures also go to the loggers that take figures. A figure or card that fails
-    is a warning.
+    Also print its results, and close its loggers; only the first rank does this. `logits` (N, K) are those of
+    the first N test images, empty if nothing was tested. The figures also go to the loggers that take
+    figures. A figure or card that fails is a warning.
     """
     # The loggers keep the values in memory until the results are there, which mark the run as finished.
     step, tested = metrics["steps"], _of_split(metrics, "test")
@@ -198,7 +194,7 @@ def report_evaluation(run_dir: Path, classifier: Classifier, data: ImageData, lo
         log.info(f"{row['class']:>{width}}  {accuracy:7.2%}  {row['correct']:>5} of {row['images']:>5}")
     for name, accuracy in parts.items():
         log.info(f"{name:>{max(map(len, parts))}}  {accuracy:7.2%}")
-    _log_test(metrics)
+    _log_test(metrics, ", all parts together" if parts else "")
     log.info(f"folder: {shown_path(run_dir)}")
 
 
@@ -214,8 +210,8 @@ def _accuracy_by_part(data: ImageData, logits: Tensor) -> dict[str, float]:
     return by_name | {"mean of the corruptions": sum(corrupted) / len(corrupted)}
 
 
-def _log_test(metrics: Mapping[str, Any]) -> None:
+def _log_test(metrics: Mapping[str, Any], which: str = "") -> None:
     for name, value in metrics.items():
         if name not in ("test/acc", "test/images"):
             log.info(f"{name.replace('/', ' ')}: {scores.metric(name, value)}")
-    log.info(f"test accuracy: {metrics['test/acc']:.2%} of {metrics['test/images']:,} images")
+    log.info(f"test accuracy: {metrics['test/acc']:.2%} of {metrics['test/images']:,} images{which}")

@@ -46,14 +46,17 @@ class RunCheckpoint(ModelCheckpoint):
         super().load_state_dict(state_dict | paths | {"best_k_models": best})
 
 
-def save_last(run_dir: Path) -> ModelCheckpoint:
-    """Return the callback that saves each epoch as `last.ckpt`, from which a run is resumed."""
-    return _save(run_dir, "last")
+def save_epochs(run_dir: Path, selects_by: tuple[str, Literal["min", "max"]] | None) -> list[ModelCheckpoint]:
+    """Return the callbacks that save epochs, the one first whose checkpoint is the result of the run.
 
-
-def save_best(run_dir: Path, metric: str, mode: Literal["min", "max"]) -> ModelCheckpoint:
-    """Return the callback that saves the epoch with the best value of `metric` as `best.ckpt`."""
-    return _save(run_dir, "best", monitor=metric, mode=mode)
+    Each epoch is saved as `last.ckpt`, from which a run is resumed, and the best one as `best.ckpt`, if
+    `selects_by` says by which metric and mode. Without it the last epoch is the result.
+    """
+    last = _save(run_dir, "last")
+    if selects_by is None:
+        return [last]
+    metric, mode = selects_by
+    return [_save(run_dir, "best", monitor=metric, mode=mode), last]
 
 
 def _save(run_dir: Path, name: str, **options: Any) -> ModelCheckpoint:
@@ -69,17 +72,16 @@ def _save(run_dir: Path, name: str, **options: Any) -> ModelCheckpoint:
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where an interrupted run continues: its latest readable checkpoint, and the optimizer steps done."""
+    """Where a run starts: its latest readable checkpoint, if it has one, and the optimizer steps done."""
 
-    path: Path
+    path: Path | None
     global_step: int
 
 
-def find_resume_point(run_dir: Path) -> ResumePoint | None:
-    """Return where the run in `run_dir` continues; None if it was interrupted before its first checkpoint.
+def find_resume_point(run_dir: Path) -> ResumePoint:
+    """Return where the run in `run_dir` starts: at the checkpoint of the latest step that can be read.
 
-    This is the checkpoint of the latest step that can be read. Raises `UserError` if there are checkpoints
-    and none can be read.
+    Raises `UserError` if there are checkpoints and none can be read.
     """
     points: list[ResumePoint] = []
     unreadable: list[Path] = []
@@ -96,10 +98,10 @@ def find_resume_point(run_dir: Path) -> ResumePoint | None:
             f"The run cannot be continued: {names} cannot be read. Restore one of them from a copy, or "
             "remove them to start the run again at epoch 1."
         )
-    point = max(points, key=lambda one: (one.global_step, one.path.name), default=None)
-    if point is not None and unreadable:
-        log.warning(f"{names} cannot be read; the run continues from {point.path}.")
-    return point
+    latest = max(points, key=lambda one: (one.global_step, str(one.path)), default=ResumePoint(None, 0))
+    if unreadable:
+        log.warning(f"{names} cannot be read; the run continues from {latest.path}.")
+    return latest
 
 
 def load_best_weights(classifier: Classifier, checkpoint: ModelCheckpoint) -> int:

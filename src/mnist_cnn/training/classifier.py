@@ -40,9 +40,10 @@ class Classifier(L.LightningModule):
         optimizer: OptimizerFactory | None = None,
         schedule: Schedule | None = None,
         metrics: Mapping[str, Metric] | None = None,
+        config: dict[str, Any] | None = None,
+        *,
         decay_biases: bool = True,
         compile: str | None = None,
-        config: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         # The memory format in which convolutions are fastest, on CPUs and GPUs.

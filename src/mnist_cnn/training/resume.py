@@ -5,6 +5,7 @@ rank. So no checkpoint holds the state of a generator, and a resumed run ends wi
 uninterrupted one.
 """
 
+import math
 import os
 import random
 import signal
@@ -163,13 +164,13 @@ class ExactResume(Checkpoint):
 
 
 class StopAfterSteps(L.Callback):
-    """Ends the training after `max_steps` optimizer steps.
+    """Ends the training after `max_steps` optimizer steps, if that is not None.
 
     With its own `max_steps` Lightning ends the last epoch of a resumed run a second time.
     """
 
-    def __init__(self, max_steps: int) -> None:
-        self.max_steps = max_steps
+    def __init__(self, max_steps: int | None) -> None:
+        self.max_steps = math.inf if max_steps is None else max_steps
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         trainer.should_stop |= trainer.global_step >= self.max_steps

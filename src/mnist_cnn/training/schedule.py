@@ -82,4 +82,4 @@ class Schedule:
 def _steps(trainer: L.Trainer) -> int:
     """Return the number of optimizer steps of the run."""
     limits = [one.max_steps for one in trainer.callbacks if isinstance(one, StopAfterSteps)]  # type: ignore[attr-defined]
-    return min([int(trainer.estimated_stepping_batches), *limits])
+    return int(min([trainer.estimated_stepping_batches, *limits]))

@@ -134,8 +134,8 @@ def _hardware(options: Mapping[str, Any]) -> dict[str, Any]:
     hardware = {name: options[name] for name in names if options.get(name) is not None}
     started = processes_started()
     if started is not None and not is_rank_of_a_job():
-        devices, nodes = hardware.get("devices", "auto"), hardware.get("num_nodes")
-        if devices not in (1, "auto", started[0]) or nodes not in (None, started[1]):
+        devices, nodes = hardware.get("devices", "auto"), hardware.get("num_nodes", 1)
+        if devices not in (1, "auto", started[0]) or nodes not in (1, started[1]):
             raise UserError(
                 f"trainer.devices={devices} trainer.num_nodes={nodes}: torchrun or srun has started "
                 f"{started[0]} processes on each of {started[1]} nodes. Leave both settings out."
