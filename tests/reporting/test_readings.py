@@ -149,7 +149,7 @@ def test_figures_of_many_files_show_the_first_and_what_is_uncertain(
     found = [Reading(Path(f"{i}.png"), images=images, scores=scores[i : i + 1]) for i in range(5)]
     drawn: list[str] = []
     monkeypatch.setattr(readings, "PANELS", 2)
-    monkeypatch.setattr(readings, "page", lambda rows, *_: drawn.extend(str(row.reading.file) for row in rows))
+    monkeypatch.setattr(readings, "page", lambda rows, *_: drawn.extend(str(r.reading.file) for r in rows))
     monkeypatch.setattr(readings.figures, "save", lambda *_: None)
     readings.report(tmp_path, predictor, found, min_confidence=0.8, draw_all=False)
     assert drawn == ["0.png", "1.png", "3.png"]
