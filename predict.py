@@ -20,7 +20,7 @@ def main(job: Job) -> None:
     )  # imports torch and Lightning, but not for a file of ONNX
     results = predictor.read(files, settings.split)
     # Raises UserError if a file could not be read, after everything is written.
-    readings.report(job.folder, predictor, results, settings.min_confidence)
+    readings.report(job.folder, predictor, results, settings.min_confidence, settings.draw_all)
 
 
 if __name__ == "__main__":

@@ -5,11 +5,9 @@ import gzip
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -132,9 +130,7 @@ def test_full_disk_stops_a_sweep(command: Command, mount: Mount, mnist: Path) ->
         "train.py", "-m", *UNLOGGED, f"data.dir={mnist}", "seed=1,2", f"hydra.sweep.dir={sweep}", full
     )
     assert last_line(done).startswith(f"train.py: cannot access {sweep}/0_seed-1/")
-    assert (
-        "The sweep has stopped. When this is fixed, resume with: python " in done.stdout
-    )
+    assert "The sweep has stopped. When this is fixed, resume with: python " in done.stdout
     assert "job 1" not in done.stdout
 
 
@@ -216,7 +212,7 @@ def test_data_damaged_between_two_starts_of_a_run_is_replaced(
     os.truncate(file, 30_000)
     done = command("train.py", "resume=run", "trainer.max_epochs=2")
     assert done.returncode == 0, done.stderr
-    assert f"{file} is not used and will be replaced: wrong size: 30000 bytes" in done.stdout
+    assert f"{file} is not used and will be replaced: " in done.stdout
     assert file.stat().st_size == 60_008
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["epoch"] == 1
 
@@ -227,7 +223,7 @@ def test_data_damaged_between_two_starts_of_a_run_is_replaced(
         ("SIGKILL", "Rank 1 was killed by SIGKILL."),
         (
             "SIGSTOP",
-            "Rank 0 has waited 8 s for another rank. If that was not enough, set trainer.rank_timeout "
+            "A rank has waited 8 s for another one. If that was not enough, set trainer.rank_timeout "
             "to more seconds.",
         ),
     ],
@@ -249,17 +245,14 @@ def test_rank_that_ends_before_the_start_fails_its_job_at_once(
 ) -> None:
     ranks = ("trainer=ddp", "trainer.devices=2")  # which would wait ten minutes for each other
     done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}", fault("EarlyEnd"))
-    assert last_line(done) == "train.py: Rank 1 was killed by SIGKILL. It had not started."
+    assert last_line(done) == "train.py: Rank 1 was killed by SIGKILL."
     assert processes_of(tmp_path) == []
 
 
 def test_ranks_end_when_the_first_is_killed(command: Command, mnist: Path, tmp_path: Path) -> None:
     ranks = ("trainer=ddp", "trainer.devices=2")
     done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}", fault("Signal", name="SIGKILL"))
-    assert done.returncode == -signal.SIGKILL
-    end = time.monotonic() + 60
-    while processes_of(tmp_path) and time.monotonic() < end:
-        time.sleep(0.1)
+    assert last_line(done) == "train.py: Rank 0 was killed by SIGKILL."
     assert processes_of(tmp_path) == []
     assert load(only_run(tmp_path) / "checkpoints" / "last.ckpt")["epoch"] == 0
 

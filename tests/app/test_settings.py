@@ -178,7 +178,8 @@ def test_network_with_another_number_of_classes_than_the_data_is_refused() -> No
 
 
 def test_list_of_images_is_refused_with_what_images_takes() -> None:
-    settings = {"ckpt": None, "images": ["a.png", "b.png"], "split": False, "min_confidence": 0.8}
+    settings = {"ckpt": None, "images": ["a.png", "b.png"], "split": False}
+    settings |= {"min_confidence": 0.8, "draw_all": False}
     with pytest.raises(UserError, match=r"^images=\['a.png', 'b.png'\]: it should be one file, one"):
         check(settings, PredictSettings)
 

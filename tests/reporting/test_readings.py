@@ -40,7 +40,7 @@ def test_report_writes_all_rows_and_figures_and_then_fails(
     ten = [0.0] * 6
     found = [reading("a, b.png", SURE + ten, UNSURE + ten), Reading(Path("c.png"), error="no digit found")]
     with caplog.at_level(logging.INFO), pytest.raises(UserError, match="1 of 2 files"):
-        readings.report(tmp_path, predictor, found, min_confidence=0.8)
+        readings.report(tmp_path, predictor, found, min_confidence=0.8, draw_all=True)
 
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -66,7 +66,7 @@ def test_columns_are_aligned_and_digits_that_were_not_read_are_mentioned(
     found = [reading("手写.png", SURE + [0.0] * 6), reading("a", UNSURE + [0.0] * 6)]
     found[0].others, found[1].others = 1, 2
     with caplog.at_level(logging.INFO):
-        readings.report(tmp_path, predictor, found, min_confidence=0.8)
+        readings.report(tmp_path, predictor, found, min_confidence=0.8, draw_all=True)
     assert caplog.messages[1:3] == [
         "手写.png  2      90.00%       3  7.00%   perhaps 1 more digit; split=true reads them",
         "a         1      45.00%       3  40.00%  uncertain, perhaps 2 more digits; split=true reads them",
@@ -137,3 +137,19 @@ def test_of_many_classes_the_highest_scores_are_drawn(tmp_path: Path) -> None:
     figures.save(figure, tmp_path / "page.png")
     boxes = [text.get_window_extent() for text in axes.texts]
     assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 for box in boxes)
+
+
+def test_figures_of_many_files_show_the_first_and_what_is_uncertain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    predictor = Predictor.load(write_checkpoint(tmp_path / "a.ckpt"))
+    scores = np.full((5, 10), 0.01, np.float32)
+    scores[:, 3] = [0.9, 0.9, 0.9, 0.5, 0.9]
+    images = np.zeros((1, 1, 28, 28), np.uint8)
+    found = [Reading(Path(f"{i}.png"), images=images, scores=scores[i : i + 1]) for i in range(5)]
+    drawn: list[str] = []
+    monkeypatch.setattr(readings, "PANELS", 2)
+    monkeypatch.setattr(readings, "page", lambda rows, *_: drawn.extend(str(r.reading.file) for r in rows))
+    monkeypatch.setattr(readings.figures, "save", lambda *_: None)
+    readings.report(tmp_path, predictor, found, min_confidence=0.8, draw_all=False)
+    assert drawn == ["0.png", "1.png", "3.png"]

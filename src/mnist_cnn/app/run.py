@@ -132,7 +132,8 @@ class Run(Job):
         overrides = list(HydraConfig.get().overrides.task)
         if not self.resumes:
             return composed | {"hparams": composed["hparams"] | _swept(composed, overrides)}
-        saved = read_settings(self.folder / RESOLVED, composed["trust"])
+        # The process that has started a rank has written the settings, or checked them.
+        saved = read_settings(self.folder / RESOLVED, None if is_rank_of_a_job() else composed["trust"])
         self._changes = changes_of(saved, composed, overrides)
         if (self.folder / METRICS).is_file() and not any(key.startswith("trainer.") for key in self._changes):
             self._stop_as_finished()

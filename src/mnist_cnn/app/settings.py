@@ -231,6 +231,7 @@ class PredictSettings(Section):
     images: str | None
     split: bool
     min_confidence: Fraction
+    draw_all: bool
 
     @field_validator("images", mode="before")
     @classmethod

@@ -192,10 +192,11 @@ def _split(parts: list[Part]) -> list[list[Part]]:
 
 
 def _are_dashes(box: NDArray[np.int64], boxes: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Return which of `boxes` lie across beside a box, as a minus does, and not above or below it."""
+    """Return which of `boxes` lie across beside the middle of a box, as a minus does."""
     heights, widths = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    shared = np.minimum(boxes[:, 3], box[3]) - np.maximum(boxes[:, 1], box[1])
-    dashes: NDArray[np.bool_] = (widths > 1.8 * heights) & (shared < 0.3 * widths)
+    beside = (boxes[:, 3] <= box[1]) | (boxes[:, 1] >= box[3])
+    place = ((boxes[:, 0] + boxes[:, 2]) / 2 - box[0]) / (box[2] - box[0])
+    dashes: NDArray[np.bool_] = beside & (widths > 1.8 * heights) & (place > 0.25) & (place < 0.75)
     return dashes
 
 

@@ -24,6 +24,7 @@ SIDES = (0.03, 0.05, 0.08, 0.12, 0.18, 0.27)  # of squares wider than strokes, a
 THICK = 0.15  # strokes of that width, and what they enclose, cannot be told from shadows
 COARSE = 200  # pixels of the longer side at which strokes are measured and lines are found
 SECTIONS = 12  # of a line
+LINE = 0.08  # ink of a line
 DARKEST = 0.1  # grey that is added before a logarithm: below it is mostly noise
 TOP = 40  # pixels with the highest contrast
 MAX_ANGLE = 18  # degrees by which ruled lines may be inclined
@@ -109,6 +110,9 @@ def _enlarged(grey: Grey) -> tuple[Grey, int]:
 
 def _is_clean(grey: Grey) -> bool:
     """Return whether many pixels have exactly one value, as in drawings."""
+    sample = np.unique(grey.ravel()[:: max(1, grey.size // 10_000)], return_counts=True)[1]
+    if sample.max() < CLEAN / 2 * sample.sum():  # far from it: all pixels need not be sorted
+        return False
     return bool(np.unique(grey, return_counts=True)[1].max() >= CLEAN * grey.size)
 
 
@@ -213,7 +217,7 @@ def _local_contrast(grey: Grey) -> Grey:
     dark = [_narrow(-small, side) for side in sides]
     light = [_narrow(small, side) for side in sides]
     # Strokes are found from their width on, what lies between them only by wider squares.
-    tops = [[float(np.sort(v, axis=None)[-TOP:].mean()) for v in kind] for kind in (dark, light)]
+    tops = [[_mean_of_highest(values) for values in kind] for kind in (dark, light)]
     first = next(i for i in range(len(sides)) if max(tops[0][i], tops[1][i]) >= 0.6 * max(map(max, tops)))
     if SIDES[first] < THICK:
         dark_ink = float((dark[first] ** 2).sum()) > float((light[first] ** 2).sum())
@@ -224,13 +228,17 @@ def _local_contrast(grey: Grey) -> Grey:
     side = sides[min(first + 1, len(sides) - 1)] * step | 1
 
     smooth = ndimage.gaussian_filter(grey, max(grey.shape) / 500)
-    filter_ = ndimage.grey_closing if dark_ink else ndimage.grey_opening
-    level = filter_(smooth, size=(side, side), mode="nearest")
+    level = -_opened(-smooth, side) if dark_ink else _opened(smooth, side)
     contrast: Grey = smooth - level
     if dark_ink:
         # Where it is much darker than elsewhere, as on a table, there is mostly noise.
         contrast = -contrast / np.maximum(level, 0.4 * float(np.percentile(level, 90)))
     return contrast
+
+
+def _mean_of_highest(values: Grey) -> float:
+    flat = values.ravel()
+    return float(np.partition(flat, max(0, flat.size - TOP))[-TOP:].mean())
 
 
 def _narrow(image: Grey, side: int) -> Grey:
@@ -239,10 +247,29 @@ def _narrow(image: Grey, side: int) -> Grey:
     An opening by a square also removes the corners of a sheet that is turned. They are restored, being near
     to what it leaves.
     """
-    opened = ndimage.grey_opening(image, size=(side, side), mode="nearest")
-    near = 2 * round(0.3 * side) + 1
-    restored: Grey = np.minimum(image, ndimage.maximum_filter(opened, near, mode="nearest"))
+    restored: Grey = np.minimum(image, _highest(_opened(image, side), 2 * round(0.3 * side) + 1))
     return image - restored
+
+
+def _opened(image: Grey, side: int) -> Grey:
+    """Return the opening of an image by a square of an odd `side`."""
+    opened: Grey = _highest(-_highest(-image, side), side)
+    return opened
+
+
+def _highest(image: Grey, side: int) -> Grey:
+    """Return the largest value in the square of an odd `side` around each pixel.
+
+    The windows grow by doubling, which is ten times faster than scipy's filter.
+    """
+    for _ in range(2):
+        image = np.pad(image.T, ((side // 2, side // 2), (0, 0)), mode="edge")
+        covered = 1
+        while covered < side:
+            step = min(covered, side - covered)
+            image = np.maximum(image[:-step], image[step:])
+            covered += step
+    return image
 
 
 def _normalized(contrast: Grey) -> Normalized | None:
@@ -288,9 +315,8 @@ def _without_lines(ink: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
         # The median along a line ignores the digit. Lines are a little crooked: hence the filter across.
         wide = ndimage.maximum_filter1d(np.nan_to_num(turned), 3, axis=axis)
         wide[np.isnan(turned)] = np.nan
-        with np.errstate(all="ignore"):
-            level = _nanmedian(wide, 1 - axis)
-        level = np.where((level > 0.08) & _goes_across(wide, 1 - axis), level, 0)
+        level = _nanmedian(wide, 1 - axis)
+        level = np.where((level > LINE) & _goes_across(wide, 1 - axis), level, 0)
         if not level.any():
             continue
         removed = True
@@ -319,13 +345,19 @@ def _sharpness(image: Grey, angle: float) -> float:
     columns = np.arange(0, width, 2)
     rise = np.rint(np.tan(np.deg2rad(angle)) * (columns - width / 2)).astype(int)
     inclined = image[(np.arange(height)[:, None] + rise).clip(0, height - 1), columns]
-    return float((np.diff(np.median(inclined, axis=1)) ** 2).sum())
+    ordered = np.sort(inclined, axis=1)  # half of the time of np.median
+    middle = inclined.shape[1] // 2
+    medians = (ordered[:, middle] + ordered[:, (inclined.shape[1] - 1) // 2]) / 2
+    return float((np.diff(medians) ** 2).sum())
 
 
 def _nanmedian(values: Grey, axis: int) -> Grey:
     """Return the medians of lines, of which at least a third lies within the image; 0 for the others."""
-    known = np.isfinite(values)
-    enough = known.mean(axis) > 1 / 3
-    filled = np.where(np.expand_dims(enough, axis), values, 0)
-    median: Grey = np.nanmedian(filled, axis=axis).astype(np.float32)
-    return median
+    count = np.isfinite(values).sum(axis)
+    ordered = np.sort(values, axis)  # NaN comes last
+    middles = [np.expand_dims(middle, axis) for middle in ((count - 1).clip(0) // 2, count // 2)]
+    low, high = (
+        np.take_along_axis(ordered, middle.clip(max=values.shape[axis] - 1), axis) for middle in middles
+    )
+    median: Grey = np.where(count > values.shape[axis] / 3, ((low + high) / 2).squeeze(axis), 0)
+    return median.astype(np.float32)

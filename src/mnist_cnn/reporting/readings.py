@@ -48,19 +48,29 @@ class Row:
     uncertain: bool = False
 
 
-def report(folder: Path, predictor: Predictor, readings: Sequence[Reading], min_confidence: float) -> None:
+def report(
+    folder: Path,
+    predictor: Predictor,
+    readings: Sequence[Reading],
+    min_confidence: float,
+    draw_all: bool = False,
+) -> None:
     """Print a table, and write predictions.csv and predictions.png to `folder`.
 
+    The figures show the first 60 digits and what is uncertain or was not read, or with `draw_all` everything.
     Raises `UserError` at the end if nothing was read in one of the files.
     """
     rows = table(readings, predictor.classes, min_confidence)
     for line in _lines(rows, predictor.gives_probabilities):
         log.info("%s", line)
     _write_csv(folder / "predictions.csv", rows, predictor.gives_probabilities)
-    for start in range(0, len(rows), PANELS):
+    drawn = [
+        row for i, row in enumerate(rows) if draw_all or i < PANELS or row.uncertain or row.number is None
+    ]
+    for start in range(0, len(drawn), PANELS):
         number = start // PANELS + 1
         name = "predictions.png" if number == 1 else f"predictions_{number}.png"
-        figure = page(rows[start : start + PANELS], predictor.classes, predictor.gives_probabilities)
+        figure = page(drawn[start : start + PANELS], predictor.classes, predictor.gives_probabilities)
         figures.save(figure, folder / name)
     log.info("folder: %s", shown_path(folder))
     failed = [reading for reading in readings if reading.error]
