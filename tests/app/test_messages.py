@@ -2,6 +2,7 @@
 
 import errno
 import sys
+from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -51,3 +52,16 @@ def test_file_that_cannot_be_read_or_written_is_named() -> None:
     assert (
         message == "cannot access a/b: Permission denied. Check the path, its permissions and the free space."
     )
+
+
+def test_unknown_setting_beside_a_choice_of_another_folder_is_answered_by_hydra(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("# @package _global_\nseed: 3\n")
+    overrides = [f"hydra.searchpath=[file://{tmp_path}]", "experiment=mine", "optim.lrr=1"]
+    monkeypatch.setattr(sys, "argv", ["train.py", "--config-dir", str(tmp_path), *overrides[1:]])
+    with initialize_config_dir(str(CONF), version_base="1.3"), pytest.raises(HydraException) as caught:
+        compose("train", overrides=overrides)
+    found = message_for_user(caught.value)
+    assert found is not None and "optim.lrr" in found and "experiment/mine" not in found

@@ -84,8 +84,11 @@ def _unknown_setting(message: str) -> str | None:
     # The settings depend on the options chosen, so that these are composed without the values.
     groups = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()}
     chosen = [a for a in sys.argv[1:] if a.split("=")[0] in groups and "," not in a]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose(Path(sys.argv[0]).stem, overrides=chosen, return_hydra_config=True)
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose(Path(sys.argv[0]).stem, overrides=chosen, return_hydra_config=True)
+    except HydraException:  # of a choice in the user's own folder
+        return None
     node: Any = config
     parents: list[str] = []
     rest = key.split(".")
