@@ -239,7 +239,7 @@ def test_folder_in_a_checkpoint_is_not_used() -> None:
 
 def test_init_from_copies_all_weights_of_the_same_network(tmp_path: Path) -> None:
     trained, network = CnnNet(), CnnNet()
-    loading.initialize_from(network, saved(tmp_path / "a.ckpt", trained))
+    loading.initialize_from(network, saved(tmp_path / "a.ckpt", trained), "digits")
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), trained.parameters(), strict=True))
 
 
@@ -248,7 +248,7 @@ def test_init_from_keeps_a_new_last_layer_where_the_classes_differ(
 ) -> None:
     trained, network = CnnNet(), CnnNet(num_classes=26)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    loading.initialize_from(network, saved(tmp_path / "a.ckpt", trained))
+    loading.initialize_from(network, saved(tmp_path / "a.ckpt", trained), "digits")
     assert "the last layer, fc3, starts anew" in caplog.text
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name] if name.startswith("fc3.") else trained.state_dict()[name])
@@ -257,7 +257,7 @@ def test_init_from_keeps_a_new_last_layer_where_the_classes_differ(
 @pytest.mark.parametrize("other", [SimpleCNN(), CnnNet(in_channels=3)])
 def test_init_from_refuses_another_network(other: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds another network"):
-        loading.initialize_from(CnnNet(), saved(tmp_path / "a.ckpt", other))
+        loading.initialize_from(CnnNet(), saved(tmp_path / "a.ckpt", other), "digits")
 
 
 @pytest.mark.parametrize(
