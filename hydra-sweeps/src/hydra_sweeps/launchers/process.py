@@ -102,8 +102,10 @@ def process_context(preload: Sequence[str] = ()) -> Context:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["hydra.main", "hydra_sweeps.launchers.warm", *preload])
     # The server must have no threads, which a fork does not copy; NumPy's BLAS would start some. Nor may a
-    # Ctrl-C, which the terminal sends to all processes, interrupt its imports, or a warning of Slurm end it.
-    ignored = (signal.SIGINT, *_WARNINGS) if threading.current_thread() is threading.main_thread() else ()
+    # Ctrl-C, which the terminal sends to all processes, interrupt its imports, or a signal of Slurm end it,
+    # which the job takes: without the server its exit code would be lost.
+    is_main = threading.current_thread() is threading.main_thread()
+    ignored = (signal.SIGINT, signal.SIGTERM, *_WARNINGS) if is_main else ()
     before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
     try:
         with env_override({"OMP_NUM_THREADS": "1"}):
