@@ -105,7 +105,7 @@ def test_tensorboard_shows_the_jobs_of_a_sweep(browser: Browser, sweep: Path, te
         start = lines.index(job.name) + 1
         row = dict(zip(header, lines[start : start + len(header)], strict=True))
         metrics = json.loads((job / "metrics.json").read_text())
-        assert f"optim={row['optim']},loss={row['loss']}" == job.name.partition("_")[2]
+        assert f"optim-{row['optim']}_loss-{row['loss']}" == job.name.partition("_")[2]
         for name in ("val/acc", "test/acc", "test/loss"):
             assert float(row[name]) == pytest.approx(metrics[name], rel=1e-3)
 

@@ -77,7 +77,8 @@ class Job:
     def rank_command(self) -> list[str]:
         """Return the script and the arguments with which a process takes part in this job as a rank."""
         overrides = list(HydraConfig.get().overrides.task)
-        return [str(ROOT / f"{self.name}.py"), *overrides, f"hydra.run.dir={quote(str(self.folder))}"]
+        place = [f"hydra.run.dir={quote(str(self.folder))}", "hydra.output_subdir=null"]
+        return [str(ROOT / f"{self.name}.py"), *overrides, *place]
 
     def value(self) -> float | None:
         """Return the result of the job from its folder, None if it was not measured."""
