@@ -144,7 +144,7 @@ class Run(Job):
         for logger in settings.logger.values():
             if logger and "save_dir" in logger:
                 logger.save_dir = str(self.folder)  # which may have been moved
-        where = {"resume": str(self.folder), "trust": composed["trust"]}  # not what the folder says
+        where = {"resume": None, "trust": composed["trust"]}  # not what the folder says
         return _plain(settings) | where
 
     def _stop_as_finished(self) -> None:
