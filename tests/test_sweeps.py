@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import signal
+import statistics
 from pathlib import Path
 
 import psutil
@@ -184,8 +185,8 @@ def test_jobs_of_a_sweep_leave_no_memory_files_or_threads_behind(train: Command,
     used = usage(tmp_path / "usage")
     assert len(used) == 12
     assert len({(job["files"], job["threads"]) for job in used[4:]}) == 1, used  # the first load libraries
-    # the images of a job, 55 MB, may be freed later
-    assert least(used[-4:]) - least(used[4:8]) < 20, used
+    # the images of a job, 55 MB, may be freed later or earlier
+    assert typical(used[-4:]) - typical(used[4:8]) < 20, used
 
 
 @pytest.mark.long
@@ -197,11 +198,11 @@ def test_200_jobs_of_a_sweep_leave_nothing_behind(start: Start, mnist: Path, tmp
     assert len(used) == 200
     print(*(f"job {n}: {used[n]}" for n in (0, 10, 50, 100, 150, 199)), sep="\n")  # noqa: T201
     assert len({(job["files"], job["threads"]) for job in used[10:]}) == 1
-    assert least(used[-20:]) - least(used[10:30]) < 20
+    assert typical(used[-20:]) - typical(used[10:30]) < 20
 
 
-def least(used: list[dict[str, float]]) -> float:
-    return min(job["megabytes"] for job in used)
+def typical(used: list[dict[str, float]]) -> float:
+    return statistics.median(job["megabytes"] for job in used)
 
 
 def usage(file: Path) -> list[dict[str, float]]:
