@@ -190,11 +190,9 @@ def _count_ranks(job: Job) -> int:
 
 def _do_in_ranks(job: Job, count: int) -> float | None:
     from mnist_cnn.training.launch import RankFailed, run_ranks
-    from mnist_cnn.training.trainer import RANK_TIMEOUT
 
-    seconds = job.settings.trainer.rank_timeout or RANK_TIMEOUT
     try:
-        run_ranks(job.rank_command(), count, seconds, signals.SIGNALS)
+        run_ranks(job.rank_command(), count, _rank_timeout(job), signals.SIGNALS)
     except RankFailed as failed:
         if failed.was_killed or (reason := job.recorded_failure()) is None:
             raise
@@ -226,17 +224,22 @@ def _fail(job: Job | None, error: Exception) -> None:
 def _lost_connection(error: Exception, job: Job | None) -> str | None:
     """Return a message if a rank has lost another one; the process that has started them says more."""
     from mnist_cnn.training.launch import is_of_connection, is_timeout
-    from mnist_cnn.training.trainer import RANK_TIMEOUT
 
     if job is None or not is_of_connection(error):
         return None
     if not is_timeout(error):
         sys.exit(1)
-    seconds = job.settings.trainer.rank_timeout or RANK_TIMEOUT
     return (
-        f"A rank has waited {seconds:g} s for another one. If that was not enough, set trainer.rank_timeout "
-        "to more seconds."
+        f"A rank has waited {_rank_timeout(job):g} s for another one. If that was not enough, set "
+        "trainer.rank_timeout to more seconds."
     )
+
+
+def _rank_timeout(job: Job) -> float:
+    """Return the seconds that a rank of the job waits for another."""
+    from mnist_cnn.training.trainer import RANK_TIMEOUT
+
+    return float(job.settings.trainer.rank_timeout or RANK_TIMEOUT)
 
 
 def _remove_new_folder(folder: Path) -> None:

@@ -73,10 +73,10 @@ class Predictor:
         classifier = loading.load_classifier(path, trusted)
         data = classifier.config["data"]
         preparation = Preparation(
-            data.get("prepare", "resize"),
+            data["prepare"],
             data["in_channels"],
             getattr(classifier.network, "image_size", data["image_size"]),
-            data.get("grey_values"),
+            data["grey_values"],
         )
         run = as_function(ByteNetwork(classifier, data["mean"], data["std"]))
         return cls(run, data["classes"], preparation, classifier.gives_probabilities)
