@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue")
@@ -104,9 +105,14 @@ class Slurm:
         return self.query("squeue", "--noheader", "--array", "--format=%i %T").splitlines()
 
     def requeue(self, job: str) -> None:
-        """Stop a job and start it again, without the two minutes that Slurm waits."""
+        """Stop a job and start it again, without the two minutes that Slurm waits.
+
+        If the job started again before the processes of its first start have ended, Slurm would take their
+        exit code for the job's.
+        """
         self.query("scontrol", "requeue", job)
         wait_until(lambda: self.jobs() == [f"{job} PENDING"])
+        wait_until(lambda: not any(p.info["name"] == "slurmstepd" for p in psutil.process_iter(["name"])))
         self.query("scontrol", "update", f"JobId={job}", "StartTime=now")
 
     def _run(self, *command: str) -> "subprocess.Popen[bytes]":
