@@ -36,6 +36,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class RunCheckpoint(ModelCheckpoint):
     """A ModelCheckpoint that finds its files in the present folder of the run, also after it was moved."""
 
+    @property
+    def state_key(self) -> str:
+        """The name of this callback in checkpoints; Lightning asks for it several times a step."""
+        return f"RunCheckpoint.{self.filename}"
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def moved(path: str) -> str:
             return str(Path(str(self.dirpath)) / Path(path).name) if path else path

@@ -44,13 +44,14 @@ PROFILERS: dict[str, type[Profiler]] = {
     "pytorch": PyTorchProfiler,
 }
 RANK_TIMEOUT = 600.0  # seconds that a rank waits for another, by default
+_NOTHING = nullcontext()
 
 
 class NoProfiler(PassThroughProfiler):
     """Profiles nothing; Lightning's own makes a generator for each action, several times a step."""
 
     def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
-        return nullcontext()
+        return _NOTHING
 
 
 def count_devices(options: Mapping[str, Any]) -> int:
