@@ -46,9 +46,7 @@ def main(run: Run) -> float | None:
         StopAfterSteps(settings.trainer.max_steps),
         *(instantiate(callback) for callback in settings.callbacks.values() if callback),
         *(curves.Curves(), pruning, progress, outputs, *saving),
-        ExactResume(
-            run.folder / "checkpoints" / "last.ckpt", settings.seed, run.signals, **settings.checkpoint
-        ),
+        ExactResume(run.folder, settings.seed, run.signals, **settings.checkpoint),
     ]
     trainer = build_trainer(run.plain["trainer"], run.folder, callbacks, run_loggers)
 

@@ -109,7 +109,7 @@ def fit(
     trainer = L.Trainer(
         accelerator="cpu",
         max_epochs=EPOCHS,
-        callbacks=[*callbacks, *saving, ExactResume(run_dir / "checkpoints" / "last.ckpt", seed)],
+        callbacks=[*callbacks, *saving, ExactResume(run_dir, seed)],
         logger=False,
         deterministic=True,
         log_every_n_steps=1,

@@ -110,7 +110,7 @@ def fit(
     )
     start = find_resume_point(run_dir) if resume else None
     saving = save_epochs(run_dir, ("val/acc", "max"))
-    exact = ExactResume(run_dir / "checkpoints" / "last.ckpt", 0, [signal.SIGINT], every_n_steps=every)
+    exact = ExactResume(run_dir, 0, [signal.SIGINT], every_n_steps=every)
     trainer = build_trainer(
         {"accelerator": "cpu", "devices": 1, "max_epochs": EPOCHS, "deterministic": True} | options,
         run_dir,

@@ -41,7 +41,7 @@ def seed_generators(seed: int, epoch: int, batch: int, rank: int, device: torch.
 
 
 class ExactResume(Checkpoint):
-    """Saves `path` within an epoch, continues a run after the batch that was saved last, and acts on signals.
+    """Saves `last.ckpt` within an epoch, continues a run after the batch that was saved last, and acts on signals.
 
     The checkpoint is written every `every_n_steps` steps, every `every_n_minutes` minutes (None switches
     either off) and on the first of `signals`, which then raises `Interrupted`. A second signal does what it
@@ -54,13 +54,13 @@ class ExactResume(Checkpoint):
 
     def __init__(
         self,
-        path: Path,
+        run_dir: Path,
         seed: int,
         signals: Sequence[signal.Signals] = (),
         every_n_steps: int | None = None,
         every_n_minutes: float | None = None,
     ) -> None:
-        self.path = path
+        self.path = run_dir / "checkpoints" / "last.ckpt"
         self.seed = seed
         self.signals = signals
         self.every_n_steps = every_n_steps
