@@ -41,7 +41,7 @@ def seed_generators(seed: int, epoch: int, batch: int, rank: int, device: torch.
 
 
 class ExactResume(Checkpoint):
-    """Saves `last.ckpt` within an epoch, continues a run after the batch that was saved last, and acts on signals.
+    """Saves `last.ckpt` within an epoch, continues a run after the batch saved last, and acts on signals.
 
     The checkpoint is written every `every_n_steps` steps, every `every_n_minutes` minutes (None switches
     either off) and on the first of `signals`, which then raises `Interrupted`. A second signal does what it
