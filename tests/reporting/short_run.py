@@ -45,7 +45,6 @@ def make_trainer(
         **({"accelerator": "cpu", "max_epochs": 2, "enable_checkpointing": False} | options),
         callbacks=list(callbacks),
         logger=list(loggers) or False,
-        log_every_n_steps=1,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,

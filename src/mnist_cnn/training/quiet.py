@@ -34,6 +34,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings(
         "ignore", message=r"You're resuming from a checkpoint that ended before the epoch"
     )
+    # Lightning warns about epochs of less than 50 batches, of which it would log no step.
+    warnings.filterwarnings("ignore", message=r"The number of training batches .* is smaller than")
     # Under trainer.overfit_batches Lightning announces that it stops shuffling, which that option implies.
     warnings.filterwarnings("ignore", message=r"You requested to overfit but enabled .* shuffling")
     # Lightning recommends srun wherever Slurm is installed; sweeps submit their jobs themselves.

@@ -77,7 +77,6 @@ def build_trainer(
         "default_root_dir": run_dir,
         "callbacks": list(callbacks),
         "logger": list(loggers) or False,
-        "log_every_n_steps": 1,  # nothing is logged through Lightning in a step
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,  # the data module divides the images among the ranks
         "enable_progress_bar": False,  # reporting.epochs has its own
