@@ -31,6 +31,8 @@ $(DEV): $(CORE)
 	$(PIP) -e ./hydra-sweeps -e '.[dev]'
 	@touch $@ $(NOTEBOOKS)
 
+data demo bench: export MPLBACKEND := agg # that of a notebook, which may start make, is not installed in .venv
+
 data: $(CORE) ## get MNIST into data/ and verify it
 	@$(BIN)/python -m mnist_cnn.data
 

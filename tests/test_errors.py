@@ -114,7 +114,9 @@ def test_error_after_the_imports_has_no_traceback(
 
 
 def test_missing_gpu_is_reported_with_the_available_devices(new_process: Command, mnist: Path) -> None:
-    done = new_process("train.py", "trainer=gpu", f"data.dir={mnist}", CUDA_VISIBLE_DEVICES="")
+    # Started from a notebook whose backend is not installed here.
+    variables = {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "module://ipympl.backend_nbagg"}
+    done = new_process("train.py", "trainer=gpu", f"data.dir={mnist}", **variables)
     if sys.platform == "darwin" and done.returncode == 0:
         return  # there is an Apple GPU
     assert done.returncode == 1

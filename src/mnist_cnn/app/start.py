@@ -3,6 +3,7 @@
 import functools
 import gc
 import importlib
+import io
 import logging
 import os
 import shutil
@@ -79,10 +80,17 @@ def _run_hydra(name: str, task: Callable[[DictConfig], object]) -> None:
     # With this set Hydra raises errors instead of printing them in its own way.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ[_SHOW_ALL] = "1" if show_all else ""
+    # Figures go into files. That of a notebook that has started this command may not be installed here.
+    os.environ["MPLBACKEND"] = "agg"
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a line with other characters than its own would be lost
+            stream.reconfigure(errors="backslashreplace")
     # If the log cannot be written, as on a full disk, logging would print a traceback for each line.
     logging.raiseExceptions = False
     register_resolvers()
     try:
+        if not CONF.is_dir():
+            raise UserError(f"there is no {CONF}: install this folder itself, with pip install -e .")
         sys.argv[1:] = overrides.prepare(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
     except Exception as error:
