@@ -1,6 +1,7 @@
-"""The start of a command: its streams, its settings, the import of slow libraries."""
+"""The start of a command: its streams, its settings, its folder, the import of slow libraries."""
 
 import logging
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from mnist_cnn.app import start
 from mnist_cnn.app.settings import TrainSettings
 from tests.conftest import Command
+from tests.runs import compose_train
 
 PROGRAM = """
 import gc
@@ -49,3 +51,14 @@ def test_characters_that_the_console_does_not_know_are_escaped(new_process: Comm
     done = new_process("train.py", "--cfg", "job", "data.dir=цифры", PYTHONIOENCODING="cp1252")
     assert (done.returncode, done.stderr) == (0, "")
     assert r"dir: \u0446\u0438\u0444\u0440\u044b" in done.stdout
+
+
+def test_runs_of_the_same_minute_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configs = [compose_train("optim=adam") for _ in range(3)]
+    folders = [config.hydra.run.dir for config in configs]
+    assert [config.hydra.run.dir for config in configs] == folders  # resolved once
+    assert len(set(folders)) == 3 and all(Path(folder).is_dir() for folder in folders)
+    assert all(re.fullmatch(r"logs/runs/simple-adam-ce_\d{4}-\d{4}(-\d)?", folder) for folder in folders)

@@ -192,7 +192,7 @@ def test_requeued_step_of_two_ranks_continues_in_its_folder(
     script.write_text(f"#!/bin/bash\n#SBATCH --ntasks-per-node=2 --output=output\nsrun {arguments}\n")
     submitted = ("sbatch", "--parsable", f"--chdir={tmp_path}", str(script))
     job = slurm.query(*submitted).strip()
-    run = tmp_path / "logs" / "runs" / f"slurm-{job}.0_cnnnet-sgd-ce"
+    run = tmp_path / "logs" / "runs" / f"cnnnet-sgd-ce_slurm-{job}.0"
     log = run / "train.log"
     wait_until(lambda: log.exists() and "epoch  3/20" in log.read_text())
     slurm.requeue(job)

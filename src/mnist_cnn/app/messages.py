@@ -63,11 +63,11 @@ def _files_of_the_run() -> str:
     return f"the files of the run{folder}"
 
 
-def _hydra_message(error: Exception) -> str:
+def _hydra_message(error: Exception) -> str | None:
     cause: BaseException | None = error
     while cause is not None:  # of an object or an interpolation
-        if isinstance(cause, UserError | SweepError):
-            return str(cause)
+        if isinstance(cause, UserError | SweepError | OSError):
+            return message_for_user(cause)
         cause = cause.__cause__ or cause.__context__
     message = str(error).split("\nConfig search path:")[0]
     if isinstance(error.__cause__, OmegaConfBaseException):

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
 
 # What takes seconds to import; without the garbage collector less by half.
 SLOW_LIBRARIES = ("lightning", "torchvision", "torch.utils.tensorboard", "matplotlib.figure")
+
+_new_folders: list[Path] = []  # that this command has made for its output
 
 Main = Callable[[Any], object]
 
@@ -98,12 +101,19 @@ def _run_hydra(name: str, task: Callable[[DictConfig], object]) -> None:
         if message is None or show_all:
             raise
         sys.exit(f"{Path(sys.argv[0]).name}: {message}")
+    finally:
+        for folder in filter(Path.is_dir, _new_folders):
+            if all(path.name == ".lock" for path in folder.iterdir()):  # the command was refused
+                shutil.rmtree(folder, ignore_errors=True)
+        _new_folders.clear()
 
 
 def register_resolvers() -> None:
     """Register what the YAML files use in addition to Hydra's own resolvers."""
     OmegaConf.register_new_resolver("start_of_run", name_of_start, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True)
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("new_folder", _new_folder, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("hydra_subfolder", _hydra_subfolder, replace=True)
     OmegaConf.register_new_resolver("class_folders", _class_folders, replace=True)
     OmegaConf.register_new_resolver("length", len, replace=True)
@@ -111,7 +121,28 @@ def register_resolvers() -> None:
 
 
 def _run_folder(resume: str | None, new: str) -> str:
-    return new if resume is None else resumed_folder(resume)
+    return _new_folder(new) if resume is None else resumed_folder(resume)
+
+
+def _sweep_folder(resume: str | None, new: str) -> str:
+    return _new_folder(new) if resume is None else resume
+
+
+def _new_folder(name: str) -> str:
+    """Make the folder `name`, or `name-2` and so on if it exists, and return its path.
+
+    The processes of torchrun and srun have agreed on a name, which no other run has.
+    """
+    if processes_started() is not None:
+        return name
+    number, folder = 1, Path(name)
+    while True:
+        with suppress(FileExistsError):  # another process may make it in the meantime
+            folder.mkdir(parents=True)
+            _new_folders.append(folder)
+            return str(folder)
+        number += 1
+        folder = Path(f"{name}-{number}")
 
 
 def _hydra_subfolder(resume: str | None) -> str | None:

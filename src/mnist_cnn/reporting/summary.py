@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from hydra_sweeps import METRICS
+from hydra_sweeps import METRICS, in_sweep
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch, rank_indices
 from mnist_cnn.errors import UserError
@@ -146,7 +146,7 @@ def report(
 
     log.info(f"run folder: {shown_path(run_dir)}")
     if any(isinstance(logger, TensorBoardLogger) for logger in run_loggers):
-        log.info(f"view: tensorboard --logdir {shown_path(run_dir)}")
+        log.info(f"view: tensorboard --logdir {shown_path(run_dir.parent if in_sweep() else run_dir)}")
         log.info("all runs: make tensorboard")
 
 

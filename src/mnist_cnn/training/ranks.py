@@ -41,13 +41,14 @@ def is_restarted() -> bool:
 
 
 def name_of_start() -> str:
-    """Return the time at which this run started, or the step of Slurm: the same in all its processes.
+    """Return the minute in which this run started, or what is the same in all its processes.
 
-    Raises `UserError` if they cannot agree on it.
+    That is the step of Slurm, or the microsecond in which torchrun has started the first of them. Raises
+    `UserError` if they cannot agree on it.
     """
-    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+    now = datetime.now()
     if processes_started() is None:
-        return now
+        return now.strftime("%m%d-%H%M")
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return f"slurm-{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}"  # also after a requeue
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
@@ -58,7 +59,7 @@ def name_of_start() -> str:
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
-    return str(store.compare_set("mnist_cnn/start", "", now).decode())
+    return str(store.compare_set("mnist_cnn/start", "", now.strftime("%m%d-%H%M%S-%f")).decode())
 
 
 def end_with_parent() -> None:
