@@ -20,7 +20,7 @@ RUN = (
     "trainer.max_epochs=4",
     "trainer.limit_val_batches=2",
     "checkpoint.every_n_steps=7",
-    *("callbacks=ema", "augment=elastic", "optim=adam", "scheduler=onecycle", "logger=[tensorboard,csv]"),
+    *("callbacks=ema", "augment=elastic", "optim=adam", "scheduler=onecycle"),
 )
 
 
@@ -28,8 +28,7 @@ def assert_same_result(one: Path, other: Path) -> None:
     for name in ("last", "best"):
         assert torch.equal(weights(one, name), weights(other, name))
     assert scalars(one) == scalars(other)
-    for file in ("history.json", "metrics.csv"):
-        assert (one / file).read_bytes() == (other / file).read_bytes()
+    assert (one / "history.json").read_bytes() == (other / "history.json").read_bytes()
     results: list[dict[str, Any]] = [
         {key: value for key, value in json.loads((run / "metrics.json").read_text()).items() if "/" in key}
         for run in (one, other)

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger
 
-from mnist_cnn.reporting.csv import CSVLogger
 from mnist_cnn.training.loading import load, load_classifier
 from mnist_cnn.training.trainer import build_trainer
 from tests.conftest import REPOSITORY, Command, Start, make_data
@@ -102,7 +102,7 @@ def test_evaluate_reproduces_the_test_metrics_of_the_run_exactly(
     assert sum(row["images"] for row in evaluated["classes"]) == 10_000
     assert sum(row["correct"] for row in evaluated["classes"]) == round(10_000 * trained["test/acc"])
     assert f"test accuracy: {trained['test/acc']:.2%}" in done.stdout
-    assert {"confusion_matrix.png", "class_accuracy.png"} <= {path.name for path in folder.iterdir()}
+    assert (folder / "confusion_matrix.png").is_file()
 
 
 def test_killed_run_is_resumed_to_the_same_result(

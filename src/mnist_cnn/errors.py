@@ -2,10 +2,12 @@
 
 import logging
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
-    """An error that the user can correct: the message says what is wrong, the value given, what to type.
+    """An error that the user can correct. The message says what is wrong, the value given and what to type.
 
     The commands print the message without a traceback and exit with code 1.
     """
@@ -42,6 +44,18 @@ def first_line(error: BaseException) -> str:
     """Return the first line of the message of `error`, or the name of its class; at most 300 characters."""
     lines = str(error).strip().splitlines()
     return printable(lines[0])[:300] if lines else type(error).__name__
+
+
+@contextmanager
+def needs_extra(extra: str, setting: str) -> Iterator[None]:
+    """Raise `UserError` that names the extra to install for `setting` if an import in the block fails."""
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            f"{setting} needs other packages ({first_line(error)}). Install them with: "
+            f"pip install -e '.[{extra}]'"
+        ) from error
 
 
 def log_traceback(log: logging.Logger, error: BaseException) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Give a new path next to `path` to write to, which replaces `path` when the block succeeds.
+    """Yield a new path beside `path` to write to; it replaces `path` if the block succeeds.
 
-    When the block raises, `path` is unchanged and no file is left next to it. Several processes may write to
+    If the block raises, `path` is unchanged and no file is left beside it. Several processes may write to
     `path` at the same time; the last one wins. An `OSError` about the file names `path`.
     """
     aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -39,7 +39,9 @@ def write_json(path: Path, values: Mapping[str, Any] | Sequence[Any]) -> None:
 
 def shown_path(path: Path) -> Path:
     """Return `path` relative to the current folder if it lies below it."""
-    inside = path.is_relative_to(Path.cwd()) and path != Path.cwd()  # which hydra.job.chdir makes it
+    inside = (
+        path.is_relative_to(Path.cwd()) and path != Path.cwd()
+    )  # hydra.job.chdir=true makes it the run's folder
     return path.relative_to(Path.cwd()) if inside else path
 
 

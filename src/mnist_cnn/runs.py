@@ -1,4 +1,4 @@
-"""The finished runs under logs/, of single runs and of sweeps."""
+"""The finished runs under logs/: single runs and jobs of sweeps."""
 
 import json
 from pathlib import Path

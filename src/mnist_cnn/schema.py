@@ -1,4 +1,4 @@
-"""The types that settings are declared with, and the messages for settings that do not fit."""
+"""The types that settings are declared with, and the messages for wrong settings."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any

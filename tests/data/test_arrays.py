@@ -59,14 +59,18 @@ def test_table_of_kaggle_is_read_and_split(header: bool, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.npz", b"no arrays", "a.npz is no .npz file of arrays"),
-        ("a.npz", {"images": IMAGES}, "a.npz holds no x_train but images. Expected x_train, y_train, x_test"),
+        ("a.npz", b"no arrays", "a.npz is not an .npz file of arrays"),
+        (
+            "a.npz",
+            {"images": IMAGES},
+            "a.npz has no x_train; it has images. Expected x_train, y_train, x_test",
+        ),
         (
             "a.npz",
             {"x_train": IMAGES[0], "y_train": LABELS},
             r"holds images uint8 \(28, 28\) and labels \(20,\)",
         ),
-        ("a.csv", b"name,size\na,b\n", "a.csv is no table of numbers"),
+        ("a.csv", b"name,size\na,b\n", "a.csv is not a table of numbers"),
         ("a.csv", b"1,2,3\n4,5,6\n", "a.csv has 3 columns. Expected a label and the pixels of a square"),
         ("a.csv", b"1.5,2\n4,5\n", "the labels should be whole numbers"),
         (

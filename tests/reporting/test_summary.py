@@ -154,9 +154,7 @@ def test_failing_figure_does_not_lose_the_results(
     monkeypatch.setattr(figures, "predictions", fail)
     metrics = finish(tmp_path, small_data, run(tmp_path, small_data))
     assert "test/acc" in metrics
-    assert (
-        "the figure visuals/predictions_test could not be made: ValueError: no such colour" in caplog.messages
-    )
+    assert "the figures of the test could not be made: ValueError: no such colour" in caplog.messages
     assert (tmp_path / "loss_curve.png").is_file()
 
 
@@ -200,4 +198,4 @@ def test_evaluation_report_counts_each_class(tmp_path: Path, small_data: ImageDa
     }
     wrong = [row["class"] for row in written["classes"] if row["correct"] < row["images"]]
     assert wrong == [str(int(targets[0]))]
-    assert {"confusion_matrix.png", "class_accuracy.png"} <= {path.name for path in tmp_path.iterdir()}
+    assert (tmp_path / "confusion_matrix.png").is_file()

@@ -69,7 +69,7 @@ def test_torchvision_network_is_built_without_a_download(tmp_path: Path) -> None
         "torch.nn.modules.module.torch.load",
         "torchvision.models.get_model",
         "torchvision.models.list_models",
-        "mnist_cnn.data.published.read_file",
+        "mnist_cnn.data.download.with_torchvision",
         "mnist_cnn.training.checkpoints.load",
         "subprocess.Popen",
         "",

@@ -30,8 +30,8 @@ class ArrayFile(Source):
     a square, row by row; a first line of names is skipped. `test_size` rows, or that fraction of them, are
     kept for the test: each class in proportion, the same ones in every run.
 
-    Values that are not bytes are scaled; white is the largest number of the fewest bits that holds them,
-    or `data.grey_values`.
+    Values other than bytes are scaled. Black and white are `data.grey_values`, or else 0 and the largest
+    number of the fewest bits that hold the values.
     """
 
     def __init__(self, file: str, test_size: int | float | None = None) -> None:
@@ -73,7 +73,7 @@ class ArrayFile(Source):
                 path, np.float32, delimiter=",", skiprows=int(has_names), encoding="utf-8-sig", ndmin=2
             )
         except ValueError as error:
-            raise UserError(f"{path} is no table of numbers: {one_line(error)}") from None
+            raise UserError(f"{path} is not a table of numbers: {one_line(error)}") from None
         side = math.isqrt(rows.shape[1] - 1) if rows.size else 0
         if side == 0 or side**2 != rows.shape[1] - 1:
             raise UserError(
@@ -83,7 +83,7 @@ class ArrayFile(Source):
         labels, images = rows[:, 0], rows[:, 1:].reshape(-1, side, side)
         _check_labels(labels, path)
         if self.test_size is None:
-            raise UserError("data.source.test_size is missing: how many rows are kept for the test.")
+            raise UserError("data.source.test_size is missing: give how many rows to keep for the test.")
         targets = torch.from_numpy(labels).long()
         train, test = stratified_split(targets, self.test_size, seed=0, setting="data.source.test_size")
         return (images[train], labels[train]), (images[test], labels[test])
@@ -95,10 +95,10 @@ def _read_npz(path: Path) -> tuple[Arrays, Arrays]:
             missing = [key for key in KEYS if key not in file]
             if missing:
                 held = ", ".join(file.files[:8])
-                raise UserError(f"{path} holds no {missing[0]} but {held}. Expected {', '.join(KEYS)}.")
+                raise UserError(f"{path} has no {missing[0]}; it has {held}. Expected {', '.join(KEYS)}.")
             arrays = [file[key] for key in KEYS]
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is no .npz file of arrays: {one_line(error)}") from None
+        raise UserError(f"{path} is not an .npz file of arrays: {one_line(error)}") from None
     for images, labels in (arrays[:2], arrays[2:]):
         fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
         if not fits or labels.shape != images.shape[:1] or images.dtype.kind not in "uif":

@@ -16,7 +16,7 @@ class Warp:
     """Moves the pixels of each image: a random affine map, and a smooth random displacement of its points.
 
     Takes and returns float32 images (B, C, H, W) in [0, 1]; what comes from outside an image is 0. For each
-    image are drawn, uniformly in their ranges:
+    image it draws, uniformly from these ranges:
 
     - a rotation in [-degrees, degrees],
     - a scale of width and one of height in [1 - scale, 1 + scale],
@@ -26,9 +26,9 @@ class Warp:
     `elastic` is the standard deviation, in pixels, of a normally distributed displacement field, as in the
     elastic distortions of Simard, Steinkraus and Platt (2003); 0 leaves it out.
 
-    The coordinates that each pixel is read from are linear in the random numbers of an image, so that those
-    of a batch are one matrix product. Numbers are drawn from torch's default generator of the device.
-    Raises `UserError` for negative ranges.
+    The coordinates that each pixel is read from are linear in the random numbers of an image, so those of a
+    batch are one matrix product. Numbers are drawn from torch's default generator of the device. Raises
+    `UserError` for a negative range.
     """
 
     def __init__(
@@ -39,12 +39,11 @@ class Warp:
         translate: float = 0.0,
         elastic: float = 0.0,
     ) -> None:
-        for name, value in (
-            *(("degrees", degrees), ("scale", scale), ("shear", shear)),
-            *(("translate", translate), ("elastic", elastic)),
-        ):
-            if value < 0:
-                raise UserError(f"augment.{name}={value} is negative; 0 leaves it out.")
+        if min(degrees, scale, shear, translate, elastic) < 0:
+            raise UserError(
+                f"augment has a negative range: degrees={degrees}, scale={scale}, shear={shear}, "
+                f"translate={translate}, elastic={elastic}. 0 leaves one out."
+            )
         self.radians = math.radians(degrees)
         self.scale = scale
         self.shear = shear
@@ -66,13 +65,9 @@ class Warp:
         turn, shear, width, height, right, down = torch.rand(6, count, device=device).mul_(2).sub_(1)
         cos, sin = (turn * self.radians).cos(), (turn * self.radians).sin()
         width, height, shear = 1 + self.scale * width, 1 + self.scale * height, self.shear * shear
-        affine = torch.stack(
-            [
-                *(cos * width, (shear * cos - sin) * height, self.translate * right),
-                *(sin * width, (shear * sin + cos) * height, self.translate * down),
-            ],
-            dim=1,
-        ).view(-1, 2, 3)
+        x = [cos * width, (shear * cos - sin) * height, self.translate * right]
+        y = [sin * width, (shear * sin + cos) * height, self.translate * down]
+        affine = torch.stack(x + y, dim=1).view(-1, 2, 3)
         if not self.elastic:
             return affine
         nodes = self.elastic * torch.randn(count, 2, NODES * NODES, device=device)

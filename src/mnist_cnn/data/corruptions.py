@@ -150,11 +150,21 @@ def canny_edges(images: Tensor, generator: Generator) -> Tensor:
 
 
 CORRUPTIONS: dict[str, Corruption] = {
-    corruption.__name__: corruption
-    for corruption in (
-        *(shot_noise, impulse_noise, glass_blur, motion_blur, shear, scale, rotate, brightness, translate),
-        *(stripe, fog, spatter, dotted_line, zigzag, canny_edges),
-    )
+    "shot_noise": shot_noise,
+    "impulse_noise": impulse_noise,
+    "glass_blur": glass_blur,
+    "motion_blur": motion_blur,
+    "shear": shear,
+    "scale": scale,
+    "rotate": rotate,
+    "brightness": brightness,
+    "translate": translate,
+    "stripe": stripe,
+    "fog": fog,
+    "spatter": spatter,
+    "dotted_line": dotted_line,
+    "zigzag": zigzag,
+    "canny_edges": canny_edges,
 }
 
 
@@ -181,13 +191,9 @@ def _affine(
     count, _, _, width = images.shape
     one = torch.ones(count)
     cos, sin = (one * turn).cos(), (one * turn).sin()
-    matrix = torch.stack(
-        [
-            *(cos * zoom, (shear * cos - sin) * zoom, one * right * 2 / width),
-            *(sin * zoom, (shear * sin + cos) * zoom, one * down * 2 / width),
-        ],
-        dim=1,
-    ).view(-1, 2, 3)
+    x = [cos * zoom, (shear * cos - sin) * zoom, one * right * 2 / width]
+    y = [sin * zoom, (shear * sin + cos) * zoom, one * down * 2 / width]
+    matrix = torch.stack(x + y, dim=1).view(-1, 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)
 

@@ -91,10 +91,10 @@ class ImageData(L.LightningDataModule):
     each channel. Images of another size or number of channels are converted when they are read, in bytes
     (see `images.convert`).
 
-    `classes` names the classes, by default as the source does; `num_classes` is by default their number.
+    `classes` names the classes, by default by their numbers; `num_classes` is by default the number of names.
 
     `prepare` is how image files become images (see `Preparation`), and `grey_values` are black and white of
-    those with more than 8 bits; by default they are found out from the files.
+    those with more than 8 bits; by default they are those of the files.
 
     `val_size` images of the training set, or that fraction of them, are kept for validation. They are the
     same for every `seed`, so that runs that differ in it are judged by the same images. `val_size=0` trains
@@ -138,29 +138,21 @@ class ImageData(L.LightningDataModule):
             raise UserError(f"data.in_channels={in_channels}: images have 1 channel (grey) or 3 (colour).")
         self.mean = _per_channel(mean, in_channels, "data.mean")
         self.std = _per_channel(std, in_channels, "data.std")
-        self.classes = self._class_names(classes, num_classes)
+        if classes is None and num_classes is None:
+            raise UserError(f"{self.name} does not name its classes: set data.num_classes or data.classes.")
+        self.classes = [str(name) for name in (range(num_classes or 0) if classes is None else classes)]
         self.num_classes = len(self.classes)
+        if num_classes not in (None, self.num_classes):
+            raise UserError(
+                f"data.num_classes={num_classes}, but there are {self.num_classes} class names: "
+                f"{', '.join(self.classes)}. Set data.classes to as many names, or to null."
+            )
         self.prepare = prepare
         self.grey_values = _black_and_white(grey_values) or source.grey_values(self.dir)
         self.source_label = ""  # where the files came from, for people
         self.train: ImagesInMemory | None = None
         self.val: ImagesInMemory | None = None
         self.test: ImagesInMemory | None = None
-
-    def _class_names(self, classes: Sequence[str] | None, num_classes: int | None) -> list[str]:
-        if classes is None:
-            classes = self.source.classes(self.dir)
-        if classes is None and num_classes is not None:
-            classes = [str(label) for label in range(num_classes)]
-        if classes is None:
-            raise UserError(f"{self.name} does not name its classes: set data.num_classes or data.classes.")
-        names = [str(name) for name in classes]
-        if num_classes is not None and num_classes != len(names):
-            raise UserError(
-                f"data.num_classes={num_classes}, but there are {len(names)} class names: "
-                f"{', '.join(names)}. Set data.classes to as many names, or to null."
-            )
-        return names
 
     def prepare_data(self) -> None:
         """Fetch and verify the files; Lightning calls this in one process of a machine only."""
@@ -169,7 +161,7 @@ class ImageData(L.LightningDataModule):
             self.source_label += ", grey values {:g} to {:g}".format(*self.grey_values)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the images into memory and split them; raises `UserError` where they do not fit."""
+        """Read the images into memory and split them; raises `UserError` if they do not fit."""
         if self.train is None:
             self.source.preparation = Preparation(
                 self.prepare, self.in_channels, self.image_size, self.grey_values
@@ -188,27 +180,22 @@ class ImageData(L.LightningDataModule):
             self._check_limits(self.trainer)
 
     def _check_limits(self, trainer: L.Trainer) -> None:
-        """Raise `UserError` where the Trainer's limits do not fit the number of batches.
-
-        Lightning would notice those of the test after the training.
-        """
-        lengths = {
-            "train": len(self.train_dataloader()),
-            "val": len(self.val_dataloader()),
-            "test": len(self.test_dataloader()),
+        """Raise `UserError` if less than a batch is left, or if an epoch does not end with a validation."""
+        loaders = {
+            "train": self.train_dataloader(),
+            "val": self.val_dataloader(),
+            "test": self.test_dataloader(),
         }
-        for name, batches in lengths.items():
-            setting = f"limit_{name}_batches"
-            limit = getattr(trainer, setting)
-            if isinstance(limit, float) and batches and 0 < limit * batches < 1:
+        for name, loader in loaders.items():
+            limit = getattr(trainer, f"limit_{name}_batches")
+            if isinstance(limit, float) and 0 < limit * len(loader) < 1:
                 raise UserError(
-                    f"trainer.{setting}={limit} is less than one of {batches} batches: give the number of "
-                    f"batches, or at least {1 / batches:.2g}."
+                    f"trainer.limit_{name}_batches={limit} is less than one of {len(loader)} batches."
                 )
         limit, interval = trainer.limit_train_batches, trainer.val_check_interval
         if interval is None or trainer.check_val_every_n_epoch is None:
             return
-        batches = lengths["train"]
+        batches = len(loaders["train"])
         batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
         every = max(1, int(batches * interval)) if isinstance(interval, float) else interval
         if batches % every:
@@ -261,7 +248,7 @@ class ImageData(L.LightningDataModule):
         return TrainLoader(self.train, self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """Return the validation images in order; no loader at all where `val_size` is 0."""
+        """Return the validation images in order; no loader if `val_size` is 0."""
         assert self.val is not None
         return self._evaluation_loader(self.val) if len(self.val) else []
 
@@ -283,7 +270,7 @@ class ImageData(L.LightningDataModule):
         """Normalize a batch on the device that it was moved to; in training, augment it before."""
         images, targets = batch
         if self.augment is not None and self.trainer is not None and self.trainer.training:
-            images = self.augment(_scale(images))  # which may share memory with others
+            images = self.augment(_scale(images))  # may share memory with other tensors
             return self._standardize(images), targets
         return self.normalize(images), targets
 
@@ -306,7 +293,7 @@ def _scale(images: Tensor) -> Tensor:
 
 
 def _per_channel(value: float | Sequence[float], channels: int, setting: str) -> float | Tensor:
-    """Return a number as it is, which is the fastest, and a list as (channels, 1, 1)."""
+    """Return a number as it is, because that is fastest, and a list as a tensor (channels, 1, 1)."""
     if isinstance(value, int | float):
         return float(value)
     if len(value) != channels:
@@ -337,5 +324,5 @@ def _check_images(images: Tensor, targets: Tensor, name: str) -> None:
 
 
 def _unchanged(batch: Any) -> Any:
-    """Pass on the batch that `ImagesInMemory.__getitems__` has put together."""
+    """Return the batch as `ImagesInMemory.__getitems__` has made it."""
     return batch

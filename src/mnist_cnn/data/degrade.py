@@ -19,8 +19,8 @@ class Degrade:
     """Adds scan artifacts: other stroke widths, blur, grey paper, shadows, noise, covered parts.
 
     Takes and returns float32 images (B, C, H, W) in [0, 1], bright on black. Each degradation is applied to
-    the fraction `share` of the images of a batch, chosen at random, with a strength for each image that is
-    uniform between none and the given one:
+    the fraction `share` of the images of a batch, chosen at random, with a strength for each image drawn
+    uniformly from 0 to the given one:
 
     - `stroke`: how far strokes are widened or thinned, 1 being a pixel to each side;
     - `outline`: how far the inside of strokes is removed;
@@ -40,44 +40,18 @@ class Degrade:
     of [0, 1].
     """
 
-    def __init__(
-        self,
-        share: float = 1 / 3,
-        stroke: float = 0.0,
-        outline: float = 0.0,
-        scatter: float = 0.0,
-        blur: float = 0.0,
-        motion: float = 0.0,
-        invert: float = 0.0,
-        fade: float = 0.0,
-        shadow: float = 0.0,
-        spots: float = 0.0,
-        lines: float = 0.0,
-        noise: float = 0.0,
-        specks: float = 0.0,
-        patch: float = 0.0,
-    ) -> None:
-        strengths: dict[str, tuple[float, Degradation]] = {
-            "stroke": (stroke, _stroke),
-            "outline": (outline, _outline),
-            "scatter": (scatter, _scatter),
-            "blur": (blur, _blur),
-            "motion": (motion, _motion),
-            "invert": (invert, _invert),
-            "fade": (fade, _fade),
-            "shadow": (shadow, _shadow),
-            "spots": (spots, _spots),
-            "lines": (lines, _lines),
-            "noise": (noise, _noise),
-            "specks": (specks, _specks),
-            "patch": (patch, _patch),
-        }
-        given = {"share": share} | {name: value for name, (value, _) in strengths.items()}
-        for name, value in given.items():
+    def __init__(self, share: float = 1 / 3, **strengths: float) -> None:
+        unknown = sorted(strengths.keys() - DEGRADATIONS.keys())
+        if unknown:
+            raise UserError(f"The augmentation has no {unknown[0]}; it has {', '.join(DEGRADATIONS)}.")
+        for name, value in {"share": share, **strengths}.items():
             if not 0 <= value <= 1:
                 raise UserError(f"The augmentation's {name}={value} must be in [0, 1]; 0 leaves it out.")
         self.share = share
-        self.degradations = [(limit, function) for limit, function in strengths.values() if limit]
+        # In the order of the table, whatever that of the settings is.
+        self.degradations = [
+            (strengths[name], function) for name, function in DEGRADATIONS.items() if strengths.get(name)
+        ]
 
     def __call__(self, images: Tensor) -> Tensor:
         images = images.clone()
@@ -197,3 +171,20 @@ def _rectangle(images: Tensor, sides: Tensor) -> Tensor:
 def _centers(length: int, images: Tensor) -> Tensor:
     """Return the centres of pixels (length,) in grid_sample's coordinates, which span [-1, 1]."""
     return (torch.arange(length, device=images.device) * 2 + 1) / length - 1
+
+
+DEGRADATIONS: dict[str, Degradation] = {
+    "stroke": _stroke,
+    "outline": _outline,
+    "scatter": _scatter,
+    "blur": _blur,
+    "motion": _motion,
+    "invert": _invert,
+    "fade": _fade,
+    "shadow": _shadow,
+    "spots": _spots,
+    "lines": _lines,
+    "noise": _noise,
+    "specks": _specks,
+    "patch": _patch,
+}

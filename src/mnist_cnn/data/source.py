@@ -38,18 +38,18 @@ class Source(ABC):
         """
 
     def read_validation(self, directory: Path) -> tuple[Tensor, Tensor] | None:
-        """Return validation images that the data set keeps apart; None to take some for training instead."""
+        """Return the validation images of the data set, or None to take some of the training images."""
         return None
 
     @property
     def parts(self) -> list[str]:
-        """Names of equally long consecutive parts of the test images that evaluate.py reports apart."""
+        """Names of equally long consecutive parts of the test images that evaluate.py reports separately."""
         return []
 
     def classes(self, directory: Path) -> list[str] | None:
-        """Return the class names by target if the files tell them, otherwise None. Must be cheap."""
+        """Return the class names by target if the files name them, otherwise None. Must be fast."""
         return None
 
     def grey_values(self, directory: Path) -> GreyValues | None:
-        """Return black and white of image files with more than 8 bits, otherwise None. Must be cheap."""
+        """Return black and white of image files with more than 8 bits, otherwise None. Must be fast."""
         return None

@@ -1,8 +1,7 @@
 """A network in an exported file, and its description. Imports neither torch nor Lightning."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -83,15 +82,3 @@ class ExportedNetwork:
 
     description: Description
     run: Function
-
-
-@contextmanager
-def needs_extra(extra: str) -> Iterator[None]:
-    """Raise `UserError` that names the extra to install if an import in the block fails."""
-    try:
-        yield
-    except ImportError as error:
-        raise UserError(
-            f"format={extra} needs other packages ({printable(str(error))}). Install them with: "
-            f"pip install -e '.[{extra}]'"
-        ) from error

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mnist_cnn.errors import UserError
-from mnist_cnn.export.exported import Description, ExportedNetwork, Images, Logits, needs_extra
+from mnist_cnn.errors import UserError, needs_extra
+from mnist_cnn.export.exported import Description, ExportedNetwork, Images, Logits
 
 if TYPE_CHECKING:
     from mnist_cnn.export.network import ByteNetwork
@@ -23,7 +23,7 @@ def write(network: "ByteNetwork", description: Description, path: Path) -> None:
 
     The description is in its metadata. Raises `UserError` if the extra `onnx` is not installed.
     """
-    with needs_extra("onnx"):
+    with needs_extra("onnx", "format=onnx"):
         for package in ("onnx", "onnxscript", "onnxruntime"):
             importlib.import_module(package)
     import torch
@@ -48,7 +48,7 @@ def load(path: Path) -> ExportedNetwork:
     The file may come from someone else, and its graph may ask for any amount of memory and time: its `run`
     raises `UserError` if it takes more than `MAX_MEMORY` or `MAX_SECONDS`.
     """
-    with needs_extra("onnx"):
+    with needs_extra("onnx", "format=onnx"):
         import onnxruntime
     if not path.is_file():  # to open a pipe can block, and a device may never end
         raise UserError(f"{path} is not a regular file.")

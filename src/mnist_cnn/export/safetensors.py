@@ -4,8 +4,8 @@ from pathlib import Path
 
 from torch import nn
 
-from mnist_cnn.errors import UserError
-from mnist_cnn.export.exported import Description, ExportedNetwork, needs_extra
+from mnist_cnn.errors import UserError, needs_extra
+from mnist_cnn.export.exported import Description, ExportedNetwork
 from mnist_cnn.export.network import ByteNetwork, as_function
 from mnist_cnn.training import loading
 
@@ -15,7 +15,7 @@ def write(network: ByteNetwork, description: Description, path: Path) -> None:
 
     Raises `UserError` if the extra `safetensors` is not installed.
     """
-    with needs_extra("safetensors"):
+    with needs_extra("safetensors", "format=safetensors"):
         from safetensors.torch import save
     weights = {name: weight.contiguous() for name, weight in network.network.state_dict().items()}
     path.write_bytes(save(weights, description.to_strings()))
@@ -26,7 +26,7 @@ def load(path: Path) -> ExportedNetwork:
 
     Raises `UserError` for other files, and if the network is not a class of this package or of torch.
     """
-    with needs_extra("safetensors"):
+    with needs_extra("safetensors", "format=safetensors"):
         from safetensors import SafetensorError, safe_open
     try:
         with safe_open(path, framework="pt") as file:

@@ -106,17 +106,6 @@ def cross_entropy(logits: Array, targets: NDArray[np.integer]) -> tuple[float, A
     return float(loss), delta / len(logits)
 
 
-def squared_error(outputs: Array, targets: NDArray[np.integer]) -> tuple[float, Array]:
-    """Return the mean squared error against the one-hot targets y, and its δ.
-
-    J = 1/(B·K) Σ_b Σ_k (z - y)²     δ^L = ∂J/∂z^L = 2 (z - y) / (B·K)
-
-    outputs (B, K), targets (B,) -> J and δ^L (B, K). Sections 2.1 and 3.4.
-    """
-    error = outputs - np.eye(outputs.shape[1], dtype=outputs.dtype)[targets]
-    return float((error**2).mean()), 2 * error / error.size
-
-
 # --- CnnNet --------------------------------------------------------------------------------------
 
 

@@ -3,8 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mnist_cnn.models.checks import check_image_size, check_images
-from mnist_cnn.models.layers import get_layers
+from mnist_cnn.models.layers import check_image_size, check_images, get_layers
 
 
 class SimpleCNN(nn.Module):

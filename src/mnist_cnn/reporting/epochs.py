@@ -50,8 +50,7 @@ class Progress(L.Callback):
 
     def _begin_epoch(self) -> None:
         self._batches = 0  # of the epoch, also of the process before a resume
-        self._epoch_images = 0  # of this process, as the next
-        self._epoch_seconds = 0.0
+        self._before = self.images, self.seconds
         self._latest = self._shown = time.perf_counter()
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,11 +93,8 @@ class Progress(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         now = time.perf_counter()
-        images = len(batch[1]) * trainer.world_size
-        self.images += images
-        self._epoch_images += images
+        self.images += len(batch[1]) * trainer.world_size
         self.seconds += now - self._latest
-        self._epoch_seconds += now - self._latest
         self._latest = now
         self._batches = batch_idx + 1
         if now - self._shown >= SECONDS_PER_UPDATE and trainer.is_global_zero:
@@ -171,8 +167,8 @@ class Progress(L.Callback):
         parts.append(f"train {scores.split_metrics(row, 'train', extra=not validated)}")
         if validated:
             parts.append(f"validation {scores.split_metrics(row, 'val')}")
-        rate = self._epoch_images / self._epoch_seconds if self._epoch_seconds else 0.0
-        parts.append(f"{rate:,.0f} images/s")
+        images, seconds = self.images - self._before[0], self.seconds - self._before[1]
+        parts.append(f"{images / seconds if seconds else 0:,.0f} images/s")
         log.info(_wrap(parts))
 
 

@@ -39,14 +39,13 @@ log = logging.getLogger(__name__)
 BLUE, VERMILION = "#0072B2", "#D55E00"
 MAPS_PER_ROW = 16
 MAX_COUNTS = 30  # classes up to which a confusion matrix has its counts
-MAX_BARS = 100  # classes of which the accuracies are drawn
 
 
 def predictions(
     images: Tensor,
     targets: Tensor,
     predicted: Tensor,
-    confidence: Tensor | None = None,
+    confidence: Tensor,
     classes: Sequence[str] | None = None,
     are_probabilities: bool = True,
 ) -> Figure:
@@ -55,7 +54,7 @@ def predictions(
     images: (N, C, H, W) of any type and range, C 1 or 3; targets, predicted: (N,) class indices;
     confidence: (N,), the score of the predicted class, a probability or an output of the network.
     """
-    captions = _captions(targets, predicted, classes, confidence, are_probabilities)
+    captions = _captions(targets, predicted, confidence, classes, are_probabilities)
     wrong = (targets != predicted).tolist()
     return _gallery(images, captions, wrong, columns=10, empty="No images")
 
@@ -77,7 +76,7 @@ def most_wrong(
     wrong = (targets != predicted).nonzero().flatten()
     order = confidence[wrong].argsort(descending=True, stable=True)  # equal scores keep the data's order
     shown = wrong[order[:limit]]
-    captions = _captions(targets[shown], predicted[shown], classes, confidence[shown], are_probabilities)
+    captions = _captions(targets[shown], predicted[shown], confidence[shown], classes, are_probabilities)
     errors = f"{_plural(len(wrong), 'error')} in {_plural(len(targets), 'image')}"
     title = f"{errors}, most confident first"
     if len(shown) < len(wrong):
@@ -96,7 +95,7 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
     """
     table = _array(counts).astype(np.int64)
     size = len(table)
-    names = _names(classes, size)
+    names = list(classes or map(str, range(size)))
     totals, correct = table.sum(axis=1), np.diag(table)
     # Correct counts are about a hundred times the errors, which would all look alike on one colour scale.
     share = np.ma.masked_array(100 * table / np.maximum(totals, 1)[:, None], mask=np.eye(size, dtype=bool))
@@ -248,43 +247,6 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-def class_accuracy(correct: Tensor, total: Tensor, classes: Sequence[str] | None = None) -> Figure:
-    """Draw the accuracy of each class as a bar, on an axis that shows the differences.
-
-    Of more than 100 classes, the 100 with the lowest accuracy are drawn. correct, total: (K,) integers, the
-    number of correctly classified images and of all images per class.
-    """
-    hits, totals = _array(correct).astype(np.int64), _array(total).astype(np.int64)
-    names = _names(classes, len(totals))
-    overall, mean = _percent(hits.sum(), totals.sum()), 100 * hits.sum() / max(totals.sum(), 1)
-    title = f"Accuracy {overall} (dashed) and by class"
-    accuracy = 100 * hits / np.maximum(totals, 1)
-    if len(names) > MAX_BARS:
-        title = f"Accuracy {overall} (dashed) and the lowest {MAX_BARS} of {len(names):,} classes"
-        shown = np.argsort(np.where(totals > 0, accuracy, 101), kind="stable")[:MAX_BARS]
-        hits, totals, accuracy, names = hits[shown], totals[shown], accuracy[shown], [names[k] for k in shown]
-    known = accuracy[totals > 0]
-    worst = float(known.min()) if known.size else 0.0
-    start = worst - max(0.3 * (100 - worst), 0.1)
-    start = start if start > 50 else 0.0
-
-    figure = _figure(7.5, 1.3 + 0.32 * len(names))
-    axes = figure.add_subplot()
-    axes.barh(range(len(names)), accuracy, color=BLUE, height=0.7)
-    if known.size:
-        axes.axvline(mean, color=VERMILION, linestyle="--", linewidth=1.5)
-    axes.set_xlim(start, 100)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
-    axes.set_ylim(len(names) - 0.5, -0.5)  # the first class on top
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    cut = " (the axis does not start at 0)" if start > 0 else ""
-    axes.set(xlabel=f"Accuracy in %{cut}", title=title)
-    labels = [f"{_percent(h, t)}  {h:,} / {t:,}" for h, t in zip(hits, totals, strict=True)]
-    _right_labels(axes, labels)
-    return figure
-
-
 def to_image(figure: Figure) -> NDArray[np.uint8]:
     """Render a figure to pixels: (H, W, 3) uint8, TensorBoard's "HWC"."""
     canvas = FigureCanvasAgg(figure)
@@ -330,6 +292,28 @@ def whole_figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, figure.add_axes((0, 0, 1, 1))
 
 
+def place_image(
+    axes: Axes,
+    pixels: Array,
+    corner: tuple[float, float],
+    side: float,
+    frame: str | None = None,
+    limits: tuple[float | None, float | None] = (None, None),
+) -> None:
+    """Draw an image in the middle of a square, whose upper left corner is given; y grows downwards.
+
+    pixels: (H, W), (H, W, 1) or (H, W, 3), black and white being `limits`, by default those of the image;
+    frame: the colour of a frame.
+    """
+    scale = side / max(pixels.shape[:2])
+    width, height = scale * pixels.shape[1], scale * pixels.shape[0]
+    x, y = corner[0] + (side - width) / 2, corner[1] + (side - height) / 2
+    extent = (x, x + width, y + height, y)
+    axes.imshow(pixels, cmap="gray", vmin=limits[0], vmax=limits[1], extent=extent)
+    if frame is not None:
+        axes.add_patch(Rectangle((x, y), width, height, fill=False, color=frame, linewidth=3))
+
+
 def _array(values: Tensor) -> Array:
     values = values.detach().cpu()
     if values.is_floating_point():
@@ -344,14 +328,6 @@ def _finite(values: Array) -> Array:
     return finite
 
 
-def _names(classes: Sequence[str] | None, count: int) -> list[str]:
-    if classes is None:
-        return [str(index) for index in range(count)]
-    if len(classes) != count:
-        raise ValueError(f"{len(classes)} class names for {count} classes")
-    return list(classes)
-
-
 def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
@@ -363,18 +339,16 @@ def _percent(part: int, whole: int) -> str:
 def _captions(
     targets: Tensor,
     predicted: Tensor,
+    confidence: Tensor,
     classes: Sequence[str] | None,
-    confidence: Tensor | None,
     are_probabilities: bool,
 ) -> list[str]:
-    captions = []
-    for label, guess in zip(targets.tolist(), predicted.tolist(), strict=True):
-        names = (label, guess) if classes is None else (classes[label], classes[guess])
-        captions.append("Label: {}\nPred: {}".format(*names))
-    if confidence is None:
-        return captions
-    values = zip(captions, confidence.tolist(), strict=True)
-    return [f"{caption}\n{score(value, are_probabilities)}" for caption, value in values]
+    name = str if classes is None else classes.__getitem__
+    rows = zip(targets.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
+    return [
+        f"Label: {name(label)}\nPred: {name(guess)}\n{score(value, are_probabilities)}"
+        for label, guess, value in rows
+    ]
 
 
 def _displayable(image: Array) -> Array:
@@ -404,10 +378,9 @@ def _gallery(
     columns = min(columns, len(captions))
     rows = math.ceil(len(captions) / columns)
     # All lengths are in inches, also the coordinates of the axes.
-    lines = captions[0].count("\n") + 1
     longest = max(len(line) for caption in captions for line in caption.split("\n"))
     across = max(1.3, 0.085 * longest)  # long class names must not overlap
-    side, above, header = 1.2, 0.12 + 0.17 * lines, 0.3 if title else 0.0
+    side, above, header = 1.2, 0.63, 0.3 if title else 0.0
     down = above + side + 0.1
     width, height = max(across * columns, 0.095 * len(title)), header + down * rows
     figure, axes = whole_figure(width, height)
@@ -415,16 +388,15 @@ def _gallery(
         axes.text(width / 2, 0.06, title, ha="center", va="top", fontsize=12)
     tiles = zip(_array(images), captions, framed, strict=True)
     for index, (image, caption, frame) in enumerate(tiles):
-        pixels = _displayable(image)
-        scale = side / max(pixels.shape[:2])
-        half, tall = 0.5 * scale * pixels.shape[1], scale * pixels.shape[0]
-        x = (width - across * columns) / 2 + across * (index % columns + 0.5)
+        middle = (width - across * columns) / 2 + across * (index % columns + 0.5)
         y = header + above + down * (index // columns)
-        axes.imshow(pixels, cmap="gray", extent=(x - half, x + half, y + tall, y))
         color = VERMILION if frame else "black"
-        axes.text(x, y - 0.06, caption, ha="center", va="bottom", fontsize=10, color=color, parse_math=False)
-        if frame:  # for readers who do not see the colour
-            axes.add_patch(Rectangle((x - half, y), 2 * half, tall, fill=False, color=color, linewidth=4))
+        # The frame is for readers who do not see the colour.
+        corner = (middle - side / 2, y)
+        place_image(axes, _displayable(image), corner, side, frame=color if frame else None)
+        axes.text(
+            middle, y - 0.06, caption, ha="center", va="bottom", fontsize=10, color=color, parse_math=False
+        )
     axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
     axes.set_axis_off()
     return figure

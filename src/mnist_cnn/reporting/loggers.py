@@ -1,4 +1,4 @@
-"""What a run writes to its loggers, which may be any of Lightning's: settings, metrics and figures."""
+"""What a run writes to its loggers, which may be any of Lightning's: settings and figures."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -19,17 +19,13 @@ def begin(loggers: Iterable[Logger], hparams: Mapping[str, Any], config: str, st
     `config` (YAML) to those with a method `log_config`. Raises `UserError` if a logger cannot be started,
     for example because its server does not answer.
     """
-    for logger in loggers:
-        _begin(logger, hparams, config, step)
-
-
-def _begin(logger: Logger, hparams: Mapping[str, Any], config: str, step: int) -> None:
     try:
-        if hasattr(logger, "begin"):
-            logger.begin(step)
-        logger.log_hyperparams(dict(hparams))
-        if hasattr(logger, "log_config"):
-            logger.log_config(config)
+        for logger in loggers:
+            if hasattr(logger, "begin"):
+                logger.begin(step)
+            logger.log_hyperparams(dict(hparams))
+            if hasattr(logger, "log_config"):
+                logger.log_config(config)
     except Exception as error:
         cause = error.__cause__ or error  # Lightning hides what SummaryWriter raises
         message = f"could not be started: {type(cause).__name__}: {one_line(cause)}"
@@ -41,9 +37,11 @@ def takes_figures(logger: Logger) -> bool:
     return isinstance(logger, TensorBoardLogger | MLFlowLogger) or hasattr(logger, "log_image")
 
 
-@rank_zero_only
 def log_figure(loggers: Iterable[Logger], tag: str, figure: Figure, step: int) -> None:
-    """Write a figure to every logger that takes figures or images, under `tag` and the global step."""
+    """Write a figure to every logger that takes figures or images, under `tag` and the global step.
+
+    Call it on the first rank only.
+    """
     for logger in loggers:
         if isinstance(logger, MLFlowLogger):
             assert logger.run_id is not None
@@ -54,21 +52,6 @@ def log_figure(loggers: Iterable[Logger], tag: str, figure: Figure, step: int) -
             logger.log_image(key=tag, images=[figures.to_image(figure)], step=step)
 
 
-@rank_zero_only
-def log_metrics(loggers: Iterable[Logger], metrics: Mapping[str, float], step: int) -> None:
-    """Write `metrics`, among them the "epoch", by global step."""
-    for logger in loggers:
-        logger.log_metrics(dict(metrics), step)
-
-
-@rank_zero_only
-def save(loggers: Iterable[Logger]) -> None:
-    """Let the loggers write what they hold in memory."""
-    for logger in loggers:
-        logger.save()
-
-
-@rank_zero_only
 def close(loggers: Iterable[Logger]) -> None:
     """End the logs of a run that has succeeded."""
     for logger in loggers:

@@ -1,5 +1,6 @@
 """MLflow with one local store for all runs: a resumed run continues its MLflow run."""
 
+import importlib
 import os
 from argparse import Namespace
 from collections.abc import Mapping
@@ -11,11 +12,10 @@ from filelock import FileLock
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from mnist_cnn.errors import UserError, one_line
+from mnist_cnn.errors import needs_extra
 
 SQLITE = "sqlite:///"
 SQLITE_OPTIONS = "?timeout=60"  # seconds to wait for another process that is writing
-TAG = "mnist_cnn.run"  # by which a resumed run is found
 
 
 class RunLogger(MLFlowLogger):
@@ -23,7 +23,7 @@ class RunLogger(MLFlowLogger):
 
     `tracking_uri` is a SQLite file (`sqlite:///PATH`), which is created on first use, or the address of a
     server. Figures and the settings go to `artifact_location`, a folder or URI; None leaves the choice to
-    the server.
+    the server. The id of the MLflow run is kept in the file `mlflow_run` of the folder.
     """
 
     def __init__(
@@ -34,23 +34,36 @@ class RunLogger(MLFlowLogger):
         artifact_location: str | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> None:
-        folder = Path(save_dir).absolute()
-        identity = f"{folder.parent.name}/{folder.name}".replace("'", "-")  # for the search
+        self.id_file = Path(save_dir, "mlflow_run")
+        self.continues = self.id_file.exists()
+        self.database = tracking_uri.removeprefix(SQLITE) if tracking_uri.startswith(SQLITE) else None
         # MLflow would announce that it creates the tables of its store.
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-        local = tracking_uri.startswith(SQLITE)
-        with _lock(tracking_uri.removeprefix(SQLITE)) if local else nullcontext():
-            tracking_uri += SQLITE_OPTIONS if local else ""
-            run_id = _find_run(tracking_uri, experiment_name, artifact_location, identity)
+        with needs_extra("mlflow", "logger=mlflow"):
+            importlib.import_module("mlflow")
+        with self._lock():
             super().__init__(
                 experiment_name,
-                run_name=folder.name,
-                tracking_uri=tracking_uri,
-                tags={**(tags or {}), TAG: identity},
+                run_name=Path(save_dir).name,
+                tracking_uri=tracking_uri + (SQLITE_OPTIONS if self.database else ""),
+                tags=dict(tags or {}),
                 artifact_location=artifact_location,
-                run_id=run_id,
+                run_id=self.id_file.read_text() if self.continues else None,
             )
-        self.continues = run_id is not None
+
+    def _lock(self) -> AbstractContextManager[Any]:
+        """Lock a SQLite store: the jobs of a sweep start together, and one of them creates it."""
+        if self.database is None:
+            return nullcontext()
+        Path(self.database).parent.mkdir(parents=True, exist_ok=True)
+        return FileLock(f"{self.database}.lock")
+
+    @rank_zero_only
+    def begin(self, step: int) -> None:
+        """Create the MLflow run and its experiment, or continue the run."""
+        with self._lock():
+            assert self.run_id is not None
+        self.id_file.write_text(self.run_id)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -66,31 +79,3 @@ class RunLogger(MLFlowLogger):
         """Write the whole config as the artifact `config.yaml`."""
         assert self.run_id is not None
         self.experiment.log_text(self.run_id, config, "config.yaml")
-
-
-def _find_run(uri: str, experiment_name: str, artifact_location: str | None, identity: str) -> str | None:
-    """Create the experiment if it is missing; return the id of the run `identity`, None if it is new."""
-    try:
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "logger=mlflow needs the package mlflow. Install it with: pip install -e '.[mlflow]'"
-        ) from error
-    client = MlflowClient(uri)
-    try:
-        experiment = client.get_experiment_by_name(experiment_name)
-        if experiment is None:
-            client.create_experiment(experiment_name, artifact_location)
-            return None
-        found = client.search_runs([experiment.experiment_id], f"tags.`{TAG}` = '{identity}'")
-    except MlflowException as error:
-        raise UserError(f"logger=mlflow cannot use {uri}: {one_line(error)}") from error
-    return str(found[0].info.run_id) if found else None
-
-
-def _lock(database: str) -> AbstractContextManager[Any]:
-    """Return a lock on a SQLite store: the jobs of a sweep start together, and one of them creates it."""
-    path = Path(database)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(f"{path}.lock")

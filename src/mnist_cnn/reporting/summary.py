@@ -1,7 +1,7 @@
 """The results of a run: metrics.json, the console's last lines, and the figures of the test."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,13 +114,15 @@ def report(
     the first N test images, empty if nothing was tested. The figures also go to the loggers that take
     figures. A figure or card that fails is a warning.
     """
-    # The loggers keep the values in memory until the results are there, which mark the run as finished.
+    # The loggers write the results of the test after metrics.json, which marks the run as finished.
     step, tested = metrics["steps"], _of_split(metrics, "test")
     if tested:
         values = {name: value for name, value in tested.items() if name != "test/images"}
-        loggers.log_metrics(run_loggers, values | {"epoch": classifier.current_epoch}, step)
+        for logger in run_loggers:
+            logger.log_metrics(values | {"epoch": classifier.current_epoch}, step)
     write_json(run_dir / METRICS, metrics)
-    loggers.save(run_loggers)
+    for logger in run_loggers:
+        logger.save()
     split, name = ("val", "validation") if "val/loss" in metrics else ("train", "train")
     if f"{split}/loss" in metrics:
         log.info(f"best epoch: {metrics['best_epoch']}   {name} {scores.split_metrics(metrics, split)}")
@@ -131,9 +133,8 @@ def report(
     else:
         log.info("no test: trainer.limit_test_batches leaves no test images")
 
-    for tag, draw in _test_figures(classifier, data, logits).items():
-        with figures.warn_on_error(f"the figure {tag}"):
-            figure = draw()
+    with figures.warn_on_error("the figures of the test"):
+        for tag, figure in _test_figures(classifier, data, logits).items():
             if tag == "visuals/predictions_test":
                 figures.save(figure, run_dir / "predictions.png")
             loggers.log_figure(run_loggers, tag, figure, step)
@@ -150,35 +151,33 @@ def report(
         log.info("all runs: make tensorboard")
 
 
-def _test_figures(classifier: Classifier, data: ImageData, logits: Tensor) -> dict[str, Callable[[], Figure]]:
-    """Return what draws each figure of the test, by its tag."""
+def _test_figures(classifier: Classifier, data: ImageData, logits: Tensor) -> dict[str, Figure]:
+    """Return the figures of the test by tag; none if nothing was tested."""
     if not len(logits):
         return {}
     assert data.test is not None
     images, targets = data.test[: len(logits)]
     confidence, predicted = classifier.scores(logits).max(1)
+    counts = multiclass_confusion_matrix(predicted, targets, data.num_classes)
     percent = classifier.gives_probabilities
     return {
-        "visuals/predictions_test": lambda: figures.predictions(
+        "visuals/predictions_test": figures.predictions(
             images[:6], targets[:6], predicted[:6], confidence[:6], data.classes, percent
         ),
-        "visuals/most_wrong": lambda: figures.most_wrong(
+        "visuals/most_wrong": figures.most_wrong(
             images, targets, predicted, confidence, data.classes, percent
         ),
-        "visuals/confusion_matrix": lambda: figures.confusion_matrix(
-            multiclass_confusion_matrix(predicted, targets, data.num_classes), data.classes
-        ),
+        "visuals/confusion_matrix": figures.confusion_matrix(counts, data.classes),
     }
 
 
 def report_evaluation(run_dir: Path, classifier: Classifier, data: ImageData, logits: Tensor) -> None:
-    """Write the confusion matrix, the accuracy of each class and evaluation.json, and print them."""
+    """Write confusion_matrix.png and evaluation.json, and print the accuracy of each class."""
     assert data.test is not None
     metrics = test_metrics(classifier, len(logits))
     counts = multiclass_confusion_matrix(logits.argmax(1), data.test.targets[: len(logits)], data.num_classes)
     correct, total = counts.diagonal(), counts.sum(1)
     figures.save(figures.confusion_matrix(counts, data.classes), run_dir / "confusion_matrix.png")
-    figures.save(figures.class_accuracy(correct, total, data.classes), run_dir / "class_accuracy.png")
     classes: list[dict[str, Any]] = [
         {"class": name, "correct": int(right), "images": int(images)}
         for name, right, images in zip(data.classes, correct, total, strict=True)

@@ -20,31 +20,24 @@ from mnist_cnn.models.handmade.convolution import (
 from mnist_cnn.models.handmade.linear import Linear, linear
 from mnist_cnn.models.handmade.losses import (
     CrossEntropyLoss,
-    MSELoss,
     OneHotMSELoss,
     cross_entropy,
     mse_loss,
     one_hot,
 )
 from mnist_cnn.models.handmade.pooling import (
-    AvgPool2d,
-    MaxPool2d,
     avg_pool2d,
     max_pool2d,
     upsample_average,
     upsample_max,
 )
-from mnist_cnn.models.handmade.relu import ReLU, relu
+from mnist_cnn.models.handmade.relu import relu
 
 __all__ = [
-    "AvgPool2d",
     "Conv2d",
     "CrossEntropyLoss",
     "Linear",
-    "MSELoss",
-    "MaxPool2d",
     "OneHotMSELoss",
-    "ReLU",
     "avg_pool2d",
     "conv2d",
     "conv2d_delta",

@@ -70,14 +70,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
 
 
 def mse_loss(outputs: Tensor, target: Tensor) -> Tensor:
-    """Compute `torch.nn.functional.mse_loss` of two tensors of the same shape -> ().
-
-    Raises `ValueError` if the shapes differ: nothing is broadcast.
-    """
-    if outputs.shape != target.shape:
-        raise ValueError(
-            f"the shapes of outputs {tuple(outputs.shape)} and target {tuple(target.shape)} differ"
-        )
+    """Compute `torch.nn.functional.mse_loss` of two tensors of the same shape -> ()."""
     loss: Tensor = SquaredError.apply(*cast_for_autocast(outputs, target, to=torch.float32))
     return loss
 
@@ -90,16 +83,6 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return cross_entropy(input, target, self.label_smoothing)
-
-
-class MSELoss(nn.MSELoss):
-    """torch.nn.MSELoss of two tensors of the same shape, computed by `SquaredError`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return mse_loss(input, target)
 
 
 class OneHotMSELoss(nn.Module):

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
-from mnist_cnn.models.handmade.arguments import Pair, Size, as_pair, pad
+from mnist_cnn.models.handmade.arguments import Pair, Size, as_pair
 
 
 def window_elements(x: Tensor, window: Pair, stride: Pair) -> Iterator[Tensor]:
@@ -26,9 +26,7 @@ def window_elements(x: Tensor, window: Pair, stride: Pair) -> Iterator[Tensor]:
             yield x[:, :, vertical, horizontal]
 
 
-def upsample_max(
-    delta: Tensor, argmax: Tensor, input_size: Pair, window: Pair, stride: Pair, padding: Pair = (0, 0)
-) -> Tensor:
+def upsample_max(delta: Tensor, argmax: Tensor, input_size: Pair, window: Pair, stride: Pair) -> Tensor:
     """Put each δ at the position of the maximum of its window, and zeros elsewhere.
 
     ∂J/∂a^{l-1} = upsample(δ^l);   an element that is the maximum of several windows gets the sum of their δ
@@ -36,44 +34,31 @@ def upsample_max(
     delta (B, C, I, J), argmax (B, C, I, J) the index of the maximum in its window, counted row by row,
     input_size = (H, W) -> (B, C, H, W). Section 2.2.1.
     """
-    padded = padded_zeros(delta, input_size, padding)
-    for index, element in enumerate(window_elements(padded, window, stride)):
+    upsampled = zeros(delta, input_size)
+    for index, element in enumerate(window_elements(upsampled, window, stride)):
         element += delta * (argmax == index)
-    return without_padding(padded, padding)
+    return upsampled
 
 
-def upsample_average(
-    delta: Tensor, input_size: Pair, window: Pair, stride: Pair, padding: Pair = (0, 0)
-) -> Tensor:
+def upsample_average(delta: Tensor, input_size: Pair, window: Pair, stride: Pair) -> Tensor:
     """Spread each δ evenly over the elements of its window.
 
     ∂J/∂a^{l-1} = upsample(δ^l);   every element of a window gets δ / (P·Q)
 
     delta (B, C, I, J), input_size = (H, W) -> (B, C, H, W). Section 2.2.1.
     """
-    padded = padded_zeros(delta, input_size, padding)
+    upsampled = zeros(delta, input_size)
     share = delta / (window[0] * window[1])
-    for element in window_elements(padded, window, stride):
+    for element in window_elements(upsampled, window, stride):
         element += share
-    return without_padding(padded, padding)
+    return upsampled
 
 
-def padded_zeros(delta: Tensor, input_size: Pair, padding: Pair) -> Tensor:
-    """Return zeros for the gradient of a padded input, in the memory format of convolutions."""
-    batch, channels = delta.shape[:2]
-    height, width = input_size[0] + 2 * padding[0], input_size[1] + 2 * padding[1]
-    empty = torch.empty(
-        (batch, channels, height, width),
-        dtype=delta.dtype,
-        device=delta.device,
-        memory_format=torch.channels_last,
-    )
+def zeros(delta: Tensor, input_size: Pair) -> Tensor:
+    """Return zeros (B, C, H, W) for the gradient of the input, in the memory format of convolutions."""
+    shape = (*delta.shape[:2], *input_size)
+    empty = torch.empty(shape, dtype=delta.dtype, device=delta.device, memory_format=torch.channels_last)
     return empty.zero_()
-
-
-def without_padding(x: Tensor, padding: Pair) -> Tensor:
-    """Return the part of x (B, C, H, W) without `padding` rows and columns on each side."""
-    return x[:, :, padding[0] : x.shape[2] - padding[0], padding[1] : x.shape[3] - padding[1]]
 
 
 class MaxPooling(Function):
@@ -85,9 +70,9 @@ class MaxPooling(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, window: Pair, stride: Pair, padding: Pair) -> Tensor:
-        ctx.input_size, ctx.window, ctx.stride, ctx.padding = x.shape[2:], window, stride, padding
-        elements = window_elements(pad(x, padding, value=-torch.inf), window, stride)
+    def forward(ctx: Any, x: Tensor, window: Pair, stride: Pair) -> Tensor:
+        ctx.input_size, ctx.window, ctx.stride = x.shape[2:], window, stride
+        elements = window_elements(x, window, stride)
         maximum = next(elements).clone()
         argmax = torch.zeros_like(maximum, dtype=torch.int16)
         for index, element in enumerate(elements, start=1):
@@ -100,12 +85,11 @@ class MaxPooling(Function):
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
         (argmax,) = ctx.saved_tensors
-        grad_x = upsample_max(delta, argmax, ctx.input_size, ctx.window, ctx.stride, ctx.padding)
-        return grad_x, None, None, None
+        return upsample_max(delta, argmax, ctx.input_size, ctx.window, ctx.stride), None, None
 
 
 class AveragePooling(Function):
-    """The mean of each window, in which padding counts as zeros, as in torch.
+    """The mean of each window.
 
     a^l[i,j] = 1/(P·Q) Σ_{p,q} a^{l-1}[s·i + p, s·j + q]     ∂J/∂a^{l-1} = upsample(δ^l)
 
@@ -113,66 +97,28 @@ class AveragePooling(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, window: Pair, stride: Pair, padding: Pair) -> Tensor:
-        ctx.input_size, ctx.window, ctx.stride, ctx.padding = x.shape[2:], window, stride, padding
-        elements = window_elements(pad(x, padding), window, stride)
-        total = next(elements).clone()
-        for element in elements:
-            total += element
-        return total / (window[0] * window[1])
+    def forward(ctx: Any, x: Tensor, window: Pair, stride: Pair) -> Tensor:
+        ctx.input_size, ctx.window, ctx.stride = x.shape[2:], window, stride
+        return torch.stack(list(window_elements(x, window, stride))).mean(0)
 
     @staticmethod
     def backward(ctx: Any, delta: Tensor) -> tuple[Tensor | None, ...]:
-        grad_x = upsample_average(delta, ctx.input_size, ctx.window, ctx.stride, ctx.padding)
-        return grad_x, None, None, None
+        return upsample_average(delta, ctx.input_size, ctx.window, ctx.stride), None, None
 
 
-def pooling_arguments(window: Size, stride: Size | None, padding: Size) -> tuple[Pair, Pair, Pair]:
-    """Return the window, the stride (by default that of the window) and the padding as pairs.
+def max_pool2d(x: Tensor, kernel_size: Size, stride: Size | None = None) -> Tensor:
+    """Compute `torch.nn.functional.max_pool2d` without padding: (B, C, H, W) -> (B, C, I, J).
 
-    Raises `ValueError` if the padding is more than half of the window.
+    The stride is by default the size of the window. Raises `ValueError` if no window fits.
     """
-    window, padding = as_pair(window), as_pair(padding)
-    if any(2 * margin > size for margin, size in zip(padding, window, strict=True)):
-        raise ValueError(f"a padding of {padding} is more than half of the window {window}")
-    return window, window if stride is None else as_pair(stride), padding
-
-
-def max_pool2d(x: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> Tensor:
-    """Compute `torch.nn.functional.max_pool2d`: (B, C, H, W) -> (B, C, I, J).
-
-    Raises `ValueError` if no window fits or the padding is more than half of the window.
-    """
-    pooled: Tensor = MaxPooling.apply(x, *pooling_arguments(kernel_size, stride, padding))
+    pooled: Tensor = MaxPooling.apply(x, as_pair(kernel_size), as_pair(stride or kernel_size))
     return pooled
 
 
-def avg_pool2d(x: Tensor, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> Tensor:
-    """Compute `torch.nn.functional.avg_pool2d`: (B, C, H, W) -> (B, C, I, J).
+def avg_pool2d(x: Tensor, kernel_size: Size, stride: Size | None = None) -> Tensor:
+    """Compute `torch.nn.functional.avg_pool2d` without padding: (B, C, H, W) -> (B, C, I, J).
 
-    Raises `ValueError` if no window fits or the padding is more than half of the window.
+    The stride is by default the size of the window. Raises `ValueError` if no window fits.
     """
-    pooled: Tensor = AveragePooling.apply(x, *pooling_arguments(kernel_size, stride, padding))
+    pooled: Tensor = AveragePooling.apply(x, as_pair(kernel_size), as_pair(stride or kernel_size))
     return pooled
-
-
-class MaxPool2d(nn.Module):
-    """torch.nn.MaxPool2d, computed by `MaxPooling`."""
-
-    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
-        super().__init__()
-        self.kernel_size, self.stride, self.padding = pooling_arguments(kernel_size, stride, padding)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return max_pool2d(x, self.kernel_size, self.stride, self.padding)
-
-
-class AvgPool2d(nn.Module):
-    """torch.nn.AvgPool2d, computed by `AveragePooling`."""
-
-    def __init__(self, kernel_size: Size, stride: Size | None = None, padding: Size = 0) -> None:
-        super().__init__()
-        self.kernel_size, self.stride, self.padding = pooling_arguments(kernel_size, stride, padding)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return avg_pool2d(x, self.kernel_size, self.stride, self.padding)

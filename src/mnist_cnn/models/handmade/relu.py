@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
 
 
@@ -31,10 +31,3 @@ def relu(z: Tensor) -> Tensor:
     """Compute `torch.nn.functional.relu`, max(z, 0)."""
     a: Tensor = Rectification.apply(z)
     return a
-
-
-class ReLU(nn.Module):
-    """torch.nn.ReLU, computed by `Rectification`."""
-
-    def forward(self, z: Tensor) -> Tensor:
-        return relu(z)
