@@ -20,8 +20,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from nbconvert.preprocessors import Preprocessor
 from nbformat import NotebookNode
 
-from mnist_cnn.app.paths import ROOT
-from mnist_cnn.files import atomic_write
+from mnist_cnn.files import ROOT, atomic_write
 
 NOTEBOOKS = Path(__file__).parent
 TEMPLATE = """

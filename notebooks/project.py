@@ -7,8 +7,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from mnist_cnn.app.paths import CONF, ROOT
+from mnist_cnn.app.paths import CONF
 from mnist_cnn.data import ImageData
+from mnist_cnn.files import ROOT
 
 
 def compose_settings(*overrides: str) -> DictConfig:

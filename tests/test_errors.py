@@ -1,6 +1,7 @@
 """Errors of users: one message with the valid choices, no traceback, at once."""
 
 import importlib
+import os
 import signal
 import subprocess
 import sys
@@ -227,3 +228,17 @@ def test_help_lists_every_group_without_slow_imports(new_process: Command) -> No
     ):
         assert line in done.stdout
     assert not any(line.endswith(" torch") for line in done.stderr.splitlines())
+
+
+def test_help_of_which_only_the_head_is_read_has_no_traceback() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "train.py"), "--help"],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(write)
+    assert done.returncode == 128 + signal.SIGPIPE
+    assert done.stderr == ""

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn.files import atomic_write
+from mnist_cnn.files import atomic_write, data_folder
+from tests.conftest import REPOSITORY
 
 
 def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
@@ -35,3 +36,12 @@ def test_failed_writing_leaves_the_file_as_it_was(error: Exception, tmp_path: Pa
     assert list(tmp_path.iterdir()) == [path]
     if isinstance(caught.value, OSError):
         assert caught.value.filename == str(path)
+
+
+def test_data_sets_are_downloaded_to_the_repository_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert data_folder() == str(REPOSITORY.resolve() / "data")
+    monkeypatch.chdir(REPOSITORY)
+    assert data_folder() == "data"

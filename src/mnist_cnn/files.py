@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).resolve().parents[2]  # the folder of train.py and conf/
+
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
@@ -43,6 +45,11 @@ def shown_path(path: Path) -> Path:
         path.is_relative_to(Path.cwd()) and path != Path.cwd()
     )  # hydra.job.chdir=true makes it the run's folder
     return path.relative_to(Path.cwd()) if inside else path
+
+
+def data_folder() -> str:
+    """Return the folder of the data sets that are downloaded: data/ of this repository, from any folder."""
+    return "data" if Path.cwd() == ROOT else str(ROOT / "data")
 
 
 def natural_order(name: str) -> tuple[list[int | str], str]:

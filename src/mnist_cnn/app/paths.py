@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.files import ROOT
 from mnist_cnn.runs import best_checkpoint, newest_checkpoint
 
-ROOT = Path(__file__).parents[3]  # the folder of train.py and conf/
 CONF = ROOT / "conf"
 
 

@@ -24,11 +24,11 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from hydra_sweeps import FAILED, METRICS, RESOLVED, in_sweep, quote
 from mnist_cnn.app import signals
 from mnist_cnn.app.overrides import PATHS
-from mnist_cnn.app.paths import CONF, ROOT, find_checkpoint, find_checkpoints, latest_files
+from mnist_cnn.app.paths import CONF, find_checkpoint, find_checkpoints, latest_files
 from mnist_cnn.app.resumed import changes_of, read_settings
 from mnist_cnn.app.settings import has_validation
 from mnist_cnn.errors import UserError, one_line
-from mnist_cnn.files import atomic_write, write_json
+from mnist_cnn.files import ROOT, atomic_write, write_json
 from mnist_cnn.training.ranks import is_first_rank, is_rank_of_a_job, is_restarted, processes_started
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from mnist_cnn.app.messages import message_for_user
 from mnist_cnn.app.paths import CONF
 from mnist_cnn.app.run import Job, resumed_folder
 from mnist_cnn.errors import Interrupted, UserError, log_traceback
+from mnist_cnn.files import data_folder
 from mnist_cnn.schema import Section, check
 from mnist_cnn.training.ranks import (
     end_with_parent,
@@ -96,7 +98,11 @@ def _run_hydra(name: str, task: Callable[[DictConfig], object]) -> None:
             raise UserError(f"there is no {CONF}: install this folder itself, with pip install -e .")
         sys.argv[1:] = overrides.prepare(sys.argv[1:])
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(task)()
+        sys.stdout.flush()
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and not _has_job():  # as of --help | head
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python flushes at its end
+            sys.exit(128 + signal.SIGPIPE)
         message = message_for_user(error)
         if message is None or show_all:
             raise
@@ -108,12 +114,18 @@ def _run_hydra(name: str, task: Callable[[DictConfig], object]) -> None:
         _new_folders.clear()
 
 
+def _has_job() -> bool:
+    """Return whether a job has been started, and not only settings or a help text shown."""
+    return HydraConfig.initialized() and not OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir")
+
+
 def register_resolvers() -> None:
     """Register what the YAML files use in addition to Hydra's own resolvers."""
     OmegaConf.register_new_resolver("start_of_run", name_of_start, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True, use_cache=True)
     OmegaConf.register_new_resolver("new_folder", _new_folder, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("data_folder", data_folder, replace=True)
     OmegaConf.register_new_resolver("hydra_subfolder", _hydra_subfolder, replace=True)
     OmegaConf.register_new_resolver("class_folders", _class_folders, replace=True)
     OmegaConf.register_new_resolver("length", len, replace=True)

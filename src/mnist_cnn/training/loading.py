@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mnist_cnn.errors import UserError, printable
+from mnist_cnn.files import data_folder
 from mnist_cnn.models.ensemble import Ensemble
 from mnist_cnn.schema import Finite, Positive, Section, check
 from mnist_cnn.training.classifier import Classifier
@@ -201,7 +202,8 @@ def _one_line(error: Exception) -> str:
 
 
 def data_dir(trained: Mapping[str, Any], given: str | None) -> str:
-    """Return the folder of the images of a checkpoint with the data settings `trained`: `given`, or data.
+    """Return the folder of the images of a checkpoint with the data settings `trained`: `given`, or the
+    one that data sets are downloaded to.
 
     The folder in the checkpoint may be that of another machine, and is not trusted. Raises `UserError` if
     none is given for a folder of images, which are not downloaded.
@@ -210,7 +212,7 @@ def data_dir(trained: Mapping[str, Any], given: str | None) -> str:
         raise UserError(
             "The checkpoint was trained with data=folder: give the folder of the images, data.dir=PATH."
         )
-    return given or "data"
+    return given or data_folder()
 
 
 def image_form(trained: Mapping[str, Any], given: Mapping[str, Any], other_classes: bool) -> dict[str, Any]:
