@@ -32,7 +32,7 @@ def main(job: Job) -> float:
         source = loading.build(trained["source"], Source)  # type: ignore[type-abstract]
         given["dir"] = loading.data_dir(trained, given.get("dir"))
     form = loading.image_form(trained, given, settings["other_classes"])
-    data = loading.build(trained | given | form, ImageData, source=source)
+    data = loading.build(trained | given | form, ImageData, source=source, extra=None)
     data.image_size = getattr(classifier.network, "image_size", data.image_size)
 
     # trainer

@@ -5,9 +5,15 @@ on: those of the validation split, or with `--split test` the test images. Each 
 seeds of its own, written to a file, and read back like a file of the user. `--out` writes the accuracies as
 JSON; `--mnist` measures instead how much MNIST's
 own images lose on the way through files and preparation.
+
+Three conditions draw digits that MNIST has few of: ones with a long upstroke and crossed sevens, written, and
+printed eights with a drop shadow. Their ones and sevens are Bézier curves of a pen whose width changes, on
+photographed paper. The training images of `mnist_cnn.data.strokes` are polylines of one width, drawn with
+other parameters at MNIST's size, so that a network is not measured by what it was trained on.
 """
 
 import argparse
+import colorsys
 import functools
 import json
 import tempfile
@@ -17,10 +23,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
-from PIL import Image
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from scipy import ndimage
 
 from benchmarks import machine
@@ -36,13 +43,27 @@ ROOT = Path(__file__).parents[1]
 Array = NDArray[Any]
 Generator = np.random.Generator
 Condition = Callable[[Array, Generator, Path], None]  # writes an image of a digit, (28, 28) in [0, 1]
+Drawing = Callable[[Generator, Path], None]  # writes an image of a digit of its own
 
 CONDITIONS: dict[str, Condition] = {}
+LABELS: dict[str, int] = {}  # of the conditions that draw their own digits
 
 
 def condition(function: Condition) -> Condition:
     CONDITIONS[function.__name__.replace("_", " ").strip()] = function
     return function
+
+
+def drawn(label: int) -> Callable[[Drawing], Drawing]:
+    """Register a condition that draws the digit `label` instead of MNIST's."""
+
+    def register(function: Drawing) -> Drawing:
+        name = function.__name__.replace("_", " ")
+        CONDITIONS[name] = lambda _, rng, path: function(rng, path)
+        LABELS[name] = label
+        return function
+
+    return register
 
 
 # ---------------------------------------------------------------- strokes
@@ -412,6 +433,82 @@ def sheet_on_a_dark_table(digit: Array, rng: Generator, path: Path) -> None:
     photograph(ink, rng, path, paper=0.25 + 0.75 * sheet)
 
 
+# ---------------------------------------------------------------- digits that MNIST has few of
+
+
+@drawn(1)
+def one_with_a_long_upstroke(rng: Generator, path: Path) -> None:
+    lean, angle, length = rng.uniform(-0.02, 0.22), np.deg2rad(rng.uniform(42, 62)), rng.uniform(0.45, 0.8)
+    top, bottom = (0.0, 0.0), (-lean, 1.0)  # x to the right, y down
+    start = (-length * np.cos(angle), length * np.sin(angle))
+    ink = written([bent(start, top, rng), bent(top, bottom, rng)], rng)
+    photograph(placed(scaled(ink, int(rng.integers(80, 240))), 320, 320, rng, 20), rng, path)
+
+
+@drawn(7)
+def crossed_seven(rng: Generator, path: Path) -> None:
+    width, lean, rise = rng.uniform(0.45, 0.75), rng.uniform(0.15, 0.45), rng.uniform(-0.06, 0.1)
+    left, right, bottom = (-width, rise), (0.0, 0.0), (-lean, 1.0)
+    place, half, slope = rng.uniform(0.4, 0.6), rng.uniform(0.15, 0.26), rng.uniform(-0.3, 0.15)
+    middle = -lean * place + rng.uniform(-0.04, 0.04)
+    cross = bent((middle - half, place - half * slope), (middle + half, place + half * slope), rng)
+    strokes = [bent(left, right, rng), bent(right, bottom, rng), cross]
+    if rng.random() < 0.4:
+        strokes.append(bent((-width - 0.02, rise + rng.uniform(0.08, 0.18)), left, rng))
+    ink = written(strokes, rng)
+    photograph(placed(scaled(ink, int(rng.integers(80, 240))), 320, 320, rng, 20), rng, path)
+
+
+def bent(start: Sequence[float], end: Sequence[float], rng: Generator) -> Array:
+    """Return the points (60, 2) of a quadratic Bézier curve, up to a twelfth of its length from straight."""
+    first, last = np.array(start), np.array(end)
+    across = (last - first)[::-1] * [1, -1]
+    control = (first + last) / 2 + across * rng.uniform(-0.16, 0.16)
+    t = np.linspace(0, 1, 60)[:, None]
+    points: Array = (1 - t) ** 2 * first + 2 * t * (1 - t) * control + t**2 * last
+    return points
+
+
+def written(strokes: Sequence[Array], rng: Generator) -> Array:
+    """Return strokes, (N, 2) as x and y in heights of the digit, drawn by a pen that is pressed unevenly."""
+    side = 512  # pixels of the height
+    canvas = Image.new("L", (2 * side, 2 * side))
+    draw = ImageDraw.Draw(canvas)
+    width = side * rng.uniform(0.035, 0.09)
+    for points in strokes:
+        pressure = np.interp(np.linspace(0, 1, len(points)), [0, 0.5, 1], rng.uniform(0.7, 1.2, 3))
+        tremor = ndimage.gaussian_filter1d(rng.normal(size=points.shape), 6, axis=0) * 0.012
+        places = (points + tremor + [1, 0.5]) * side
+        for (x, y), radius in zip(places, pressure * width / 2, strict=True):
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
+    return np.asarray(canvas.resize((side, side), Image.Resampling.BOX)) / 255
+
+
+@drawn(8)
+def printed_eight_with_a_drop_shadow(rng: Generator, path: Path) -> None:
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    names = ("DejaVuSans-Bold", "DejaVuSans-BoldOblique", "DejaVuSansMono-Bold", "DejaVuSerif-Bold")
+    size = int(rng.integers(100, 260))
+    font = ImageFont.truetype(fonts / f"{rng.choice(names)}.ttf", size)
+    mask = Image.new("L", (360, 360))
+    place = tuple(rng.integers(150, 210, 2).tolist())
+    ImageDraw.Draw(mask).text(place, "8", fill=255, font=font, anchor="mm")
+    right, down = size * rng.uniform(0.03, 0.08, 2) * [rng.choice([-1, 1]), 1]
+    blur = ImageFilter.GaussianBlur(size * rng.uniform(0.005, 0.04))
+    shadow = np.asarray(ImageChops.offset(mask, int(right), int(down)).filter(blur))[..., None] / 255
+    paper = hue(rng.random(), rng.uniform(0.4, 1.0), rng.uniform(0.5, 0.9))
+    is_dark = rng.random() < 0.3
+    brightness = rng.uniform(0.0, 0.15) if is_dark else rng.uniform(0.9, 1.0)
+    colour = hue(rng.random(), rng.uniform(0, 0.6), brightness)
+    picture = paper * (1 - rng.uniform(0.3, 0.7) * shadow)
+    picture += (colour - picture) * np.asarray(mask)[..., None] / 255
+    save(picture + rng.normal(size=picture.shape) * 0.005, path.with_suffix(".jpg"), quality=85)
+
+
+def hue(angle: float, saturation: float, value: float) -> Array:
+    return np.array(colorsys.hsv_to_rgb(angle, saturation, value))
+
+
 def render(name: str, digits: Array, folder: Path) -> list[Path]:
     """Write each digit, uint8 (N, 28, 28), under a condition; return the files in order."""
     files = []
@@ -427,6 +524,7 @@ def accuracies(
     predictors: Sequence[Predictor], digits: Array, labels: Array, name: str, keep: Path | None
 ) -> list[float]:
     """Return the accuracy of each network under a condition; what no digit is found in is misread."""
+    labels = np.full_like(labels, LABELS[name]) if name in LABELS else labels
     with tempfile.TemporaryDirectory() as folder:
         files = render(name, digits, Path(folder))
         prepared = _prepared(files)

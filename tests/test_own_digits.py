@@ -21,7 +21,7 @@ def test_accuracy_on_images_of_mnist_is_that_without_files(mnist: Path, tmp_path
     assert read >= 1 - 0.0005
 
 
-@pytest.mark.parametrize("name", ["scan 16x16 binary", "photograph with shadow"])
+@pytest.mark.parametrize("name", ["scan 16x16 binary", "photograph with shadow", "crossed seven"])
 def test_condition_is_the_same_each_time(name: str, mnist: Path, tmp_path: Path) -> None:
     digits = MNIST().read(mnist, train=True)[0][:2, 0].numpy()
     written = []

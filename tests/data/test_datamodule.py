@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mnist_cnn.data import ImageData, Source
 from mnist_cnn.data.datamodule import ImagesInMemory, rank_indices
+from mnist_cnn.data.strokes import EuropeanDigits
 from mnist_cnn.errors import UserError
 from tests.conftest import make_data
 
@@ -77,6 +78,24 @@ def test_without_validation_there_is_no_loader() -> None:
     assert not data.val
     assert len(data.parts()["train"]) == 60
     assert data.val_dataloader() == []
+
+
+def test_extra_images_are_trained_on_by_the_names_of_their_classes() -> None:
+    plain = ready(make_noise_data(classes=["0", "7", "1"]))
+    data = ready(make_noise_data(classes=["0", "7", "1"], extra=EuropeanDigits(count=5)))
+    assert [len(part) for part in data.parts().values()] == [54 + 10, 6, 12]
+    assert data.train and plain.train and data.val and plain.val
+    assert data.train.targets[54:].tolist() == 5 * [2] + 5 * [1]
+    assert torch.equal(data.train.images[:54], plain.train.images)
+    assert torch.equal(data.val.images, plain.val.images)
+    assert data.source_label == "noise in nowhere, and 5 drawn ones and sevens each to train on"
+
+
+def test_extra_images_of_another_class_are_refused() -> None:
+    with pytest.raises(
+        UserError, match=r"data\.extra=EuropeanDigits holds the class 1, .*Set data\.extra=null"
+    ):
+        make_noise_data(classes=["0", "7", "2"], extra=EuropeanDigits(count=5)).setup()
 
 
 @pytest.mark.parametrize("shape", [(1, 20, 24), (3, 32, 32), (1, 28, 28)])

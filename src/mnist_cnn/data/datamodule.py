@@ -96,6 +96,9 @@ class ImageData(L.LightningDataModule):
     `prepare` is how image files become images (see `Preparation`), and `grey_values` are black and white of
     those with more than 8 bits; by default they are those of the files.
 
+    `extra` is a source whose training images are added to those of `source`, after the validation images are
+    kept apart. Its classes must be among those of the data.
+
     `val_size` images of the training set, or that fraction of them, are kept for validation. They are the
     same for every `seed`, so that runs that differ in it are judged by the same images. `val_size=0` trains
     on all of them. The order of the training images is a function of `seed`, epoch and rank.
@@ -121,9 +124,11 @@ class ImageData(L.LightningDataModule):
         grey_values: Sequence[float] | None = None,
         seed: int = 0,
         augment: Augmentation | None = None,
+        extra: Source | None = None,
     ) -> None:
         super().__init__()
         self.source = source
+        self.extra = extra
         self.name: str = type(source).__name__
         self.dir = Path(dir)
         self.batch_size = batch_size
@@ -157,6 +162,8 @@ class ImageData(L.LightningDataModule):
     def prepare_data(self) -> None:
         """Fetch and verify the files; Lightning calls this in one process of a machine only."""
         self.source_label = self.source.fetch(self.dir)
+        if self.extra is not None:
+            self.source_label += f", and {self.extra.fetch(self.dir)} to train on"
         if self.grey_values is not None:
             self.source_label += ", grey values {:g} to {:g}".format(*self.grey_values)
 
@@ -166,7 +173,7 @@ class ImageData(L.LightningDataModule):
             self.source.preparation = Preparation(
                 self.prepare, self.in_channels, self.image_size, self.grey_values
             )
-            images, targets = self._converted(*self.source.read(self.dir, train=True))
+            images, targets = self._read(self.source, train=True)
             apart = self.source.read_validation(self.dir) if self.val_size else None
             if apart is None:
                 train, val = stratified_split(targets, self.val_size, seed=0, setting="data.val_size")
@@ -174,8 +181,13 @@ class ImageData(L.LightningDataModule):
                 self.val = ImagesInMemory(images[val], targets[val])
             else:
                 self.train = ImagesInMemory(images, targets)
-                self.val = ImagesInMemory(*self._converted(*apart))
-            self.test = ImagesInMemory(*self._converted(*self.source.read(self.dir, train=False)))
+                self.val = ImagesInMemory(*self._converted(self.source, *apart))
+            if self.extra is not None:
+                images, targets = self._read(self.extra, train=True)
+                self.train = ImagesInMemory(
+                    torch.cat([self.train.images, images]), torch.cat([self.train.targets, targets])
+                )
+            self.test = ImagesInMemory(*self._read(self.source, train=False))
         if self.trainer is not None:
             self._check_limits(self.trainer)
 
@@ -204,25 +216,30 @@ class ImageData(L.LightningDataModule):
                 f"validation should be at its end. Choose a number of batches that divides {batches}."
             )
 
-    def _converted(self, images: Tensor, targets: Tensor) -> Batch:
-        _check_images(images, targets, self.name)
-        known = self.source.classes(self.dir)
+    def _read(self, source: Source, train: bool) -> Batch:
+        return self._converted(source, *source.read(self.dir, train))
+
+    def _converted(self, source: Source, images: Tensor, targets: Tensor) -> Batch:
+        name, known = type(source).__name__, source.classes(self.dir)
+        _check_images(images, targets, name)
         if known is not None and known != self.classes:
-            targets = self._by_name(targets, known)
+            targets = self._by_name(targets, known, source)
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self.num_classes:
             raise UserError(
-                f"{self.name} has targets from {int(targets.min())} to {int(targets.max())}, "
+                f"{name} has targets from {int(targets.min())} to {int(targets.max())}, "
                 f"but data.num_classes={self.num_classes}. Set data.num_classes={int(targets.max()) + 1}."
             )
         return convert(images, self.in_channels, self.image_size), targets
 
-    def _by_name(self, targets: Tensor, known: Sequence[str]) -> Tensor:
+    def _by_name(self, targets: Tensor, known: Sequence[str], source: Source) -> Tensor:
         """Return the targets (N,) by `self.classes` instead of by the classes that the source knows."""
         unknown = [name for name in known if name not in self.classes]
         if unknown:
+            is_extra = source is self.extra
+            holder = f"data.extra={type(source).__name__}" if is_extra else self.dir
             raise UserError(
-                f"{self.dir} holds the class {unknown[0]}, which is not among data.classes: "
-                f"{', '.join(self.classes)}."
+                f"{holder} holds the class {unknown[0]}, which is not among data.classes: "
+                f"{', '.join(self.classes)}.{' Set data.extra=null.' if is_extra else ''}"
             )
         return torch.tensor([self.classes.index(name) for name in known])[targets]
 

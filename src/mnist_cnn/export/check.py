@@ -38,7 +38,7 @@ def sample_images(
     try:
         settings |= {"image_size": size, "dir": loading.data_dir(settings, data_dir)}
         source = loading.build(settings["source"], Source, trusted)  # type: ignore[type-abstract]
-        data = loading.build(settings, ImageData, trusted, source=source)
+        data = loading.build(settings, ImageData, trusted, source=source, extra=None)
         data.prepare_data()
         data.setup()
     except UserError as error:
