@@ -7,6 +7,7 @@ CORE := $(VENV)/.installed
 NOTEBOOKS := $(VENV)/.installed-notebooks
 DEV := $(VENV)/.installed-dev
 ARGS ?=
+PORT ?= 8000
 
 .DEFAULT_GOAL := help
 .PHONY: help install data train test test-long fuzz lint sweep tensorboard notebooks demo bench clean
@@ -45,7 +46,7 @@ test: $(DEV) ## the whole test suite
 test-long: $(DEV) ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m long $(ARGS)
 
-fuzz: $(DEV) ## 100,000 malformed inputs for the readers of untrusted files, and a table of the results
+fuzz: $(DEV) ## 45,000 malformed inputs for the readers of untrusted files, and a table of the results
 	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 lint: $(DEV) ## ruff, mypy and import-linter
@@ -63,8 +64,9 @@ tensorboard: $(CORE) ## all runs and sweeps, at http://localhost:6006
 notebooks: $(NOTEBOOKS) ## run the notebooks and write them as HTML to logs/notebooks
 	@$(BIN)/python -m notebooks.export
 
-demo: $(CORE) ## a page to draw digits on, with the network of the newest run, at http://localhost:8000
-	@$(BIN)/python -m mnist_cnn.export $(ARGS)
+demo: $(CORE) ## a page to draw digits on, with the network of the newest run, at http://localhost:8000 (PORT=8001)
+	@$(BIN)/python export.py ckpt=latest format=html out=logs/demo/index.html
+	@$(BIN)/python -m http.server $(PORT) --bind 127.0.0.1 --directory logs/demo # for this machine only
 
 bench: $(CORE) ## this repository's training against the tutorial's loop, images per second
 	@$(BIN)/python -m benchmarks.training $(ARGS)

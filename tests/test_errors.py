@@ -198,7 +198,6 @@ def test_checkpoint_of_an_interrupted_run_that_cannot_be_written_is_reported(
     ("module", "name", "arguments"),
     [
         ("mnist_cnn.data", "MNIST.fetch", []),
-        ("mnist_cnn.export", "newest_checkpoint", []),
         ("hydra_sweeps", "find_runs", ["."]),
     ],
 )

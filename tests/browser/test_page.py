@@ -73,11 +73,9 @@ def simple(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save(tmp_path_factory.mktemp("simple"), "simple", network=network, classes=list("0123456789"))
 
 
-def saved_network(ckpt: Path, run: str, images: Tensor) -> dict[str, Any]:
-    """Return the network of a checkpoint for the page; `images` are uint8 (B, 1, 28, 28)."""
-    network, description = load_trained(ckpt)
-    converted = convert(images, description.in_channels, description.image_size)
-    return html.save_network(network, description, run, converted.numpy())
+def saved_network(ckpt: Path, run: str) -> dict[str, Any]:
+    """Return the network of a checkpoint for the page."""
+    return html.save_network(*load_trained(ckpt), run)
 
 
 def write_page(folder: Path, networks: Sequence[dict[str, Any]]) -> str:
@@ -87,11 +85,11 @@ def write_page(folder: Path, networks: Sequence[dict[str, Any]]) -> str:
 
 
 @pytest.fixture(scope="session")
-def page(simple: Path, test_images: Tensor, tmp_path_factory: pytest.TempPathFactory) -> str:
+def page(simple: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """Return the address of a page with that SimpleCNN and an untrained CnnNet with hostile class names."""
     folder = tmp_path_factory.mktemp("page")
     cnnnet = save(folder, "cnnnet", classes=HOSTILE, loss="torch.nn.MSELoss")
-    networks = [saved_network(ckpt, "run <b>1</b>", test_images) for ckpt in (simple, cnnnet)]
+    networks = [saved_network(ckpt, "run <b>1</b>") for ckpt in (simple, cnnnet)]
     return write_page(folder, networks)
 
 
@@ -119,7 +117,9 @@ def outputs_of_page(browser: Browser, images: Tensor) -> NDArray[np.float32]:
         const rows = [];
         for (let start = 0; start < bytes.length; start += SIZE * SIZE) {
           const image = bytes.subarray(start, start + SIZE * SIZE);
-          rows.push(Array.from(logits(panels[0].network, image)));
+          const { network } = panels[0];
+          const values = forward(network, networkInput(network, image));
+          rows.push(Array.from(values.get(network.output).data));
         }
         return rows;
         """,
@@ -134,7 +134,7 @@ def test_outputs_equal_those_of_pytorch(
 ) -> None:
     ckpt = simple if model == "simple" else save(tmp_path, model, loss="torch.nn.MSELoss")
     images = test_images[:10] if model == "resnet18" else test_images
-    browser.open(write_page(tmp_path, [saved_network(ckpt, "", images)]))
+    browser.open(write_page(tmp_path, [saved_network(ckpt, "")]))
     network, about = load_trained(ckpt)
     expected = as_function(network)(convert(images, about.in_channels, about.image_size).numpy())
     actual = outputs_of_page(browser, images)
@@ -143,15 +143,12 @@ def test_outputs_equal_those_of_pytorch(
         assert (actual.argmax(1) == expected.argmax(1)).all()
 
 
-@pytest.mark.parametrize("bits", [16, 32])
-def test_every_operation_equals_that_of_pytorch(bits: int, browser: Browser, tmp_path: Path) -> None:
+def test_every_operation_equals_that_of_pytorch(browser: Browser, tmp_path: Path) -> None:
     torch.manual_seed(0)
     changes = {"in_channels": 3, "mean": [0.1, 0.2, 0.3], "std": [0.3, 0.2, 0.1], "classes": list("abcd")}
     about = load_trained(save(tmp_path, "simple"))[1].model_copy(update=changes)
     network = ByteNetwork(Everything(), about.mean, about.std)
-    network = html.rounded(network) if bits == 16 else network
-    saved = html.save_network(network, about, "", np.zeros((1, 3, 28, 28), np.uint8))
-    saved |= html.trace(network.network, about, bits)
+    saved = html.save_network(network, about, "")
     kinds = {operation["kind"] for operation in saved["operations"]}
     assert kinds == {target.partition(".")[0] for target in html.OPERATIONS}
     browser.open(write_page(tmp_path, [saved]))
@@ -230,10 +227,8 @@ def test_names_of_a_checkpoint_are_shown_as_text(opened: Browser) -> None:
     assert opened.run("return document.images.length") == 0
 
 
-def test_networks_of_one_class_have_titles_that_differ(
-    browser: Browser, test_images: Tensor, tmp_path: Path
-) -> None:
-    saved = [saved_network(save(tmp_path, "cnnnet"), run, test_images[:1]) for run in ("a", "b")]
+def test_networks_of_one_class_have_titles_that_differ(browser: Browser, tmp_path: Path) -> None:
+    saved = [saved_network(save(tmp_path, "cnnnet"), run) for run in ("a", "b")]
     browser.open(write_page(tmp_path, saved))
     titles = browser.run("return [...document.querySelectorAll('h2')].map((e) => e.textContent)")
     assert titles == ["CnnNet, a", "CnnNet, b"]
@@ -308,7 +303,7 @@ def test_a_stroke_takes_less_than_30_ms(opened: Browser) -> None:
         const times = [];
         for (let i = 0; i < 20; i++) {
           const start = performance.now();
-          logits(panels[0].network, toMnistForm(readInk()));
+          compute(panels[0].network, toMnistForm(readInk()));
           times.push(performance.now() - start);
         }
         return times;

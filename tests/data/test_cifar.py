@@ -69,5 +69,5 @@ def test_bad_archive_is_refused(root: Path) -> None:
     archive.write_bytes(b"<html></html>")
     with pytest.raises(DataUnavailable, match=r"could not be downloaded: .*refused") as caught:
         CIFAR10().fetch(root)
-    assert f"Put {archive.name} into {root}." in str(caught.value)
+    assert f"put {archive.name} into {root}." in str(caught.value)
     assert not (root / datasets.CIFAR10.base_folder).exists()

@@ -8,23 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.export import html
-from mnist_cnn.export.formats import run_names
 from mnist_cnn.export.network import load_trained
 from tests.export.checkpoint import save
 
 
 def saved_network(ckpt: Path) -> dict[str, Any]:
-    network, description = load_trained(ckpt)
-    shape = (2, description.in_channels, description.image_size, description.image_size)
-    images = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
-    return html.save_network(network, description, "run", images)
+    return html.save_network(*load_trained(ckpt), "run")
 
 
 def test_layers_have_names_and_shapes_in_the_order_of_the_tutorial(tmp_path: Path) -> None:
@@ -46,39 +41,8 @@ def test_layers_have_names_and_shapes_in_the_order_of_the_tutorial(tmp_path: Pat
 def test_pooling_of_the_images_stays_before_relu(tmp_path: Path) -> None:
     description = load_trained(save(tmp_path, "simple"))[1]
     network = nn.Sequential(nn.MaxPool2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(196, 10))
-    operations = html.trace(network, description, bits=32)["operations"]
+    operations = html.trace(network, description)["operations"]
     assert [operation["kind"] for operation in operations] == ["max_pool2d", "relu", "flatten", "linear"]
-
-
-def test_weights_have_16_bits_only_if_the_logits_stay_the_same(tmp_path: Path) -> None:
-    small = saved_network(save(tmp_path / "small", "simple"))
-    network = load_trained(save(tmp_path, "simple"))[0].network
-    for weight in network.parameters():
-        weight.mul_(10)
-    large = saved_network(save(tmp_path / "large", "simple", network=network))
-    assert small["change"] <= 5e-4 < large["change"]
-    for saved, bits, limit in ((small, 16, 1_250_000), (large, 32, 2_500_000)):
-        assert saved["bits"] == bits
-        assert len(html.render([saved])) < limit
-        assert len(base64.b64decode(saved["weights"])) == 421_642 * bits // 8
-
-
-@pytest.mark.parametrize(
-    ("paths", "names"),
-    [
-        (["a/checkpoints/best.ckpt", "b/checkpoints/last.ckpt"], ["a", "b"]),
-        (
-            ["a/checkpoints/best.ckpt", "a/checkpoints/last.ckpt", "b/checkpoints/best.ckpt"],
-            ["runs/a/checkpoints/best", "runs/a/checkpoints/last", "b"],
-        ),
-        (
-            ["1/a/checkpoints/best.ckpt", "2/a/checkpoints/best.ckpt"],
-            ["1/a/checkpoints/best", "2/a/checkpoints/best"],
-        ),
-    ],
-)
-def test_networks_of_a_page_have_different_names(paths: list[str], names: list[str]) -> None:
-    assert run_names([Path("logs", "runs", path) for path in paths]) == names
 
 
 class Function(nn.Module):
@@ -116,14 +80,14 @@ def change_through_another_shape(x: Tensor) -> Tensor:
 def test_unsupported_operation_or_argument_is_named(network: nn.Module, part: str, tmp_path: Path) -> None:
     description = load_trained(save(tmp_path, "simple"))[1]
     with pytest.raises(UserError, match=part):
-        html.trace(network.eval(), description, bits=32)
+        html.trace(network.eval(), description)
 
 
 def test_images_smaller_than_a_drawing_are_refused(tmp_path: Path) -> None:
     network, description = load_trained(save(tmp_path, "simple"))
     small = description.model_copy(update={"image_size": 16})
     with pytest.raises(UserError, match="16x16"):
-        html.save_network(network, small, "", np.zeros(0, np.uint8))
+        html.save_network(network, small, "")
 
 
 def test_policy_allows_what_is_in_the_page_and_nothing_else(tmp_path: Path) -> None:

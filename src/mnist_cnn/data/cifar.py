@@ -1,5 +1,6 @@
 """CIFAR-10, as torchvision gets, verifies and reads it."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -9,6 +10,8 @@ from torchvision import datasets
 
 from mnist_cnn.data import download
 from mnist_cnn.data.source import DataUnavailable, Source
+
+log = logging.getLogger(__name__)
 
 
 class CIFAR10(Source):
@@ -20,19 +23,21 @@ class CIFAR10(Source):
 
     def fetch(self, directory: Path) -> str:
         """Make sure that all files are there and verified; raises `DataUnavailable` if not."""
+        folder, archive = directory / datasets.CIFAR10.base_folder, datasets.CIFAR10.filename
         try:
             datasets.CIFAR10(directory)
-        except RuntimeError:  # they are not there, or not intact
+        except RuntimeError:  # files are missing or damaged
             directory.mkdir(parents=True, exist_ok=True)
+            log.info("Getting CIFAR10: %s, or torchvision's mirror", directory / archive)
             try:
                 with FileLock(directory / ".CIFAR10.lock"):
                     download.with_torchvision("CIFAR10", directory)
             except download.DownloadFailed as reason:
                 raise DataUnavailable(
                     f"CIFAR10 could not be downloaded: {reason}\n"
-                    f"Put {datasets.CIFAR10.filename} into {directory.resolve()}."
+                    f"Remove {folder} if it is there, and put {archive} into {directory.resolve()}."
                 ) from None
-        return f"{directory / datasets.CIFAR10.base_folder} (checksums verified)"
+        return f"{folder} (checksums verified)"
 
     def read(self, directory: Path, train: bool) -> tuple[Tensor, Tensor]:
         """Return uint8 images (N, 3, 32, 32) and int64 labels (N,)."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from mnist_cnn.errors import UserError
 from mnist_cnn.export import check, html, onnx, safetensors, torch_export
 from mnist_cnn.export.network import as_function, load_trained
-from mnist_cnn.files import atomic_write
+from mnist_cnn.files import atomic_write, shown_path
 
 EXTENSIONS = {"onnx": ".onnx", "torch_export": ".pt2", "safetensors": ".safetensors", "html": ".html"}
 MODULES = {"onnx": onnx, "torch_export": torch_export, "safetensors": safetensors}
@@ -26,9 +26,10 @@ def export(
     """
     path = output_path(ckpts[0], format, out)
     if format == "html":
-        export_page(ckpts, path, data_dir, trusted)
+        export_page(ckpts, path, trusted)
     else:
         export_network(ckpts[0], format, path, data_dir, trusted)
+    log.info(f"file         {path}, {path.stat().st_size:,} bytes")
     return path
 
 
@@ -42,38 +43,20 @@ def export_network(ckpt: Path, format: str, path: Path, data_dir: str | None, tr
         exported = MODULES[format].load(aside)
         agreement = check.compare(reference(images), exported.run(images))
     log.info(f"network      {description.network_name}, {description.parameters:,} parameters")
-    log.info(f"file         {path}, {path.stat().st_size:,} bytes")
     log.info(f"agreement    {agreement} {which}")
     if format in RUNTIMES:
         check.log_times({"PyTorch": reference, RUNTIMES[format]: exported.run}, images)
 
 
-def export_page(ckpts: Sequence[Path], path: Path, data_dir: str | None, trusted: Sequence[str]) -> None:
+def export_page(ckpts: Sequence[Path], path: Path, trusted: Sequence[str]) -> None:
     """Write the page with the networks of the checkpoints."""
     networks = []
-    for ckpt, run in zip(ckpts, run_names(ckpts), strict=True):
+    for ckpt in ckpts:
         network, description = load_trained(ckpt, trusted)
-        images, which = check.sample_images(ckpt, description, data_dir, trusted)
-        saved = html.save_network(network, description, run, images)
-        networks.append(saved)
+        networks.append(html.save_network(network, description, str(shown_path(ckpt))))
         log.info(f"network      {description.network_name}, {description.parameters:,} parameters")
-        log.info(
-            f"weights      {saved['bits']} bits; with 16 bits the logits of {len(images):,} {which} "
-            f"change by at most {saved['change']:.1e}"
-        )
     with atomic_write(path) as aside:
         aside.write_text(html.render(networks), encoding="utf-8")
-    log.info(f"file         {path}, {path.stat().st_size:,} bytes")
-
-
-def run_names(ckpts: Sequence[Path]) -> list[str]:
-    """Return a name for each checkpoint: the folder of its run, or more of its path if that is not unique."""
-    paths = [ckpt.absolute().with_suffix("") for ckpt in ckpts]
-    runs = [path.parent.parent.name for path in paths]
-    return [
-        run if runs.count(run) == 1 else "/".join(path.parts[-4:])
-        for run, path in zip(runs, paths, strict=True)
-    ]
 
 
 def output_path(ckpt: Path, format: str, out: str | None) -> Path:

@@ -4,7 +4,6 @@ The page computes the networks in JavaScript, operation by operation of the grap
 """
 
 import base64
-import copy
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -12,15 +11,14 @@ from importlib.resources import files
 from itertools import pairwise
 from typing import Any
 
-import numpy as np
+import jinja2
 import torch
 from torch import nn
 from torch.fx import Node
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.export.check import TOLERANCE
-from mnist_cnn.export.exported import Description, Images
-from mnist_cnn.export.network import ByteNetwork, as_function
+from mnist_cnn.export.exported import Description
+from mnist_cnn.export.network import ByteNetwork
 
 SIZE = 28  # pixels of a side of a drawn digit, as in page/prepare.js
 SCRIPTS = ("prepare.js", "network.js", "draw.js")
@@ -44,34 +42,23 @@ OPERATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def save_network(network: ByteNetwork, description: Description, run: str, images: Images) -> dict[str, Any]:
+def save_network(network: ByteNetwork, description: Description, run: str) -> dict[str, Any]:
     """Return what the page needs of the network of a run, as plain values: the argument of its `loadNetwork`.
 
-    The weights have 16 bits if this changes no logit of `images` by more than half of the tolerance of
-    `check.compare`; the other half is left to the arithmetic of the page. Raises `UserError` for networks
-    that the page cannot compute.
+    Raises `UserError` for networks that the page cannot compute.
     """
     if description.image_size < SIZE:
         raise UserError(
             f"{description.network_name} takes images of {description.image_size}x{description.image_size} "
             f"pixels, but the page needs networks for {SIZE}x{SIZE} or more. Use format=onnx."
         )
-    change = float(np.abs(as_function(network)(images) - as_function(rounded(network))(images)).max())
-    saved = trace(network.network, description, bits=16 if change <= TOLERANCE / 2 else 32)
     about = json.loads(description.model_dump_json())  # NaN, which is not JSON, becomes null
-    return saved | {"name": description.network_name, "run": run, "change": change, "about": about}
+    saved = trace(network.network, description)
+    return saved | {"name": description.network_name, "run": run, "about": about}
 
 
-def rounded(network: ByteNetwork) -> ByteNetwork:
-    """Return a copy of the network with weights that float16 can represent."""
-    copied = copy.deepcopy(network)
-    for weight in copied.network.state_dict().values():
-        weight.copy_(weight.half() if weight.is_floating_point() else weight)
-    return copied
-
-
-def trace(network: nn.Module, description: Description, bits: int) -> dict[str, Any]:
-    """Return the operations of the network, and its weights as numbers of `bits` bits in base64."""
+def trace(network: nn.Module, description: Description) -> dict[str, Any]:
+    """Return the operations of the network, and its weights as float32 numbers in base64."""
     size = description.image_size
     program = torch.export.export(network, (torch.zeros(1, description.in_channels, size, size),))
     signature = program.graph_signature
@@ -91,8 +78,8 @@ def trace(network: nn.Module, description: Description, bits: int) -> dict[str, 
     put_relu_before_pooling(operations)
     (images,), (logits,) = signature.user_inputs, signature.user_outputs
     numbers = torch.cat([weight.detach().float().flatten() for weight in program.state_dict.values()])
-    encoded = base64.b64encode(numbers.numpy().astype(f"<f{bits // 8}").tobytes()).decode()
-    return {"input": images, "output": logits, "operations": operations, "bits": bits, "weights": encoded}
+    encoded = base64.b64encode(numbers.numpy().astype("<f4").tobytes()).decode()
+    return {"input": images, "output": logits, "operations": operations, "weights": encoded}
 
 
 def read_operation(
@@ -167,25 +154,14 @@ def render(networks: Sequence[Mapping[str, Any]]) -> str:
     allows no connection.
     """
     page = files("mnist_cnn.export") / "page"
-    scripts = [(page / name).read_text(encoding="utf-8") for name in SCRIPTS]
-    style = (page / "style.css").read_text(encoding="utf-8")
-    data = json.dumps(networks).replace("<", "\\u003c")  # "<" in a class name could end the script element
-    hashes = " ".join(hash_source(script) for script in scripts)
-    policy = (
-        f"default-src 'none'; script-src {hashes}; style-src {hash_source(style)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    environment.filters["hash"] = hash_source
+    template = environment.from_string((page / "index.html").read_text(encoding="utf-8"))
+    return template.render(
+        networks=networks,
+        style=(page / "style.css").read_text(encoding="utf-8"),
+        scripts=[(page / name).read_text(encoding="utf-8") for name in SCRIPTS],
     )
-    parts = {
-        "POLICY": policy,
-        "STYLE": f"<style>{style}</style>",
-        "DATA": f'<script type="application/json" id="networks">{data}</script>',
-        "SCRIPTS": "\n".join(f"<script>{script}</script>" for script in scripts),
-    }
-    text = (page / "index.html").read_text(encoding="utf-8")
-    for name, part in parts.items():
-        before, after = text.split(f"<!-- {name} -->")
-        text = before + part + after
-    return text
 
 
 def hash_source(content: str) -> str:

@@ -1,4 +1,4 @@
-"""The network of a checkpoint together with its normalization: bytes to logits."""
+"""The network of a checkpoint with its normalization: bytes to logits."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from mnist_cnn.training import loading
 
 
 class ByteNetwork(nn.Module):
-    """A network after its normalization, for inference: images uint8 (B, C, H, W) to logits float32 (B, K).
+    """A network with its normalization, for inference: images uint8 (B, C, H, W) to logits float32 (B, K).
 
     The pixels are divided by 255 and normalized as (x - mean) / std, as in `ImageData.normalize`.
     """

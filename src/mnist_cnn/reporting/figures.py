@@ -162,7 +162,7 @@ def kernels(weight: Tensor) -> Figure:
     if inputs not in (1, 3):
         values = values.mean(axis=1, keepdims=True)
         title += f", mean over {inputs} inputs"
-    bound = _bound(values)
+    bound = float(np.nanmax(np.abs(values), initial=0)) or 1.0  # 1 if all are 0
     columns = min(count, 8)
     rows = math.ceil(count / columns)
     side = max(0.75, 4.4 / columns)  # inches; the title also needs room above few kernels
@@ -204,8 +204,7 @@ def feature_maps(image: Tensor, layers: Mapping[str, Tensor]) -> Figure:
             maps = layer[:MAPS_PER_ROW]
             size = f"{layer.shape[1]}×{layer.shape[2]}"
             label = f"{name}: {len(maps)} of {_plural(len(layer), 'map')}, {size}"
-            known = layer[~np.isnan(layer)]
-            limits = (float(known.min(initial=0)), float(known.max(initial=0)))
+            limits = (float(np.nanmin(layer, initial=0)), float(np.nanmax(layer, initial=0)))
             _tiles(axes, maps, _map_columns(layer), limits, cmap="viridis")
         elif len(layer) <= MAPS_PER_ROW:
             label = f"{name}: {_plural(len(layer), 'feature')}"
@@ -413,12 +412,6 @@ def _right_labels(axes: Axes, labels: list[str]) -> None:
     margin.set_yticks(range(len(labels)), labels)
     margin.tick_params(length=0)
     margin.spines[:].set_visible(False)
-
-
-def _bound(values: Array) -> float:
-    """Return the largest magnitude, or 1 if all values are 0."""
-    bound = float(np.abs(values[~np.isnan(values)]).max(initial=0))
-    return bound or 1.0
 
 
 def _tiles(axes: Axes, tiles: Array, columns: int, limits: tuple[float, float], cmap: str) -> AxesImage:

@@ -11,7 +11,6 @@ const TEXTS = {
     clear: "Clear",
     seen: "What the network sees",
     preparation: "28 × 28 pixels: cropped, scaled and centred like the digits of MNIST.",
-    time: (milliseconds) => `Computed in ${milliseconds} ms.`,
     parameters: (count) => `${count} parameters`,
     training: (data, epochs) => `${data}, ${epochs === 1 ? "1 epoch" : `${epochs} epochs`}`,
     accuracy: (percent) => `test accuracy ${percent}`,
@@ -43,7 +42,6 @@ const TEXTS = {
     clear: "清除",
     seen: "网络看到的图像",
     preparation: "28 × 28 像素：按 MNIST 的方式裁剪、缩放，并按质心居中。",
-    time: (milliseconds) => `计算用时 ${milliseconds} 毫秒。`,
     parameters: (count) => `${count} 个参数`,
     training: (data, epochs) => `${data}，${epochs} 轮训练`,
     accuracy: (percent) => `测试准确率 ${percent}`,
@@ -249,10 +247,8 @@ function redraw() {
 /** Compute the networks and show what they give. */
 function update() {
   updateIsPlanned = false;
-  const start = performance.now();
   const bytes = toMnistForm(readInk());
   const results = panels.map((panel) => ({ panel, values: bytes && compute(panel.network, bytes) }));
-  const time = performance.now() - start;
 
   showSeen(bytes);
   for (const { panel, values } of results) {
@@ -260,7 +256,6 @@ function update() {
     showMaps(panel, values);
   }
   document.getElementById("hint").hidden = strokes.length > 0;
-  document.getElementById("time").textContent = bytes ? TEXT.time(time.toFixed(1)) : "";
   if (drawing === null) {
     document.getElementById("result").textContent = describe(results);
   }

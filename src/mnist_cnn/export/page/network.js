@@ -5,7 +5,7 @@
 
 /** Return a network of the page's data with its weights as arrays. */
 function loadNetwork(saved) {
-  const all = decodeWeights(saved.weights, saved.bits);
+  const all = decodeWeights(saved.weights);
   const operations = saved.operations.map((operation) => {
     const weights = {};
     for (const [name, [offset, length]] of Object.entries(operation.weights)) {
@@ -16,26 +16,9 @@ function loadNetwork(saved) {
   return { ...saved, operations, weights: undefined };
 }
 
-/** Return the numbers of a text in base64, which have 16 or 32 bits, little-endian, as a Float32Array. */
-function decodeWeights(text, bits) {
-  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
-  const view = new DataView(bytes.buffer);
-  const numbers = new Float32Array((bytes.length * 8) / bits);
-  for (let i = 0; i < numbers.length; i++) {
-    numbers[i] = bits === 32 ? view.getFloat32(4 * i, true) : fromHalf(view.getUint16(2 * i, true));
-  }
-  return numbers;
-}
-
-/** Return the number that 16 bits encode in IEEE 754: sign, 5 bits of exponent, 10 bits of fraction. */
-function fromHalf(bits) {
-  const sign = bits & 0x8000 ? -1 : 1;
-  const exponent = (bits >> 10) & 0x1f;
-  const fraction = bits & 0x3ff;
-  if (exponent === 0) {
-    return sign * fraction * 2 ** -24;
-  }
-  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+/** Return the numbers of a text in base64, 32 bits each, little-endian as every browser's machine. */
+function decodeWeights(text) {
+  return new Float32Array(Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer);
 }
 
 /** Return the input of a network: 28x28 bytes padded with zeros, in each channel, and normalized. */
@@ -68,11 +51,6 @@ function forward(network, input) {
   return values;
 }
 
-/** Return the outputs of a network for 28x28 bytes. */
-function logits(network, bytes) {
-  return forward(network, networkInput(network, bytes)).get(network.output).data;
-}
-
 /** Return the probabilities that are proportional to the exponentials of `values`. */
 function softmax(values) {
   const largest = Math.max(...values);
@@ -86,9 +64,14 @@ const OPERATIONS = {
   conv2d: convolve,
   linear,
   batch_norm: batchNorm,
-  max_pool2d: maxPool,
-  avg_pool2d: averagePool,
-  adaptive_avg_pool2d: adaptiveAveragePool,
+  // The padding is never the largest, and counts as zeros in a mean.
+  max_pool2d: (operation, x) => pool(operation, x, slidingWindow(operation, x), (largest) => largest),
+  avg_pool2d: (operation, x) => {
+    const [height, width] = operation.settings.kernel_size;
+    return pool(operation, x, slidingWindow(operation, x), (largest, sum) => sum / (height * width));
+  },
+  adaptive_avg_pool2d: (operation, x) =>
+    pool(operation, x, evenWindow(operation, x), (largest, sum, count) => sum / count),
   relu: (operation, x) => x.data.map((value) => Math.max(value, 0)),
   tanh: (operation, x) => x.data.map(Math.tanh),
   sigmoid: (operation, x) => x.data.map((value) => 1 / (1 + Math.exp(-value))),
@@ -188,26 +171,6 @@ function batchNorm(operation, x) {
   return output;
 }
 
-/** Max pooling: input (C, H, W) -> (C, I, J); the padding is never the largest. */
-function maxPool(operation, x) {
-  return pool(operation, x, slidingWindow(operation, x), (largest) => largest);
-}
-
-/** Average pooling: input (C, H, W) -> (C, I, J); the padding counts as zeros. */
-function averagePool(operation, x) {
-  const [height, width] = operation.settings.kernel_size;
-  return pool(operation, x, slidingWindow(operation, x), (largest, sum) => sum / (height * width));
-}
-
-/** Average pooling to a given size, whose windows are as even as possible. */
-function adaptiveAveragePool(operation, x) {
-  const window = (index, axis) => {
-    const [given, wanted] = [x.shape[1 + axis], operation.shape[1 + axis]];
-    return [Math.floor((index * given) / wanted), Math.ceil(((index + 1) * given) / wanted)];
-  };
-  return pool(operation, x, window, (largest, sum, count) => sum / count);
-}
-
 /** Return a function of an output's index and axis that gives the range of the inputs that it covers. */
 function slidingWindow(operation, x) {
   const { kernel_size: kernel, padding } = operation.settings;
@@ -218,7 +181,15 @@ function slidingWindow(operation, x) {
   };
 }
 
-/** Return `finish(largest, sum, count)` of the inputs in each window. */
+/** Return the same for pooling to a given size, with windows that are as even as possible. */
+function evenWindow(operation, x) {
+  return (index, axis) => {
+    const [given, wanted] = [x.shape[1 + axis], operation.shape[1 + axis]];
+    return [Math.floor((index * given) / wanted), Math.ceil(((index + 1) * given) / wanted)];
+  };
+}
+
+/** Pooling: input (C, H, W) -> (C, I, J), each output `finish(largest, sum, count)` of its window. */
 function pool(operation, x, window, finish) {
   const [channels, height, width] = x.shape;
   const [, rows, columns] = operation.shape;
