@@ -89,7 +89,8 @@ def current_job() -> CurrentJob | None:
 
 def in_sweep() -> bool:
     """Return whether this process runs a job of a sweep, whose errors the sweep reports."""
-    return HydraConfig.get().mode is RunMode.MULTIRUN or current_job() is not None
+    is_sweep = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+    return is_sweep or current_job() is not None
 
 
 def explained(error: BaseException) -> SweepError | None:
