@@ -63,6 +63,10 @@ def test_failing_jobs_are_reported_and_do_not_affect_others(
     assert "job 1 failed: The loss is" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
     assert f"train.py sweep.resume={sweep.relative_to(tmp_path)}" in done.stderr
+    # a job is headed by one line, and the sweep ends with how to look at it
+    assert "network" not in done.stdout and "run folder" not in done.stdout
+    assert "network    CnnNet" in (jobs_of(sweep)[0] / "train.log").read_text()
+    assert done.stdout.splitlines()[-1] == f"view: tensorboard --logdir {sweep.relative_to(tmp_path)}"
     failed = jobs_of(sweep)[1]
     assert "NonFiniteLoss" in (failed / "train.log").read_text()
     assert "The loss is" in json.loads((failed / "failed.json").read_text())["error"]

@@ -26,8 +26,6 @@ def add_run(
         "sweep": {"ignore": ["data.dir", "trainer.accelerator"]},
     }
     OmegaConf.save(OmegaConf.create(config | (settings or {})), folder / ".hydra" / "resolved.yaml")
-    texts = {"optim": "${hydra:runtime.choices.optim}", "lr": "${optim.lr}", "seed": "${seed}"}
-    OmegaConf.save(OmegaConf.create({"hparams": texts}), folder / ".hydra" / "config.yaml")
     OmegaConf.save(OmegaConf.create(list(overrides)), folder / ".hydra" / "overrides.yaml")
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps(metrics))
@@ -38,11 +36,8 @@ def scores(acc: float, **more: Any) -> dict[str, Any]:
     return {"val/acc": acc, "test/acc": acc - 0.01, "test/loss": 0.5, "epochs": 2, "seconds": 2.0} | more
 
 
-def add_checkpoint(folder: Path, name: str, history: list[dict[str, float]] | None = None) -> None:
-    (folder / "checkpoints").mkdir(exist_ok=True)
-    (folder / "checkpoints" / name).touch()
-    if history is not None:
-        (folder / "history.json").write_text(json.dumps(history))
+def add_history(folder: Path, history: list[dict[str, float]]) -> None:
+    (folder / "history.json").write_text(json.dumps(history))
 
 
 def add_failed(folder: Path, error: str = "no such thing", overrides: Sequence[str] = ()) -> Path:

@@ -1,6 +1,7 @@
 """Launchers for clusters: submitit and Ray on this machine."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -8,18 +9,21 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from hydra_sweeps.launchers import slurm
 from hydra_sweeps.launchers.base import Command
 from hydra_sweeps.launchers.cluster import RemoteCommand, SubmititCommand
+from hydra_sweeps.launchers.slurm import SubmititLauncher
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def command(folder: Path, fresh: list[str], resume: list[str] | None = None) -> Command:
-    return Command(0, folder, fresh, resume, {}, {})
+    return Command(0, folder, fresh, resume, {})
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
@@ -40,7 +44,7 @@ def test_machine_without_slurm_is_told_so(run: Run, tmp_path: Path) -> None:
     done = run("-m", "hydra/launcher=submitit_slurm", PATH=str(tmp_path))
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "hydra/launcher=submitit_slurm: this machine has no Slurm" in done.stderr
+    assert "hydra/launcher=submitit_slurm cannot be used: " in done.stderr
 
 
 def test_preempted_job_is_submitted_again_and_resumes(tmp_path: Path) -> None:
@@ -69,7 +73,7 @@ def test_command_ends_with_the_process_that_started_it(how: signal.Signals, tmp_
         "import sys, signal\nfrom pathlib import Path\nfrom hydra_sweeps.launchers.base import Command\n"
         "from hydra_sweeps.launchers.cluster import RemoteCommand\n"
         f"folder, script = Path({str(tmp_path)!r}), {str(script)!r}\n"
-        "command = Command(0, folder, [sys.executable, script], None, {}, {})\n"
+        "command = Command(0, folder, [sys.executable, script], None, {})\n"
         "if __name__ == '__main__':\n    RemoteCommand(command, 1)()"
     )
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the processes inherit
@@ -101,3 +105,38 @@ def test_warning_before_time_limit_does_not_reach_command(tmp_path: Path) -> Non
     )
     job = command(tmp_path, [sys.executable, str(tmp_path / "script.py")])
     assert RemoteCommand(job, 1)() == "the job ended with exit code 3"
+
+
+@pytest.mark.parametrize("code", [1, 128 + signal.SIGTERM])
+def test_job_that_slurm_stops_has_no_result(code: int, tmp_path: Path) -> None:
+    # a rank may end before the job that has started it, which then fails
+    script = f"import os, signal; os.kill({os.getpid()}, signal.SIGTERM); os._exit({code})"
+    (tmp_path / "script.py").write_text(script)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        job = SubmititCommand(command(tmp_path, [sys.executable, str(tmp_path / "script.py")]), threads=1)
+        with pytest.raises(SystemExit, match=str(128 + signal.SIGTERM)):
+            job()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_job_that_slurm_may_start_again_has_not_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = ["PENDING", "COMPLETING", "REQUEUED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "CANCELLED", None]
+    queue = {str(number): state for number, state in enumerate(states) if state is not None}
+    task = SimpleNamespace(paths=SimpleNamespace(result_pickle=tmp_path / "none"))
+    jobs = {
+        number: SimpleNamespace(job_id=str(number), num_tasks=1, task=lambda index: task)
+        for number in range(len(states))
+    }
+    launcher = SubmititLauncher("slurm", n_jobs=9, parameters={}, poll=0)
+    monkeypatch.setattr(slurm, "read_queue", lambda folder: queue)
+    assert launcher._ended(jobs, tmp_path) == {}  # its result may be seen late
+    assert launcher._ended(jobs, tmp_path) == {
+        6: "Slurm has ended the job; its state is CANCELLED.",
+        7: "Slurm has ended the job; its state is unknown.",
+    }
+    monkeypatch.setattr(slurm, "read_queue", lambda folder: None)  # the controller does not answer
+    assert launcher._ended(jobs, tmp_path) == {}

@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
@@ -78,9 +79,8 @@ def config_in(folder: Path, **settings: Any) -> Any:
         (None, 0.5, {"result": 0.5}),
         (None, 3, {"result": 3}),
         (None, None, {}),
-        (None, {"loss": 0.5, "acc": 0.9, "name": "x", "done": True}, {"loss": 0.5, "acc": 0.9}),
+        (None, {"loss": 0.5, "acc": np.float32(0.75), "missing": None}, {"loss": 0.5, "acc": 0.75}),
         ("val/loss", 0.5, {"val/loss": 0.5}),
-        (None, SimpleNamespace(), {}),
     ],
 )
 def test_returned_value_is_the_result(

@@ -14,7 +14,7 @@ import torch
 from hydra_sweeps import SweepError
 from hydra_sweeps.launchers import pool, process
 from hydra_sweeps.launchers.base import Command
-from hydra_sweeps.launchers.pool import Pool, Slots, count_devices, visible_gpus
+from hydra_sweeps.launchers.pool import Pool, count_devices, divide, visible_gpus
 
 SECONDS = 60  # limit for each wait
 
@@ -22,29 +22,28 @@ SECONDS = 60  # limit for each wait
 @pytest.mark.parametrize(
     ("n_jobs", "threads", "gpus", "cores", "devices", "expected"),
     [
-        # expected: jobs at a time, threads of each, jobs per GPU
-        ("auto", "auto", 0, 8, 1, (8, 1, 1)),
-        ("auto", 3, 0, 8, 1, (2, 3, 1)),
-        ("auto", 16, 0, 8, 1, (1, 16, 1)),
-        ("auto", "auto", 0, 8, 2, (4, 1, 1)),
-        (3, "auto", 0, 8, 1, (3, 2, 1)),
-        (16, "auto", 0, 8, 1, (16, 1, 1)),
-        (3, 4, 0, 8, 1, (3, 4, 1)),
-        ("auto", "auto", 4, 16, 1, (4, 4, 1)),
-        ("auto", "auto", 4, 16, 3, (1, 16, 1)),
-        ("auto", 2, 4, 16, 2, (2, 2, 1)),
-        ("auto", "auto", 2, 16, "auto", (1, 16, 1)),
-        ("auto", "auto", 2, 16, -1, (1, 16, 1)),
-        ("auto", "auto", 1, 16, 2, (1, 16, 1)),
-        (6, "auto", 2, 16, 1, (6, 2, 3)),
+        # expected: threads of each job, and the GPUs of each place
+        ("auto", "auto", "", 4, 1, (1, ["", "", "", ""])),
+        ("auto", 3, "", 8, 1, (3, ["", ""])),
+        ("auto", 16, "", 8, 1, (16, [""])),
+        ("auto", "auto", "", 4, 2, (1, ["", ""])),
+        (3, "auto", "", 8, 1, (2, ["", "", ""])),
+        (3, 4, "", 8, 1, (4, ["", "", ""])),
+        ("auto", "auto", "abcd", 16, 1, (4, ["a", "b", "c", "d"])),
+        ("auto", "auto", "abcd", 16, 3, (16, ["abc"])),
+        ("auto", 2, "abcd", 16, "2", (2, ["ab", "cd"])),
+        ("auto", "auto", "ab", 16, "auto", (16, ["ab"])),
+        ("auto", "auto", "ab", 16, -1, (16, ["ab"])),
+        ("auto", "auto", "abcd", 16, [0, 1], (8, ["ab", "cd"])),
+        ("auto", "auto", "a", 16, 2, (16, ["a"])),
+        (5, "auto", "ab", 16, 1, (3, ["a", "b", "a", "b", "a"])),
     ],
 )
 def test_machine_is_divided_among_jobs(
-    n_jobs: Any, threads: Any, gpus: int, cores: int, devices: Any, expected: tuple[int, int, int]
+    n_jobs: Any, threads: Any, gpus: str, cores: int, devices: Any, expected: tuple[int, list[str]]
 ) -> None:
-    names = [str(number) for number in range(gpus)]
-    slots = Slots.for_jobs(count_devices(devices, gpus), n_jobs, threads, names, cores)
-    assert (slots.n_jobs, slots.threads, slots.jobs_per_gpu) == expected
+    found, places = divide(n_jobs, threads, count_devices(devices, len(gpus)), gpus, cores)
+    assert (found, ["".join(place) for place in places]) == expected
 
 
 @pytest.mark.parametrize("value", [0, -1, "many", 1.5, True, None])
@@ -52,23 +51,6 @@ def test_invalid_sizes_are_refused(value: Any) -> None:
     for name in ("n_jobs", "threads"):
         with pytest.raises(SweepError, match=rf"hydra\.launcher\.{name}={value}"):
             Pool(**{name: value})
-
-
-def test_gpus_given_by_index_are_refused() -> None:
-    for devices in ([1, 2], "1,2"):
-        with pytest.raises(SweepError, match="CUDA_VISIBLE_DEVICES"):
-            count_devices(devices, gpus=4)
-    assert count_devices("2", gpus=4) == 2
-
-
-def test_job_gets_emptiest_gpus_or_waits() -> None:
-    slots = Slots(3, 1, ["a", "b", "c"])
-    assert slots.acquire(1) == ["a"]
-    assert slots.acquire(1) == ["b"]
-    assert slots.acquire(2) is None
-    slots.release(["a"])
-    assert slots.acquire(2) == ["a", "c"]
-    assert slots.acquire(1) is None
 
 
 def test_selected_gpus_are_divided(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,12 +73,12 @@ Commands = Callable[..., list[Command]]
 def commands(tmp_path: Path) -> Commands:
     """Return commands that run a script with their number; it finds `number` and `folder`."""
 
-    def make(script: str, count: int, **options: Any) -> list[Command]:
+    def make(script: str, count: int) -> list[Command]:
         path = tmp_path / "script.py"
         header = "import os, signal, subprocess, sys, time\nfrom pathlib import Path\n"
         path.write_text(header + f"number, folder = int(sys.argv[1]), Path({str(tmp_path)!r})\n" + script)
         return [
-            Command(number, tmp_path / str(number), ["python", str(path), str(number)], None, {}, options)
+            Command(number, tmp_path / str(number), ["python", str(path), str(number)], None, {})
             for number in range(count)
         ]
 
@@ -141,7 +123,7 @@ if number == 3:
 if number == 4:
     raise ValueError("a bug")
 """
-    errors = dict(Pool(n_jobs=2, threads=1).run(commands(script, 5, accelerator="cpu")))
+    errors = dict(Pool(n_jobs=2, threads=1).run(commands(script, 5)))
     assert errors == {
         0: None,
         1: "the job's process was killed by SIGKILL, as the system does when memory runs out",
@@ -198,7 +180,7 @@ except KeyboardInterrupt:
     monkeypatch.setattr(process, "SECONDS_TO_STOP", 1.0)
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under `nohup … &`
     try:
-        ended = Pool(n_jobs=3, threads=1).run(commands(script, 4, accelerator="cpu"))
+        ended = Pool(n_jobs=3, threads=1).run(commands(script, 4))
         assert next(ended) == (0, None)
     finally:
         signal.signal(signal.SIGINT, before)

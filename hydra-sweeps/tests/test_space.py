@@ -1,13 +1,9 @@
 """Sweep overrides as distributions, and values as overrides."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-from hydra_sweeps import SweepError, space
+from hydra_sweeps import SweepError
 from hydra_sweeps.grammar import parse
 from hydra_sweeps.space import Distributions, distributions_of
 
@@ -64,15 +60,3 @@ def test_invalid_sweeps_are_refused(sweep: str, message: str) -> None:
     with pytest.raises(SweepError, match=message) as raised:
         distributions(f"optim.lr={sweep}")
     assert f"optim.lr={sweep}" in str(raised.value)
-
-
-@pytest.mark.parametrize("module", ["space", "storage"])
-def test_a_missing_optuna_is_reported(module: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == "optuna"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    path = Path(str(space.__file__)).with_name(f"{module}.py")
-    spec = importlib.util.spec_from_file_location("fresh", path)
-    assert spec is not None and spec.loader is not None
-    with pytest.raises(SweepError, match=r"pip install 'hydra-sweeps\[optuna\]'"):
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))

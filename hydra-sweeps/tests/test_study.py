@@ -1,11 +1,11 @@
 """Searches of a synthetic objective: proposals, interruptions, and shared studies."""
 
 import functools
-import importlib.util
 import json
 import math
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
@@ -24,12 +24,14 @@ import pytest
 from filelock import Timeout
 from hydra import compose, initialize
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from hydra_sweeps import SweepError
 from hydra_sweeps import study as study_module
+from hydra_sweeps.contract import explained
 from hydra_sweeps.grammar import parse
 from hydra_sweeps.space import distributions_of, examples
 from hydra_sweeps.storage import lock_of
@@ -75,6 +77,8 @@ def make(
     return StudySearch(distributions, folder=folder, **(settings | (given or {}) | more))
 
 
+NONE = {"_target_": "optuna.pruners.NopPruner"}
+MEDIAN = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 2}
 TWO = {"val/loss": "minimize", "seconds": "minimize"}
 
 
@@ -83,7 +87,8 @@ def attached(
 ) -> optuna.Trial:
     """Attach to a trial of a sweep in a folder, with a definition that has these settings of its sweeper."""
     sweeper = {"pruner": pruner, "storage": storage, "study_name": name}
-    OmegaConf.save(OmegaConf.create({"hydra": {"sweeper": sweeper}}), folder / "multirun.yaml")
+    hydra = {"sweeper": sweeper, "overrides": {"hydra": [], "task": []}}
+    OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / "multirun.yaml")
     return attach(folder, number)
 
 
@@ -250,8 +255,8 @@ sys.stdin.readline()
 search = StudySearch(
     distributions,
     objectives={"val/acc": "maximize"},
-    sampler={"name": "RandomSampler"},
-    pruner={"name": "NopPruner"},
+    sampler={"_target_": "optuna.samplers.RandomSampler"},
+    pruner={"_target_": "optuna.pruners.NopPruner"},
     folder=Path(folder),
     n_trials=12,
     seed=42,
@@ -286,23 +291,24 @@ def run_two_sweeps(storage: str, tmp_path: Path) -> None:
         _, message = process.communicate(timeout=100)
         assert (process.returncode, message) == (0, "")
     shared = make(tmp_path / "a", storage=storage, study_name="shared", n_trials=12)
-    trials = [trial for trial in shared.study.trials if "surplus" not in trial.user_attrs]
-    assert [trial.state for trial in trials] == [TrialState.COMPLETE] * 12
+    trials = shared.study.trials
+    assert 12 <= len(trials) <= 13  # both may add the last one
+    assert {trial.state for trial in trials} == {TrialState.COMPLETE}
     jobs = {name: [t.user_attrs["job"] for t in trials if t.user_attrs["sweep"] == name] for name in "ab"}
     assert all(numbers == list(range(len(numbers))) for numbers in jobs.values())
     assert all(jobs.values())
-    assert len({tuple(trial.params.values()) for trial in trials}) == 12
+    assert len({tuple(trial.params.values()) for trial in trials}) == len(trials)
     assert shared.propose() is None
 
     # what the other sweep has running is its own business
-    other = make(tmp_path / "b", storage=storage, study_name="shared", n_trials=13)
+    other = make(tmp_path / "b", storage=storage, study_name="shared", n_trials=14)
     running = other.propose()
     assert running is not None and running.job == len(jobs["b"])
     assert make(tmp_path / "a", storage=storage, study_name="shared", n_trials=13).left_over() == []
-    again = make(tmp_path / "b", storage=storage, study_name="shared", n_trials=13)
+    again = make(tmp_path / "b", storage=storage, study_name="shared", n_trials=14)
     assert again.left_over() == [running]
 
-    trial = attached(running.trial, tmp_path / "b", {"name": "NopPruner"}, storage, "shared")
+    trial = attached(running.trial, tmp_path / "b", NONE, storage, "shared")
     trial.report(0.5, 1)
     assert other.study.trials[running.trial].intermediate_values == {1: 0.5}
 
@@ -355,23 +361,16 @@ def test_two_sweeps_share_study_in_postgresql(postgresql: str, tmp_path: Path) -
 
 
 def test_attached_trial_is_pruned(tmp_path: Path) -> None:
-    pruner = {"name": "MedianPruner", "n_startup_trials": 2}
-    search = make(tmp_path, pruner=pruner)
+    search = make(tmp_path, pruner=MEDIAN)
     for value in (0.9, 0.8, 0.1):
         proposal = search.propose()
         assert proposal is not None
-        trial = attached(proposal.trial, tmp_path, pruner)
+        trial = attached(proposal.trial, tmp_path, MEDIAN)
         trial.report(value, 1)
         pruned = trial.should_prune()
         search.tell(proposal, "pruned" if pruned else "finished", None if pruned else [value])
     assert pruned
     assert states(search)[-1] == TrialState.PRUNED
-
-
-def test_missing_trial_is_error(tmp_path: Path) -> None:
-    make(tmp_path)
-    with pytest.raises(SweepError, match="no trial 0 of the study"):
-        attached(0, tmp_path, {"name": "NopPruner"})
 
 
 HOLD = """
@@ -402,35 +401,35 @@ def test_lock_of_killed_process_is_released(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"sampler": {"name": "TPE"}}, "TPESampler"),
-        ({"sampler": {"name": "TPESampler", "startup": 3}}, "startup"),
-        (
-            {
-                "sampler": {"name": "CmaEsSampler"},
-                "objectives": {"val/loss": "minimize", "seconds": "minimize"},
-            },
-            "cmaes",
-        ),
-        ({"pruner": {"name": "HyperbandPruner", "max_resource": 0.5}}, "max_resource"),
-        ({"pruner": {"name": "MedianPruner"}, "objectives": TWO}, "pruner=none"),
+        ({"sampler": {"_target_": "optuna.samplers.TPE"}}, "TPE"),
+        ({"sampler": {"_target_": "optuna.samplers.TPESampler", "startup": 3}}, "startup"),
+        ({"pruner": {"_target_": "optuna.pruners.HyperbandPruner", "max_resource": 0.5}}, "max_resource"),
+        ({"pruner": MEDIAN, "objectives": TWO}, "pruner=none"),
         ({"n_trials": 0}, "n_trials=0"),
         ({"n_trials": "many"}, "n_trials=many"),
         ({"seed": None}, "seed=None"),
-        ({"sampler": {"name": "GridSampler"}}, "is not one of Optuna's: .*TPESampler"),
         ({"conditional": "conditional.by_model"}, "cannot be found"),
         ({"conditional": "not a path"}, "cannot be found"),
-        ({"conditional": "hydra_sweeps.storage.JOURNAL"}, "not a function"),
-        ({"storage": "logs/study.db"}, "sqlite:///"),
-        ({"storage": "oracle://me:secret@host/db"}, "driver"),
+        ({"storage": "logs/study.db"}, "Could not parse .* sqlite:///study.db"),
+        ({"storage": "oracle://me:secret@host/db"}, "is not installed"),
         ({"storage": "sqlite:////dev/null/study.db"}, "unable to open"),
         ({"storage": "postgresql://me:sec@ret/@127.0.0.1:1/db"}, "cannot be used"),
     ],
 )
 def test_invalid_options_are_refused(more: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(SweepError, match=message) as raised:
+    with pytest.raises(Exception, match=r".") as raised:
         make(tmp_path / "sweep", given=more)
-    assert "sec" not in str(raised.value).replace("seconds", "")
+    error = explained(raised.value) or raised.value  # as the sweep does
+    assert isinstance(error, CompactHydraException)  # Hydra shows it without a traceback
+    assert re.search(message, str(error))
+    assert "sec" not in str(error).replace("seconds", "")
     assert not (tmp_path / "sweep" / "study.journal").exists()
+
+
+def test_sampler_that_knows_one_objective_is_refused(tmp_path: Path) -> None:
+    search = make(tmp_path, sampler="cmaes", objectives=TWO)
+    with pytest.raises(SweepError, match="multi-objective"):
+        search.propose()
 
 
 def test_empty_space_is_refused(tmp_path: Path) -> None:
@@ -452,16 +451,14 @@ def test_study_keeps_its_objectives(tmp_path: Path) -> None:
         make(tmp_path, objectives={"val/loss": "minimize"})
 
 
-@pytest.mark.parametrize("package", ["cmaes", "scipy", "psycopg"])
-def test_missing_package_is_reported(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    finds = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else finds(name))
-    more: dict[str, Any] = {"sampler": {"name": "CmaEsSampler"}}
-    extra = "optuna"
-    if package == "psycopg":
-        more, extra = {"storage": "postgresql://host/db"}, "postgresql"
-    with pytest.raises(SweepError, match=rf"needs {package}: pip install 'hydra-sweeps\[{extra}\]'"):
-        make(tmp_path, given=more)
+def test_missing_driver_of_a_database_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "psycopg"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ImportError) as raised:
+        make(tmp_path, storage="postgresql://host/db")
+    reason = "psycopg is not installed: pip install 'hydra-sweeps[postgresql]'"
+    assert str(explained(raised.value)).startswith(reason)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
@@ -487,7 +484,7 @@ def test_hyperband_has_epochs_of_app() -> None:
     [
         ({"test/acc": "maximize"}, "test/acc"),
         ({}, "write"),
-        ({"val/acc": "up"}, "val/acc:up; it must be maximize or minimize"),
+        ({"val/acc": "up"}, "with maximize or minimize"),
     ],
 )
 def test_invalid_objectives_are_refused(objectives: dict[str, str], message: str) -> None:
@@ -501,10 +498,8 @@ def test_trial_is_attached_by_definition_of_its_sweep(
     storage = f"sqlite:///{tmp_path}/study.db"
     proposal = make(tmp_path, storage=storage, study_name="s").propose()
     assert proposal is not None
-    sweeper = {"pruner": {"name": "NopPruner"}, "storage": "${oc.env:STORAGE}", "study_name": "s"}
-    OmegaConf.save(OmegaConf.create({"hydra": {"sweeper": sweeper}}), tmp_path / "multirun.yaml")
     monkeypatch.setenv("STORAGE", storage)
-    trial = attach(tmp_path, proposal.trial)
+    trial = attached(proposal.trial, tmp_path, NONE, "${oc.env:STORAGE}", "s")
     assert study_module.report(trial, 0.5, 1) is False
     assert study_module.report(trial, 0.5, 1) is False  # again after a kill, without a warning
     assert trial.study.trials[proposal.trial].intermediate_values == {1: 0.5}
@@ -536,11 +531,9 @@ def test_dashboard_opens_study_of_sweep(tmp_path: Path) -> None:
 
 
 def test_examples_of_jobs_have_each_pair_of_texts() -> None:
-    distributions = distributions_of(parse(["a=x,y", *STEPPED, "b=1,z"]))
-    shared = ["optim.lr=0.01", "data.batch_size=32", "b=z"]
-    assert list(examples(distributions)) == [
-        [f"a={a}", f"optim={optim}", *shared] for a in ("x", "y") for optim in ("sgd", "adam")
-    ]
+    distributions = distributions_of(parse(["a=x,y", *STEPPED]))
+    found = {(one[0], one[1]) for one in examples(distributions)}
+    assert found == {(f"a={a}", f"optim={optim}") for a in ("x", "y") for optim in ("sgd", "adam")}
 
 
 def journal_of_one_job(folder: Path) -> Path:
@@ -559,7 +552,7 @@ def test_settings_in_a_journal_that_are_not_searched_are_not_proposed(tmp_path: 
 @pytest.mark.parametrize("space", ["optim=sgd,lion", "optim=interval(0.0,1.0)", "optim.lr=interval(1.0,2.0)"])
 def test_values_in_a_journal_that_are_not_searched_are_refused(space: str, tmp_path: Path) -> None:
     make(tmp_path).propose()
-    with pytest.raises(SweepError, match="parameters that this search does not propose"):
+    with pytest.raises(SweepError, match="cannot be proposed"):
         make(tmp_path, space).left_over()
 
 
@@ -578,9 +571,3 @@ def test_torn_line_of_a_killed_process_does_not_damage_the_journal(tmp_path: Pat
     search = make(tmp_path)
     assert search.propose() is not None
     assert len(make(tmp_path).left_over()) == 2
-
-
-def test_journal_that_is_a_pipe_is_refused(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "study.journal")
-    with pytest.raises(SweepError, match="is not a file"):
-        make(tmp_path)

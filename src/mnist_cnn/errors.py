@@ -60,8 +60,13 @@ def needs_extra(extra: str, setting: str) -> Iterator[None]:
 
 def log_traceback(log: logging.Logger, error: BaseException) -> None:
     """Write the traceback of `error` to the log files only; the console shows the message."""
-    info = (type(error), error, error.__traceback__)
-    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, "traceback", (), info)
+    log_to_files(log, logging.ERROR, "traceback", error)
+
+
+def log_to_files(log: logging.Logger, level: int, message: str, error: BaseException | None = None) -> None:
+    """Write a message to the log files only, with the traceback of `error`."""
+    info = None if error is None else (type(error), error, error.__traceback__)
+    record = log.makeRecord(log.name, level, __file__, 0, message, (), info)
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.FileHandler):
             handler.handle(record)

@@ -475,8 +475,8 @@ def search_in(folder: Path) -> Any:
     return study.StudySearch(
         space.distributions_of(grammar.parse(swept)),
         objectives={"val/acc": "maximize"},
-        sampler={"name": "RandomSampler"},
-        pruner={"name": "NopPruner"},
+        sampler={"_target_": "optuna.samplers.RandomSampler"},
+        pruner={"_target_": "optuna.pruners.NopPruner"},
         folder=folder,
         n_trials=3,
         seed=1,

@@ -28,25 +28,19 @@ def main() -> None:
     except SweepError as error:
         sys.exit(str(error))
     except OSError as error:
-        sys.exit(
-            f"cannot access {error.filename or 'the report'}: {error.strerror}. Check the path, its "
-            "permissions and the free space."
-        )
+        sys.exit(f"cannot access {error.filename or 'the report'}: {error.strerror}")
     except KeyboardInterrupt:
         sys.exit(130)
 
 
 def _compare(folders: list[Path], path: Path | None) -> None:
-    for folder in folders:
-        if not folder.is_dir():
-            raise SweepError(f"{folder} is not a folder.")
     runs = find_runs(folders)
+    goal = runs[0].goal
     if len(folders) == 1 and is_sweep(folders[0]):
         goal = goal_of_sweep(folders[0])
         print(writing.write(folders[0], goal))
         print(f"report: {os.path.relpath(folders[0] / 'sweep.md')}")
     else:
-        goal = runs[0].goal
         print(writing.text(runs, goal, rest=f"in {path}" if path else "(--csv PATH writes all)"))
     if path is not None:
         writing.write_csv(path, runs, goal)

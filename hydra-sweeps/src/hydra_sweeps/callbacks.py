@@ -41,28 +41,13 @@ class RunFiles(Callback):
             write_json(folder / METRICS, self._metrics(config, job_return.return_value))
 
     def _metrics(self, config: DictConfig, returned: object) -> dict[str, Any]:
-        """Return the content of metrics.json; only numbers are kept."""
+        """Return the content of metrics.json."""
         name = OmegaConf.select(config, "objective.metric", default=RESULT)
-        trial = current_trial()
-        if isinstance(returned, Mapping):
-            found = {str(key): _number(value) for key, value in returned.items()}
-        else:
-            found = {name: _number(returned)}
-        metrics: dict[str, Any] = {key: value for key, value in found.items() if value is not None}
-        if trial is not None and trial.value is not None:
-            metrics.setdefault(trial.metric, trial.value)
-        if trial is not None and trial.pruned:
-            metrics["status"] = "pruned"
+        found = returned if isinstance(returned, Mapping) else {name: returned}
+        metrics = {str(key): value for key, value in found.items() if value is not None}
+        if (trial := current_trial()) is not None:
+            if trial.value is not None:
+                metrics.setdefault(trial.metric, trial.value)
+            if trial.pruned:
+                metrics["status"] = "pruned"
         return metrics | {"seconds": round(time.monotonic() - self.began, 3)}
-
-
-def _number(value: object) -> float | None:
-    """Return a number, also one of NumPy or a tensor of one element; None for anything else."""
-    if isinstance(value, bool | str) or value is None:
-        return None
-    if isinstance(value, int):
-        return value
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, RuntimeError):
-        return None

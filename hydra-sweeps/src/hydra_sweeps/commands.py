@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hydra_sweeps.files import write_json
-from hydra_sweeps.outcome import json_or_none
+from hydra_sweeps.files import read_or_none, write_json
 
 FILE = "command.json"  # in the folder of a sweep
 
@@ -43,7 +42,7 @@ class AppCommand:
     @classmethod
     def read(cls, sweep: Path) -> "AppCommand | None":
         """Return the command with which the sweep in a folder was started; None if it is not known."""
-        content = json_or_none(sweep / FILE)
+        content = read_or_none(sweep / FILE)
         try:
             program, cwd, single = content["program"], content["cwd"], content["single"]
             return cls([*map(str, program)], str(cwd), [*map(str, single)])

@@ -2,25 +2,14 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from hydra_sweeps.goal import Objectives
 from hydra_sweeps.grammar import key_of
-from hydra_sweeps.runs import Run, order
+from hydra_sweeps.runs import Run
 
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ only in their seed, and the settings that differ from other groups."""
-
-    choices: Mapping[str, Any]
-    runs: Sequence[Run]
-
-    def values(self, metric: str) -> list[float]:
-        """Return the values of `metric` of the runs that have it."""
-        return [value for run in self.runs if (value := run.value(metric)) is not None]
+Group: TypeAlias = list[Run]  # that differ only in their seed, best first
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
@@ -47,7 +36,7 @@ def swept(runs: Sequence[Run]) -> list[str]:
 
 def ranked(runs: Iterable[Run], objectives: Objectives) -> list[Run]:
     """Return `runs` ordered by the first objective, best first and those without it last."""
-    return sorted(runs, key=lambda run: (_costs(run, objectives)[0], order(run)))
+    return sorted(runs, key=lambda run: (_costs(run, objectives)[0], run.order))
 
 
 def group(runs: Sequence[Run], objectives: Objectives) -> list[Group]:
@@ -56,16 +45,12 @@ def group(runs: Sequence[Run], objectives: Objectives) -> list[Group]:
     Of runs with the same seed, which are the same experiment, the best one counts. Runs without a seed all
     count.
     """
-    keys = differing(runs)
     found: dict[str, dict[int | Run, Run]] = {}
     for run in ranked(runs, objectives):
         if run.status == "finished":
             found.setdefault(run.settings, {}).setdefault(run if run.seed is None else run.seed, run)
-    groups = []
-    for by_seed in found.values():
-        alike = list(by_seed.values())
-        groups.append(Group({key: alike[0].hparams.get(key, "") for key in keys}, alike))
-    return sorted(groups, key=lambda one: statistics.fmean(_costs(run, objectives)[0] for run in one.runs))
+    groups = [list(by_seed.values()) for by_seed in found.values()]
+    return sorted(groups, key=lambda one: statistics.fmean(_costs(run, objectives)[0] for run in one))
 
 
 def best(runs: Sequence[Run], objectives: Objectives) -> list[Run]:
@@ -76,11 +61,10 @@ def best(runs: Sequence[Run], objectives: Objectives) -> list[Run]:
     """
     candidates = [run for run in runs if run.status == "finished"]
     if len(objectives) == 1:
-        groups = group(runs, objectives)
-        candidates = ranked(groups[0].runs, objectives)[:1] if groups else []
+        candidates = [one[0] for one in group(runs, objectives)[:1]]
     costs = {run: costs for run in candidates if math.inf not in (costs := _costs(run, objectives))}
     front: list[Run] = []
-    for run in sorted(costs, key=lambda one: (costs[one], order(one))):
+    for run in sorted(costs, key=lambda one: (costs[one], one.order)):
         if not any(_dominates(costs[other], costs[run]) for other in front):
             front.append(run)
     return front
@@ -95,6 +79,5 @@ def _costs(run: Run, objectives: Objectives) -> list[float]:
     costs = []
     for metric, direction in objectives.items():
         value = run.value(metric)
-        cost = math.inf if value is None else -value if direction == "maximize" else value
-        costs.append(cost)
+        costs.append(math.inf if value is None else -value if direction == "maximize" else value)
     return costs

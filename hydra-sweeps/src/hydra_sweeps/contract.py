@@ -11,7 +11,6 @@
 - `history.json` (`HISTORY`), optional: a list with one dict per epoch, `{"epoch": 1, "val/acc": 0.9}`,
   rewritten after each epoch. Metrics with a slash in their name are known after each epoch, others only at
   the end.
-- `checkpoints/best.ckpt`, `checkpoints/last.ckpt`: optional.
 
 The callback `hydra/callbacks=run_files` writes them for an app that returns its result.
 
@@ -45,6 +44,12 @@ HISTORY = "history.json"
 RESOLVED = Path(".hydra") / "resolved.yaml"
 
 RESULT = "result"  # the metric of an app that returns a number, without an objective in its config
+
+# Packages that are needed for some choices only, and the extra of this distribution that has them.
+EXTRAS = {
+    **{"optuna": "optuna", "cmaes": "optuna", "scipy": "optuna", "psycopg": "postgresql"},
+    **{"matplotlib": "matplotlib", "submitit": "submitit", "ray": "ray"},
+}
 
 _VARIABLE = "HYDRA_SWEEPS_JOB"  # in the environment of each job: a `CurrentJob` as JSON
 
@@ -84,9 +89,23 @@ def current_job() -> CurrentJob | None:
 
 def in_sweep() -> bool:
     """Return whether this process runs a job of a sweep, whose errors the sweep reports."""
-    return HydraConfig.get().mode is RunMode.MULTIRUN or current_job() is not None
+    is_sweep = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
+    return is_sweep or current_job() is not None
 
 
-def missing_extra(what: str, package: str, extra: str) -> SweepError:
-    """Return the error for a package that is not installed, of an extra of this distribution."""
-    return SweepError(f"{what} needs {package}: pip install 'hydra-sweeps[{extra}]', or {package} alone.")
+def explained(error: BaseException) -> SweepError | None:
+    """Return what a user can do about a missing package or a database; None about any other error."""
+    cause: BaseException | None = None if isinstance(error, CompactHydraException) else error
+    while cause is not None:
+        if isinstance(cause, ModuleNotFoundError):
+            package = str(cause.name).partition(".")[0]
+            extra = f"'hydra-sweeps[{EXTRAS[package]}]', or {package} alone" if package in EXTRAS else package
+            return SweepError(f"{package} is not installed: pip install {extra}.")
+        if type(cause).__module__.startswith("sqlalchemy."):
+            said = str(getattr(cause, "orig", None) or cause).strip().split("\n")[0]
+            return SweepError(
+                f"hydra.sweeper.storage cannot be used: {said}. It is a URL such as sqlite:///study.db or "
+                "postgresql://user:password@host/database; null keeps a file in the sweep's folder."
+            )
+        cause = cause.__cause__
+    return None

@@ -5,11 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from hydra_sweeps import files
 from hydra_sweeps.contract import SweepError
-from hydra_sweeps.files import Unreadable, printable, read_yaml
+from hydra_sweeps.files import Unreadable, printable
 from hydra_sweeps.goal import is_dict, select
 from hydra_sweeps.grammar import is_swept, key_of
 from hydra_sweeps.trust import OF_THE_START, left_out
@@ -19,7 +19,7 @@ FILE = "multirun.yaml"  # Hydra's name for the settings of a sweep
 # Settings of every app that may differ when a sweep is resumed.
 _IGNORED = (
     *("hparams", "objective", "resume", "sweep"),
-    *("hydra.sweeper._target_", "hydra.sweeper.n_trials", "hydra.sweeper.storage"),
+    *("hydra.sweeper._target_", "hydra.sweeper.n_trials", "hydra.sweeper.storage", "hydra.sweep.dir"),
 )
 
 
@@ -33,26 +33,26 @@ def read(folder: Path) -> dict[str, Any]:
 
     Raises `SweepError` where it cannot be read.
     """
-    file = folder / FILE
     try:
-        config = read_yaml(file)
+        config = files.read(folder / FILE)
     except (Unreadable, OSError) as reason:
-        raise SweepError(f"{file} cannot be read: {printable(reason)}.") from None
-    if not is_dict(config):
-        raise SweepError(f"{file} is not the definition of a sweep.")
+        raise SweepError(f"{folder / FILE} cannot be read: {printable(reason)}.") from None
+    for which in ("hydra", "task"):
+        texts = select(config, "hydra", "overrides", which)
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise SweepError(f"{folder / FILE} is not the definition of a sweep: it has no overrides.")
     return dict(config)
 
 
 def overrides_to_resume(folder: Path, given: Sequence[str]) -> list[str]:
     """Return the overrides of the sweep in `folder`, with those `given` in place of the former ones.
 
-    Raises `SweepError` if `folder` is not a sweep, and for settings in
-    `trust.left_out` that are not given again.
+    Raises `SweepError` if `folder` is not a sweep, and for settings in `trust.left_out` that are not given.
     """
     if not is_sweep(folder):
         raise SweepError(f"sweep.resume={folder} is not the folder of a sweep: it has no {FILE}.")
-    config = read(folder)
-    texts = [*_overrides(config, "hydra", folder), *_overrides(config, "task", folder)]
+    overrides = read(folder)["hydra"]["overrides"]
+    texts = [*overrides["hydra"], *overrides["task"]]
     former = {key_of(text): text for text in texts if key_of(text) not in OF_THE_START}
     # That the given sweeper is one of this package has brought us here; what it was is in the folder.
     gone = ("hydra.mode", "hydra.sweep.dir", "hydra/sweeper", "sweep.resume")
@@ -69,20 +69,12 @@ def overrides_to_resume(folder: Path, given: Sequence[str]) -> list[str]:
     return list((former | now).values())
 
 
-def _overrides(config: Any, which: str, folder: Path) -> list[str]:
-    """Return the overrides in the definition of a sweep, Hydra's or those of the task."""
-    overrides = select(config, "hydra", "overrides", which)
-    if not isinstance(overrides, list) or not all(isinstance(text, str) for text in overrides):
-        raise SweepError(f"{folder / FILE} is not the definition of a sweep: it has no list of overrides.")
-    return overrides
-
-
 def refuse_changes(former: Mapping[str, Any], now: DictConfig, folder: Path) -> None:
     """Raise `SweepError` with each setting that differs between the sweep's definition and `now`."""
     plain = OmegaConf.to_container(now, resolve=False, enum_to_str=True)
     assert isinstance(plain, dict)
     ignored = (*_IGNORED, *(OmegaConf.select(now, "sweep.ignore") or ()))
-    before, after = _compared(former, ignored, folder), _compared(plain, ignored, folder)
+    before, after = _compared(former, ignored), _compared(plain, ignored)
     changed = [
         f"  {key}: {before.get(key, 'not set')} before, {after.get(key, 'not set')} now"
         for key in dict.fromkeys([*before, *after])
@@ -96,18 +88,15 @@ def refuse_changes(former: Mapping[str, Any], now: DictConfig, folder: Path) -> 
         )
 
 
-def _compared(config: Mapping[Any, Any], ignored: Iterable[str], folder: Path) -> dict[str, str]:
+def _compared(config: Mapping[Any, Any], ignored: Iterable[str]) -> dict[str, str]:
     """Return the settings that must not change, as text, by their dotted keys."""
-    hydra = {
-        "sweeper": select(config, "hydra", "sweeper"),
-        "sweep.subdir": select(config, "hydra", "sweep", "subdir"),
-    }
+    hydra = {key: config["hydra"].get(key) for key in ("sweeper", "sweep")}
     flat = {key: str(value) for key, value in flatten({**config, "hydra": hydra})}
     flat = {key: value for key, value in flat.items() if not is_ignored(key, ignored)}
-    for text in _overrides(config, "task", folder):
+    for text in config["hydra"]["overrides"]["task"]:
         key, _, value = text.partition("=")
         # A setting that may change is part of the definition where it is swept.
-        if not is_ignored(key_of(text), ignored) or _is_swept(text):
+        if not is_ignored(key_of(text), ignored) or is_swept(text):
             flat[key_of(key)] = value
     return {key: value.replace(" ", "") for key, value in flat.items()}
 
@@ -117,14 +106,7 @@ def swept_keys(config: Any) -> list[str]:
     task, params = select(config, "hydra", "overrides", "task"), select(config, "hydra", "sweeper", "params")
     given = [f"{key}={value}" for key, value in params.items()] if is_dict(params) else []
     given += map(str, task) if isinstance(task, list) else []
-    return [key_of(override) for override in given if _is_swept(override)]
-
-
-def _is_swept(override: str) -> bool:
-    try:
-        return is_swept(override)
-    except HydraException:  # the definition may be a stranger's
-        return False
+    return [key_of(override) for override in given if is_swept(override)]
 
 
 def is_ignored(key: str, ignored: Iterable[str]) -> bool:

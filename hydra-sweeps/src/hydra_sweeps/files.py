@@ -1,21 +1,23 @@
 """Files that appear complete or not at all, and files of a folder that may be untrusted."""
 
 import json
+import logging
 import os
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 
-MAX_BYTES = 10_000_000  # of a file that is read
+MAX_BYTES = 10_000_000  # of a JSON file that is read
 MAX_YAML_BYTES = 1_000_000  # multirun.yaml has about 15 kB
 MAX_YAML_DEPTH = 50  # levels; multirun.yaml has about 10
+
+log = logging.getLogger(__name__)
 
 
 class Unreadable(Exception):
@@ -43,9 +45,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write `values` as JSON, atomically."""
+    """Write `values` as JSON, atomically; numbers of NumPy and tensors of one element as floats."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=2) + "\n")
+        temporary.write_text(json.dumps(values, indent=2, default=float) + "\n")
 
 
 def write_yaml(path: Path, values: Any) -> None:
@@ -54,41 +56,52 @@ def write_yaml(path: Path, values: Any) -> None:
         OmegaConf.save(OmegaConf.create(values), temporary)
 
 
-def read_text(path: Path, limit: int = MAX_BYTES) -> str:
-    """Return the content of a file; raises `OSError`, and `Unreadable` where no run writes such a file."""
+def read(path: Path) -> Any:
+    """Return what is in a JSON file, or in a YAML file with interpolations as text.
+
+    Raises `OSError`, and `Unreadable` where no run writes such a file: of YAML also aliases, of which a small
+    file can make a large structure, and deep structures are refused.
+    """
+    is_yaml = path.suffix == ".yaml"
+    limit = MAX_YAML_BYTES if is_yaml else MAX_BYTES
     status = path.stat()
     if not stat.S_ISREG(status.st_mode) or status.st_size > limit:
         raise Unreadable(f"it is not a regular file of at most {limit:,} bytes")
     try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise Unreadable("it is not UTF-8 text") from None
+        text = path.read_text(encoding="utf-8")
+        return _built(yaml.parse(text, _Loader)) if is_yaml else json.loads(text)
+    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+        kind = "YAML of settings" if is_yaml else "JSON"
+        raise Unreadable(f"it is not {kind} ({' '.join(str(error).split())[:200]})") from None
 
 
-def read_json(path: Path) -> Any:
-    """Return what is in a JSON file; raises `Unreadable` and `OSError`."""
+def read_or_none(path: Path) -> Any:
+    """Return what is in a file; None where there is none, and with a warning where it is not read."""
     try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"it is not JSON ({error})") from None
+        return read(path)
+    except OSError:
+        return None
+    except Unreadable as reason:
+        log.warning(f"{path} is left out: {reason}.")
+        return None
 
 
-def read_yaml(path: Path) -> Any:
-    """Return what is in a YAML file, with interpolations as text; raises `Unreadable` and `OSError`.
+def printable(value: object) -> str:
+    """Return `value` as text without what would control the terminal, which an untrusted file may have."""
+    text = str(value)
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else "?" for one in text)
 
-    Aliases, of which a small file can make a large structure, and deep structures are refused.
-    """
-    text = read_text(path, MAX_YAML_BYTES)
-    try:
-        return _built(yaml.parse(text, _Loader))
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise Unreadable(f"it is not YAML of settings ({' '.join(str(error).split())[:200]})") from None
+
+# --- YAML ------------------------------------------------------------------------------------------
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # without libyaml it is slow
 
 
 def _built(events: Iterator[yaml.Event]) -> Any:
-    """Return the plain value of a YAML document, from its events: faster than by way of its nodes."""
+    """Return the plain value of a YAML document, from its events: twice as fast as by way of its nodes."""
     stack: list[list[Any]] = [[]]  # the items of open collections; of a mapping keys and values in turn
-    tags: list[str | None] = []
     for event in events:
         if isinstance(event, yaml.ScalarEvent):
             stack[-1].append(_scalar(event.tag, event.value, event.implicit))
@@ -96,13 +109,10 @@ def _built(events: Iterator[yaml.Event]) -> Any:
             if len(stack) > MAX_YAML_DEPTH:
                 raise Unreadable(f"it has more than {MAX_YAML_DEPTH} levels")
             stack.append([])
-            tags.append(event.tag)
         elif isinstance(event, yaml.CollectionEndEvent):
-            items, tag = stack.pop(), tags.pop()
-            if isinstance(event, yaml.MappingEndEvent):
-                stack[-1].append(dict(zip(items[::2], items[1::2], strict=True)))
-            else:  # a pathlib path of a config becomes text
-                stack[-1].append(str(PurePath(*items)) if tag and "pathlib" in tag else items)
+            items = stack.pop()
+            is_mapping = isinstance(event, yaml.MappingEndEvent)
+            stack[-1].append(dict(zip(items[::2], items[1::2], strict=True)) if is_mapping else items)
         elif isinstance(event, yaml.AliasEvent):
             raise Unreadable("it has YAML aliases")
     return stack[0][0] if stack[0] else None
@@ -117,29 +127,3 @@ def _scalar(tag: str | None, value: str, implicit: tuple[bool, bool]) -> Any:
         return loader.construct_object(yaml.ScalarNode(kind, value))
     finally:
         loader.dispose()
-
-
-def printable(value: object) -> str:
-    """Return `value` as text without what would control the terminal, which an untrusted file may have."""
-    text = str(value)
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(one if one.isprintable() or one == "\n" else "?" for one in text)
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # without libyaml slow
-    """Reads YAML as OmegaConf does: 1e-3 is a number, and a date is text."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in known if not tag.endswith((":timestamp", ":float"))]
-    for first, known in _Loader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"[-+]?(?:\d[\d_]*)\.[\d_]*(?:[eE][-+]?\d+)?$|[-+]?(?:\d[\d_]*)(?:[eE][-+]?\d+)$"
-        r"|[-+]?\.[\d_]+(?:[eE][-+]?\d+)?$|[-+]?\.(?:inf|Inf|INF)$|\.(?:nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)

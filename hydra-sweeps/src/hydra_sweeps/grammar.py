@@ -1,10 +1,8 @@
 """Hydra's overrides: quoting, keys, the values of a sweep, and names of folders made of them."""
 
-import os
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TypeAlias
 
 from hydra.core.config_loader import ConfigLoader
@@ -45,13 +43,11 @@ def key_of(override: str) -> str:
 
 
 def is_swept(override: str) -> bool:
-    """Return whether `override` gives several values."""
-    return parse([override])[0].is_sweep_override()
-
-
-def same_key(one: Override, other: Override) -> bool:
-    """Return whether two overrides are of the same setting."""
-    return (one.key_or_group, one.package) == (other.key_or_group, other.package)
+    """Return whether `override` gives several values; False if it cannot be read."""
+    try:
+        return parse([override])[0].is_sweep_override()
+    except HydraException:
+        return False
 
 
 def fixed_and_swept(overrides: Iterable[Override]) -> tuple[list[str], list[Override]]:
@@ -59,26 +55,23 @@ def fixed_and_swept(overrides: Iterable[Override]) -> tuple[list[str], list[Over
 
     The last override of a key counts. Raises `SweepError` for shuffled values.
     """
-    fixed: list[Override] = []
-    swept: list[Override] = []
+    last: dict[object, Override] = {}
     for override in overrides:
         if getattr(override.value(), "shuffle", False):
             raise SweepError(
                 f"{override.input_line}: resuming the sweep would give another order. Leave out shuffle()."
             )
-        swept = [one for one in swept if not same_key(one, override)]
-        if override.is_sweep_override():
-            fixed = [one for one in fixed if one.is_delete() or not same_key(one, override)]
-            swept.append(override)
-        else:
-            fixed.append(override)
-    return [str(one.input_line) for one in fixed], swept
+        key = (override.key_or_group, override.package, override.is_delete())
+        last.pop(key, None)
+        last[key] = override
+    swept = [one for one in last.values() if one.is_sweep_override()]
+    return [str(one.input_line) for one in last.values() if not one.is_sweep_override()], swept
 
 
 def as_override(name: str, value: Value) -> str:
     """Return the override that sets `name` to `value`.
 
-    A string in the form of a list or dict is not quoted.
+    A string that begins like a list or dict is not quoted.
     """
     if value is None:
         return f"{name}=null"
@@ -88,26 +81,12 @@ def as_override(name: str, value: Value) -> str:
         return f"{name}={float(value)!r}"  # NumPy's floats have another repr()
     if isinstance(value, int):
         return f"{name}={value}"
-    if _PLAIN.fullmatch(value) or _is_container(value):
+    if _PLAIN.fullmatch(value) or value.startswith(("[", "{")):
         return f"{name}={value}"
     return f"{name}={quote(value)}"
-
-
-def path_override(name: str, path: Path) -> str:
-    """Return the override that sets `name` to a path, relative to the current folder."""
-    return as_override(name, os.path.relpath(path))
 
 
 def folder_name(text: str) -> str:
     """Return overrides as a name that every file system and shell accepts, of at most 200 bytes."""
     name = re.sub(r"[^\w.+-]+", "-", re.sub(r"[,\s]+", "_", text)).strip("-")
     return name.encode()[:200].decode(errors="ignore")
-
-
-def _is_container(value: str) -> bool:
-    if not value.startswith(("[", "{")):
-        return False
-    try:
-        return isinstance(OverridesParser.create().parse_rule(value, "element"), list | dict)
-    except HydraException:
-        return False

@@ -1,7 +1,6 @@
 """How a run ended: read from its folder, and written there for a job that could not do it."""
 
 import io
-import logging
 import traceback
 from collections.abc import Mapping
 from contextlib import redirect_stderr
@@ -13,11 +12,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.errors import HydraException
 
 from hydra_sweeps.contract import FAILED, METRICS
-from hydra_sweeps.files import Unreadable, printable, read_json, write_json
+from hydra_sweeps.files import printable, read_or_none, write_json
 
 Status: TypeAlias = Literal["finished", "pruned", "failed", "unfinished"]
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -36,25 +33,14 @@ class Outcome:
 
 def read_outcome(folder: Path) -> Outcome:
     """Read how the run in `folder` ended; without a readable result it is unfinished."""
-    metrics = json_or_none(folder / METRICS)
+    metrics = read_or_none(folder / METRICS)
     if isinstance(metrics, dict):
         return Outcome("pruned" if metrics.get("status") == "pruned" else "finished", metrics)
     if (folder / FAILED).is_file():
-        failure = json_or_none(folder / FAILED)
+        failure = read_or_none(folder / FAILED)
         known = failure if isinstance(failure, dict) else {}
         return Outcome("failed", {}, printable(known.get("error") or "no message"), "traceback" in known)
     return Outcome("unfinished", {})
-
-
-def json_or_none(path: Path) -> Any:
-    """Return what is in a JSON file; None where there is none, and with a warning where it is not read."""
-    try:
-        return read_json(path)
-    except OSError:
-        return None
-    except Unreadable as reason:
-        log.warning(f"{path} is left out: {reason}.")
-        return None
 
 
 def record_failure(folder: Path, error: Exception | str) -> None:

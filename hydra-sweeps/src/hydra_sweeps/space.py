@@ -16,23 +16,19 @@ from hydra.core.override_parser.types import (
     Transformer,
 )
 from hydra.errors import HydraException
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
-from hydra_sweeps.contract import SweepError, missing_extra
+from hydra_sweeps.contract import SweepError
 from hydra_sweeps.grammar import Value, as_override
-
-try:
-    from optuna.distributions import (
-        BaseDistribution,
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-except ModuleNotFoundError as error:
-    raise missing_extra("hydra/sweeper=optuna", "optuna", "optuna") from error
 
 Distributions: TypeAlias = dict[str, BaseDistribution]
 
-MAX_EXAMPLES = 100  # since each takes time to compose
+MAX_EXAMPLES = 30  # since each takes time to compose
 
 
 def distributions_of(swept: Iterable[Override]) -> Distributions:
@@ -43,21 +39,13 @@ def distributions_of(swept: Iterable[Override]) -> Distributions:
     return {override.get_key_element(): _distribution(override) for override in swept}
 
 
-def examples(distributions: Distributions) -> Iterator[list[str]]:
-    """Yield overrides of jobs in which each choice of text, such as a group's, occurs with each other."""
-    points = [
-        [as_override(name, one) for one in _examples(distribution)]
-        for name, distribution in distributions.items()
-    ]
-    yield from map(list, islice(product(*points), MAX_EXAMPLES))
-
-
-def _examples(distribution: BaseDistribution) -> list[Value]:
-    """Return values of which one can be composed if any can: all texts, or a number."""
-    if isinstance(distribution, CategoricalDistribution):
-        return [one for one in distribution.choices if isinstance(one, str)] or [*distribution.choices[:1]]
-    assert isinstance(distribution, IntDistribution | FloatDistribution)
-    return [distribution.low]
+def examples(distributions: Distributions) -> Iterator[tuple[str, ...]]:
+    """Yield overrides of jobs in which each choice, such as a group's, occurs with each other."""
+    points = []
+    for name, distribution in distributions.items():
+        values = getattr(distribution, "choices", None) or [distribution.low]  # type: ignore[attr-defined]
+        points.append([as_override(name, value) for value in values])
+    return islice(product(*points), MAX_EXAMPLES)
 
 
 def _distribution(override: Override) -> BaseDistribution:

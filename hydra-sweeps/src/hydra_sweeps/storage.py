@@ -1,27 +1,19 @@
 """Where a study is kept: a journal in the folder of its sweep, or a database that several sweeps share."""
 
-import importlib.util
 import json
 import os
-import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import optuna
 from filelock import BaseFileLock, FileLock
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 
-from hydra_sweeps.contract import SweepError, missing_extra
+from hydra_sweeps.contract import SweepError
 from hydra_sweeps.files import printable
-
-try:
-    import optuna
-    from optuna.exceptions import StorageInternalError
-    from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-    from optuna.storages.journal import JournalFileBackend
-except ModuleNotFoundError as error:
-    raise missing_extra("hydra/sweeper=optuna", "optuna", "optuna") from error
 
 JOURNAL = "study.journal"
 
@@ -42,18 +34,18 @@ def lock_of(folder: Path) -> BaseFileLock:
 
 
 def _open_journal(path: Path) -> BaseStorage:
-    if path.exists() and not path.is_file():
-        raise SweepError(f"{path} is not a file.")
     lock: Any = lock_of(path.parent)
     try:
         with lock:
+            content = path.read_bytes() if path.exists() else b""
             # A killed process may have left a part of a line: Optuna would append the next one to it.
-            if path.exists() and (content := path.read_bytes()) and not content.endswith(b"\n"):
-                os.truncate(path, content.rfind(b"\n") + 1)
-            _check_last_line(path)
-        storage = JournalStorage(JournalFileBackend(str(path.absolute()), lock))
-        storage.get_all_studies()
-        return storage
+            if not content.endswith(b"\n"):
+                content = content[: content.rfind(b"\n") + 1]
+                if path.exists():
+                    os.truncate(path, len(content))
+            for line in content.splitlines()[-1:]:  # which Optuna does not check
+                json.loads(line)
+        return JournalStorage(JournalFileBackend(str(path.absolute()), lock))
     except OSError:
         raise
     except Exception as error:  # the file may be a stranger's, and Optuna raises what its content leads to
@@ -64,64 +56,18 @@ def _open_journal(path: Path) -> BaseStorage:
         ) from error
 
 
-def _check_last_line(path: Path) -> None:
-    """Raise `ValueError` if the last line is no JSON: Optuna takes it for one that is still being written."""
-    last = path.read_bytes().splitlines()[-1:] if path.exists() else []
-    for line in last:
-        json.loads(line)
-
-
 def _open_database(url: str) -> BaseStorage:
-    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+    from sqlalchemy.exc import DBAPIError
     from sqlalchemy.pool import NullPool
 
-    options: dict[str, Any] = {}
-    if url.startswith("sqlite"):
-        options["timeout"] = 60  # seconds to wait while another process writes
-    if re.match(r"postgres(ql)?(\+psycopg)?://", url):
-        if importlib.util.find_spec("psycopg") is None:
-            raise missing_extra(f"hydra.sweeper.storage={shown(url)}", "psycopg", "postgresql")
-        url = re.sub(r"^\w+(\+psycopg)?://", "postgresql+psycopg://", url)
-        options["connect_timeout"] = 10
+    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
     # No pool of connections: a server may close one that is idle for an epoch, and limits their number.
-    engine = {"poolclass": NullPool, "connect_args": options}
-    for tries_left in reversed(range(10)):
-        try:
-            return RDBStorage(url, engine_kwargs=engine)
-        except ArgumentError as error:
-            raise SweepError(
-                f"hydra.sweeper.storage={shown(url)} is not a database URL, such as sqlite:///study.db or "
-                "postgresql://user:password@host/database; null keeps a file in the sweep's folder."
-            ) from error
-        except ImportError as error:
-            raise SweepError(f"hydra.sweeper.storage={shown(url)} needs its driver: {error}") from error
-        except (SQLAlchemyError, StorageInternalError) as error:
-            # Two processes that start on an empty database both create its tables, and one of them fails.
-            if not tries_left or not re.search("(?i)already exists|duplicate|unique constraint", str(error)):
-                raise
-        time.sleep(0.3)
-    raise AssertionError
-
-
-@contextmanager
-def reached(url: str | None) -> Iterator[None]:
-    """Raise `SweepError` if the database at `url` cannot be reached in the block."""
+    engine: dict[str, Any] = {"poolclass": NullPool}
+    if url.startswith("sqlite"):
+        engine["connect_args"] = {"timeout": 60}  # seconds to wait while another process writes
     try:
-        yield
-    except Exception as error:
-        if url is None or isinstance(error, SweepError):
-            raise
-        from sqlalchemy.exc import SQLAlchemyError
-
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, SQLAlchemyError):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        said = str(getattr(cause, "orig", None) or cause).strip().split("\n")[0]
-        raise SweepError(f"hydra.sweeper.storage={shown(url)} cannot be used: {said}") from error
-
-
-def shown(url: str) -> str:
-    """Return a URL, valid or not, without its password."""
-    return re.sub(r"(password=)[^&]*", r"\1***", re.sub(r"//([^:/@]*):.*@", r"//\1:***@", url))
+        return RDBStorage(url, engine_kwargs=engine)
+    except (DBAPIError, StorageInternalError):
+        # Two processes that start on an empty database both create its tables, and one of them fails.
+        time.sleep(1)
+        return RDBStorage(url, engine_kwargs=engine)

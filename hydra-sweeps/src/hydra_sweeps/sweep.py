@@ -10,10 +10,9 @@ import os
 import re
 import signal
 import sys
-import threading
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.core.utils import configure_log, env_override
+from hydra.core.utils import configure_log
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
@@ -34,11 +33,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps import definition
 from hydra_sweeps.commands import AppCommand
-from hydra_sweeps.contract import FAILED, RESOLVED, CurrentJob, SweepError
+from hydra_sweeps.contract import FAILED, RESOLVED, CurrentJob, SweepError, explained
 from hydra_sweeps.definition import is_ignored
 from hydra_sweeps.files import write_yaml
 from hydra_sweeps.goal import Goal, goal_of
-from hydra_sweeps.grammar import as_override, folder_name, key_of, parse, path_override, quote
+from hydra_sweeps.grammar import as_override, folder_name, key_of, parse, quote
 from hydra_sweeps.launchers.base import Command, CommandLauncher
 from hydra_sweeps.outcome import Outcome, describe_exit, error_of, read_outcome, record_failure
 from hydra_sweeps.report import writing
@@ -46,14 +45,7 @@ from hydra_sweeps.report.tables import format_metric
 from hydra_sweeps.trust import OF_THE_START, left_out
 
 # Settings of Hydra for the sweep, not for the run of a job.
-_SWEEP_SETTINGS = (
-    "hydra.mode",
-    "hydra.sweep",
-    "hydra/sweep",
-    "hydra.launcher",
-    "hydra/launcher",
-    "hydra.run.",
-)
+_OF_THE_SWEEP = re.compile(r"hydra([./](sweep|launcher)|\.mode|\.run\.)")
 
 # What the name of a job's folder may be made of without its settings.
 _OF_THE_JOB = {f"hydra{mark}job.{name}" for mark in ":." for name in ("num", "id", "override_dirname")}
@@ -73,16 +65,6 @@ class Job:
     number: int
     chosen: Sequence[str]
     trial: int | None = None
-
-
-@dataclass(frozen=True)
-class ReadyJob:
-    """A job that can be started: all its overrides, the launcher's settings for it, the folder of its run."""
-
-    job: Job
-    overrides: Sequence[str]
-    options: DictConfig
-    folder: Path
 
 
 class BaseSweep(Sweeper):
@@ -110,17 +92,14 @@ class BaseSweep(Sweeper):
     def propose(self) -> Iterator[Job]:
         """Yield the jobs, each when it can be started; those that have finished before are skipped."""
 
-    def on_job_end(self, job: Job, outcome: Outcome) -> None:
-        """Take note of how `job` ended."""
+    def on_job_end(self, number: int, outcome: Outcome) -> None:
+        """Take note of how a job ended."""
 
     # --- the start ---------------------------------------------------------------------------------
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.settings: DictConfig = config
-        self.parts: dict[str, Any] = {
-            "hydra_context": hydra_context,
-            "task_function": task_function,
-        }  # of its plugins
+        self.context: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function}
         self.loader = hydra_context.config_loader
         self.folder = Path(os.path.abspath(config.hydra.sweep.dir))
         self.ignored = tuple(OmegaConf.select(config, "sweep.ignore") or ())
@@ -128,11 +107,16 @@ class BaseSweep(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         folder = OmegaConf.select(self.settings, "sweep.resume")
-        if folder is None:
-            self.start(arguments, resumed=False)
-        else:
-            former = self._of_folder(Path(str(folder)))
-            former.start(list(former.settings.hydra.overrides.task), resumed=True)
+        try:
+            if folder is None:
+                self.start(arguments, resumed=False)
+            else:
+                former = self._of_folder(Path(str(folder)))
+                former.start(list(former.settings.hydra.overrides.task), resumed=True)
+        except Exception as error:
+            if (for_user := explained(error)) is None:
+                raise
+            raise for_user from error
 
     def _of_folder(self, folder: Path) -> "BaseSweep":
         """Return the sweep in `folder`, with the overrides of this one in place of the former ones."""
@@ -149,7 +133,7 @@ class BaseSweep(Sweeper):
                 f"sweep.resume={folder}: this sweep was started with other callbacks. Add to the command: "
                 f"{' '.join(missing)}"
             )
-        sweeper = Plugins.instance().instantiate_sweeper(config=settings, **self.parts)
+        sweeper = Plugins.instance().instantiate_sweeper(config=settings, **self.context)
         if not isinstance(sweeper, BaseSweep):
             raise SweepError(f"sweep.resume={folder} is not a sweep of hydra/sweeper=grid or optuna.")
         return sweeper
@@ -162,8 +146,12 @@ class BaseSweep(Sweeper):
         typed = any(key_of(one) == "hydra.mode" for one in self.settings.hydra.overrides.hydra)
         single = ["hydra.mode=RUN"] if self.settings.hydra.mode is RunMode.MULTIRUN and not typed else []
         self.command = AppCommand.of_this_process(single)
-        self.launcher: Launcher = Plugins.instance().instantiate_launcher(config=self.settings, **self.parts)
-        self.composes, self.template = self._must_compose(), deepcopy(self.settings)
+        plugins = Plugins.instance()
+        self.launcher: Launcher = plugins.instantiate_launcher(config=self.settings, **self.context)
+        self.template = deepcopy(self.settings)
+        # Where the names of folders are taken from the settings of the jobs, which takes time.
+        sweep: Any = OmegaConf.to_container(self.settings.hydra.sweep, resolve=False)
+        self.composes = not set(re.findall(r"\$\{([^${}]*)\}", str(sweep["subdir"]))) <= _OF_THE_JOB
         here = os.path.relpath(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -178,7 +166,7 @@ class BaseSweep(Sweeper):
                 self.begin(overrides, resumed)
                 write_yaml(self.folder / definition.FILE, self.settings)
                 self.command.write(self.folder)
-                with _Signals(isinstance(self.launcher, CommandLauncher)) as self.signals:
+                with _as_interrupts(isinstance(self.launcher, CommandLauncher)) as self.signals:
                     self._run()
         except Timeout:
             raise SweepError(
@@ -195,69 +183,69 @@ class BaseSweep(Sweeper):
         except _REFUSALS as error:
             raise SweepError(f"{' '.join(chosen)}: {_message(error)}") from error
 
-    def _must_compose(self) -> bool:
-        """Return whether the sweep must know the settings of a job to start it, which takes time.
+    def ready(self, job: Job) -> Command:
+        """Return the command of a job; raises `SweepError` if its folder is that of another job.
 
-        It need not where the name of the folder is made of the job's number and overrides alone, and the
-        launcher's settings are not taken from those of the app.
+        In the folder's name are the overrides that differ from those of other jobs.
         """
-        plain: Any = OmegaConf.to_container(self.settings.hydra, resolve=False)
-        names = re.findall(r"\$\{([^${}]*)\}", str(plain["sweep"]["subdir"]))
-        launcher = plain["launcher"] if isinstance(self.launcher, CommandLauncher) else {}
-        return not set(names) <= _OF_THE_JOB or "${" in str(launcher)
-
-    def ready(self, job: Job) -> ReadyJob:
-        """Return a job with its folder; raises `SweepError` if that is the folder of another job.
-
-        In its name are the overrides that differ from those of other jobs.
-        """
-        config = self.compose(job.chosen) if self.composes else self.template
         shared = [one for one in self.fixed if not is_ignored(key_of(one), (*self.ignored, "sweep"))]
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = job.number
-            config.hydra.job.override_dirname = folder_name(",".join(job.chosen or shared))
-        before = HydraConfig.instance().cfg
-        try:
-            HydraConfig.instance().cfg = config  # type: ignore[assignment]
-            name = str(config.hydra.sweep.subdir)
-        finally:
-            HydraConfig.instance().cfg = before
+        label = folder_name(",".join(job.chosen or shared))
+        config, name = self.template, f"{job.number}_{label}"
+        with suppress(SweepError):  # the job itself fails with this reason
+            config = self.compose(job.chosen) if self.composes else config
+            name = self._subdir(config, job.number, label)
         folder = self.folder / name
         if self.folders.setdefault(folder, job.number) != job.number:
             raise SweepError(
                 f"Jobs {self.folders[folder]} and {job.number} would have the same folder, {name}: set "
                 "hydra.sweep.subdir with ${hydra:job.num} in it."
             )
-        return ReadyJob(job, [*self.fixed, *job.chosen], config.hydra.launcher, folder)
+        overrides = [*self.fixed, *job.chosen]
+        place = [
+            f"hydra.run.dir={quote(folder)}",
+            f"hydra.job.num={job.number}",
+            f"hydra.job.id={job.number}",
+        ]
+        hydra = [one for one in self.settings.hydra.overrides.hydra if not _OF_THE_SWEEP.match(key_of(one))]
+        start = [*self.command.arguments(), *hydra, *self.command.single, *place]
+        resume = None
+        if "resume" in self.settings:
+            changeable = [one for one in overrides if is_ignored(key_of(one), self.ignored)]
+            resume = [*start, *changeable, f"resume={quote(folder)}"]
+        search = (str(self.folder), job.trial, self.goal.first) if self.prunes else ()
+        environment = CurrentJob(str(folder), *search).environment()
+        return Command(job.number, folder, [*start, *overrides], resume, environment, overrides)
 
-    def _jobs_to_run(self) -> Iterator[ReadyJob]:
+    def _subdir(self, config: DictConfig, number: int, label: str) -> str:
+        """Return the name of a job's folder, according to its settings."""
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+            config.hydra.job.override_dirname = label
+        before = HydraConfig.instance().cfg
+        try:
+            HydraConfig.instance().cfg = config  # type: ignore[assignment]
+            return str(config.hydra.sweep.subdir)
+        finally:
+            HydraConfig.instance().cfg = before
+
+    def _commands(self) -> Iterator[Command]:
+        """Yield the jobs that have no result yet, each when it can be started."""
         for job in self.propose():
-            label = " ".join(job.chosen)
-            try:
-                ready, refused = self.ready(job), None
-            except SweepError as error:
-                if not isinstance(error.__cause__, _REFUSALS):
-                    raise
-                folder = self.folder / f"{job.number}_{folder_name(label)}"
-                ready, refused = ReadyJob(job, (), self.settings.hydra.launcher, folder), str(error)
+            ready, label = self.ready(job), " ".join(job.chosen)
             if (before := read_outcome(ready.folder)).is_result:
-                self.on_job_end(job, before)
+                self.on_job_end(job.number, before)
                 continue
             log.info(f"job {job.number}{': ' if label else ''}{label}   ({job.number + 1} of {self.total})")
             (ready.folder / FAILED).unlink(missing_ok=True)  # of an earlier start of the sweep
-            if refused is None:
-                yield ready
-                continue
-            self._end(job, self._outcome(ready, refused))
-            if self._stops():
-                return
+            yield ready
 
     def _run(self) -> None:
         exception: BaseException | None = None
         try:
             with closing(self._outcomes()) as outcomes:
-                for job, outcome in outcomes:
-                    self._end(job, outcome)
+                for number, outcome in outcomes:
+                    self.on_job_end(number, outcome)
+                    self.failed |= not outcome.is_result
                     if self._stops():
                         break
         except BaseException as error:
@@ -273,90 +261,71 @@ class BaseSweep(Sweeper):
             raise exception
         if exception is not None:
             log.info(f"interrupted; resume with: {self._resume_command()}")
-            code = 128 + (self.signals.received or signal.SIGINT)
+            code = 128 + (self.signals or [int(signal.SIGINT)])[-1]
             sys.exit(getattr(exception, "exit_code", code))
         if self.failed:
             rest = "the rest and " if self._stops() else ""
             raise SweepError(f"Some jobs failed. Run {rest}the failed jobs with: {self._resume_command()}")
 
-    def _end(self, job: Job, outcome: Outcome) -> None:
-        self.on_job_end(job, outcome)
-        self.failed |= not outcome.is_result
-
     def _stops(self) -> bool:
         return self.failed and bool(OmegaConf.select(self.settings, "sweep.fail_fast"))
 
-    def _outcomes(self) -> Generator[tuple[Job, Outcome], None, None]:
-        jobs = self._jobs_to_run()
+    def _outcomes(self) -> Generator[tuple[int, Outcome], None, None]:
+        """Run the jobs, and yield how each has ended."""
         if not isinstance(self.launcher, CommandLauncher):  # one of Hydra's, whose jobs run in this process
-            for ready in jobs:
-                failure = self._launch(ready)
-                yield ready.job, self._outcome(ready, failure)
+            for ready in self._commands():
+                yield ready.number, self._outcome(ready, self._launch(ready))
             return
-        running: dict[int, ReadyJob] = {}
+        running: dict[int, Command] = {}
 
         def commands() -> Iterator[Command]:
-            for ready in jobs:
-                running[ready.job.number] = ready
-                yield self._command(ready)
+            for ready in self._commands():
+                running[ready.number] = ready
+                yield ready
 
         with closing(self.launcher.run(commands())) as ended:  # type: ignore[type-var]
             for number, failure in ended:
-                ready = running.pop(number)
-                outcome = self._outcome(ready, failure)
+                outcome = self._outcome(running.pop(number), failure)
                 if outcome.is_result:
                     log.info(f"job {number} {outcome.status}: {_results(outcome, self.goal)}")
-                yield ready.job, outcome
+                yield number, outcome
 
-    def _launch(self, ready: ReadyJob) -> str | None:
+    def _launch(self, ready: Command) -> str | None:
         """Run a job with one of Hydra's launchers; return why it has failed, if it has not recorded it."""
         subdir = ready.folder.relative_to(self.folder)
         overrides = [*ready.overrides, f"hydra.sweep.subdir={quote(subdir)}", "hydra.mode=MULTIRUN"]
         if "resume" in self.settings and (ready.folder / RESOLVED).is_file():
             overrides.append(f"resume={quote(ready.folder)}")
-        with _same_start_for_the_next_job(), env_override(self._environment(ready)):
-            try:
-                (result,) = self.launcher.launch([overrides], ready.job.number)
-            except SystemExit as stop:
-                if self.signals.received:  # libraries may turn an interrupt into a SystemExit
-                    raise
-                configure_log(self.settings.hydra.hydra_logging, self.settings.hydra.verbose)
-                return describe_exit(stop.code)
-            except _REFUSALS as error:
-                return _message(error)
+        environment = dict(os.environ)
+        os.environ.update(ready.environment)
+        try:
+            (result,) = self.launcher.launch([overrides], ready.number)
+        except SystemExit as stop:
+            if self.signals:  # libraries may turn an interrupt into a SystemExit
+                raise
+            configure_log(self.settings.hydra.hydra_logging, self.settings.hydra.verbose)
+            return describe_exit(stop.code)
+        except _REFUSALS as error:
+            return _message(error)
+        else:
             failure = error_of(result)
             if failure is not None:
-                # The traceback is written now: its frames hold the job's tensors.
+                # The traceback is written now: its frames hold the job's data.
                 record_failure(ready.folder, failure)
             return None
+        finally:  # the next job starts as this one has
+            os.environ.clear()
+            os.environ.update(environment)
+            gc.collect()
 
-    def _command(self, ready: ReadyJob) -> Command:
-        number, folder = ready.job.number, ready.folder
-        place = [f"hydra.run.dir={quote(folder)}", f"hydra.job.num={number}", f"hydra.job.id={number}"]
-        typed = self.settings.hydra.overrides.hydra
-        hydra = [one for one in typed if not key_of(one).startswith(_SWEEP_SETTINGS)]
-        start = [*self.command.arguments(), *hydra, *self.command.single, *place]
-        resume = None
-        if "resume" in self.settings:
-            changeable = [one for one in ready.overrides if is_ignored(key_of(one), self.ignored)]
-            resume = [*start, *changeable, f"resume={quote(folder)}"]
-        options: Any = OmegaConf.to_container(ready.options, resolve=True)
-        return Command(number, folder, [*start, *ready.overrides], resume, self._environment(ready), options)
-
-    def _environment(self, ready: ReadyJob) -> dict[str, str]:
-        folder = str(ready.folder)
-        if not self.prunes:
-            return CurrentJob(folder).environment()
-        return CurrentJob(folder, str(self.folder), ready.job.trial, self.goal.first).environment()
-
-    def _outcome(self, ready: ReadyJob, failure: str | None) -> Outcome:
+    def _outcome(self, ready: Command, failure: str | None) -> Outcome:
         """Read how a job ended, and report a failure; `failure` is recorded if the job could not do it."""
         outcome = read_outcome(ready.folder)
         if failure is not None and outcome.status == "unfinished":
             record_failure(ready.folder, failure)
             outcome = read_outcome(ready.folder)
         if not outcome.is_result:
-            log.error(f"job {ready.job.number} failed: {outcome.error or 'its folder has no result'}")
+            log.error(f"job {ready.number} failed: {outcome.error or 'its folder has no result'}")
             file = ready.folder / f"{self.settings.hydra.job.name}.log"
             if file.is_file() and "Traceback" in file.read_text(errors="replace"):
                 log.error(f"  traceback: {os.path.relpath(file)}")
@@ -375,7 +344,7 @@ class BaseSweep(Sweeper):
         needed += [one for one in overrides.hydra if key_of(one).startswith(_CALLBACKS)]
         key = "sweep.resume" if "sweep" in self.settings else "+sweep.resume"
         again = left_out((*overrides.hydra, *overrides.task))
-        return self.command.text([*needed, path_override(key, self.folder), *again])
+        return self.command.text([*needed, as_override(key, os.path.relpath(self.folder)), *again])
 
 
 def _message(error: Exception) -> str:
@@ -391,50 +360,27 @@ def _results(outcome: Outcome, goal: Goal) -> str:
     return ", ".join(f"{name} {format_metric(name, value)}" for name, value in numbers.items())
 
 
-class _Signals:
-    """Lets SIGTERM end a sweep as Ctrl-C does, and tells which of them has come.
+@contextmanager
+def _as_interrupts(elsewhere: bool) -> Iterator[list[int]]:
+    """Let SIGTERM end a sweep as Ctrl-C does; yield the list of the signals that have come.
 
     nohup and background shells leave SIGINT ignored. What the app does at a signal it still does if its jobs
     run in this process, not if they run `elsewhere`.
     """
+    received: list[int] = []
+    before: dict[int, Any] = {}
 
-    def __init__(self, elsewhere: bool) -> None:
-        self.elsewhere = elsewhere
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Signals":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                handler = signal.getsignal(number)
-                is_default = handler in (signal.SIG_DFL, signal.default_int_handler)
-                if is_default or (self.elsewhere and handler != signal.SIG_IGN):
-                    self._before[number] = signal.signal(number, self._interrupt)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.received = number
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append(number)
         raise KeyboardInterrupt
 
-
-@contextmanager
-def _same_start_for_the_next_job() -> Iterator[None]:
-    """Undo what a job leaves behind in this process: environment, flags of torch, memory."""
-    environment, torch = dict(os.environ), sys.modules.get("torch")
-    deterministic = torch is not None and torch.are_deterministic_algorithms_enabled()
-    benchmark = torch is not None and torch.backends.cudnn.benchmark
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        is_default = handler in (signal.SIG_DFL, signal.default_int_handler)
+        if is_default or (elsewhere and handler != signal.SIG_IGN):
+            before[number] = signal.signal(number, interrupt)
     try:
-        yield
+        yield received
     finally:
-        os.environ.clear()
-        os.environ.update(environment)
-        if torch := sys.modules.get("torch"):
-            gc.collect()
-            torch.use_deterministic_algorithms(deterministic)
-            torch.backends.cudnn.benchmark = benchmark
-            if torch.cuda.is_initialized():
-                torch.cuda.empty_cache()
+        for replaced, handler in before.items():
+            signal.signal(replaced, handler)

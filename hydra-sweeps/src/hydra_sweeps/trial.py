@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra_sweeps.contract import current_job
+from hydra_sweeps.contract import CurrentJob, current_job
 
 if TYPE_CHECKING:
     import optuna
@@ -17,23 +17,19 @@ class Trial:
     whether the job should stop. Under several processes per job only the first may report.
     """
 
-    def __init__(self, sweep: Path, number: int, metric: str) -> None:
-        self.metric = metric
+    def __init__(self, job: CurrentJob) -> None:
+        self.metric = str(job.metric)
         self.value: float | None = None
         self.pruned = False
-        self._sweep = sweep
-        self._number = number
+        self._job = job
         self._trial: optuna.Trial | None = None
 
     def report(self, value: float, epoch: int) -> bool:
-        """Report `metric` after `epoch`, counted from 1; return whether the job should stop.
-
-        Raises `SweepError` if the study cannot be reached.
-        """
+        """Report `metric` after `epoch`, counted from 1; return whether the job should stop."""
         from hydra_sweeps import study  # takes a second
 
         if self._trial is None:
-            self._trial = study.attach(self._sweep, self._number)
+            self._trial = study.attach(Path(str(self._job.sweep)), int(self._job.trial or 0))
         self.value = value
         self.pruned = study.report(self._trial, value, epoch)
         return self.pruned
@@ -42,12 +38,10 @@ class Trial:
 def current_trial() -> Trial | None:
     """Return the trial of this job, or None if it is not a job of a search that prunes."""
     job = current_job()
-    if job is None or job.sweep is None or job.trial is None or job.metric is None:
-        return None
-    return _trial(job.folder, job.sweep, job.trial, job.metric)
+    return None if job is None or job.trial is None else _trial(job)
 
 
 @cache
-def _trial(folder: str, sweep: str, number: int, metric: str) -> Trial:
+def _trial(job: CurrentJob) -> Trial:
     """Return the one trial of a job, so that others see what it was told."""
-    return Trial(Path(sweep), number, metric)
+    return Trial(job)

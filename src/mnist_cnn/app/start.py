@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_sweeps import in_sweep
-from mnist_cnn.app import overrides, signals
+from mnist_cnn.app import overrides, signals, view
 from mnist_cnn.app.messages import message_for_user
 from mnist_cnn.app.paths import CONF
 from mnist_cnn.app.run import Job, resumed_folder
@@ -108,6 +108,7 @@ def _run_hydra(name: str, task: Callable[[DictConfig], object]) -> None:
             raise
         sys.exit(f"{Path(sys.argv[0]).name}: {message}")
     finally:
+        view.log_view()
         for folder in filter(Path.is_dir, _new_folders):
             if all(path.name == ".lock" for path in folder.iterdir()):  # the command was refused
                 shutil.rmtree(folder, ignore_errors=True)

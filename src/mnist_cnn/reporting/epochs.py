@@ -11,9 +11,10 @@ from typing import Any
 import lightning as L
 from tqdm import tqdm
 
-from hydra_sweeps import HISTORY
+from hydra_sweeps import HISTORY, in_sweep
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch
+from mnist_cnn.errors import log_to_files
 from mnist_cnn.files import write_json
 from mnist_cnn.reporting import scores
 from mnist_cnn.training.classifier import Classifier
@@ -82,7 +83,9 @@ class Progress(L.Callback):
         self._reported = trainer.current_epoch
         if trainer.is_global_zero:
             for name, description in describe_run(trainer, pl_module, self.lr_source).items():
-                log.info(textwrap.fill(f"{name:<10} {description}", WIDTH, subsequent_indent=11 * " "))
+                line = textwrap.fill(f"{name:<10} {description}", WIDTH, subsequent_indent=11 * " ")
+                show = log.info if name == "resumed" else log_detail
+                show(line)
         self._begin_epoch()  # on_train_epoch_start does not run for an epoch that is resumed in its middle
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -193,6 +196,14 @@ def images_per_epoch(trainer: L.Trainer) -> tuple[int, int]:
     if batches == len(loader):  # the last batch is smaller, or larger by one image
         return len(loader.sampler) * trainer.world_size, batch_images
     return batches * batch_images, batch_images
+
+
+def log_detail(message: str) -> None:
+    """Log what the console shows of a single run; a job of a sweep is headed by the sweep's one line."""
+    if in_sweep():
+        log_to_files(log, logging.INFO, message)
+    else:
+        log.info(message)
 
 
 def describe_run(

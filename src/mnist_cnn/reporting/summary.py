@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
-from hydra_sweeps import METRICS, in_sweep
+from hydra_sweeps import METRICS
 from mnist_cnn.data import ImageData
 from mnist_cnn.data.datamodule import Batch, rank_indices
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import shown_path, write_json
 from mnist_cnn.reporting import card, figures, loggers, scores
-from mnist_cnn.reporting.epochs import Progress
+from mnist_cnn.reporting.epochs import Progress, log_detail
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.trainer import describe_device
 
@@ -145,10 +145,10 @@ def report(
             card.write(run_dir, classifier, data, logits, metrics)
     loggers.close(run_loggers)
 
-    log.info(f"run folder: {shown_path(run_dir)}")
+    log_detail(f"run folder: {shown_path(run_dir)}")
     if any(isinstance(logger, TensorBoardLogger) for logger in run_loggers):
-        log.info(f"view: tensorboard --logdir {shown_path(run_dir.parent if in_sweep() else run_dir)}")
-        log.info("all runs: make tensorboard")
+        log_detail(f"view: tensorboard --logdir {shown_path(run_dir)}")
+        log_detail("all runs: make tensorboard")
 
 
 def _test_figures(classifier: Classifier, data: ImageData, logits: Tensor) -> dict[str, Figure]:

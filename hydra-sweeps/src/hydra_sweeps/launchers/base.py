@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -16,10 +15,10 @@ from hydra_sweeps.contract import RESOLVED, SweepError
 
 @dataclass(frozen=True)
 class Command:
-    """The command of one job.
+    """A job that can be started, and its command.
 
     `fresh` starts the run in `folder`; `resume`, if the app can do that, continues it. `environment` is added
-    to that of the launcher, and `options` are the launcher's settings as this job has them.
+    to that of the launcher; `overrides` are those of the app.
     """
 
     number: int
@@ -27,7 +26,7 @@ class Command:
     fresh: Sequence[str]
     resume: Sequence[str] | None
     environment: Mapping[str, str]
-    options: Mapping[str, Any]
+    overrides: Sequence[str] = ()
 
     @property
     def arguments(self) -> list[str]:

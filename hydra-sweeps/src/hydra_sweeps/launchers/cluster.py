@@ -3,6 +3,7 @@
 import os
 import signal
 from contextlib import suppress
+from types import FrameType
 from typing import Any
 
 from hydra_sweeps.launchers import process
@@ -14,7 +15,10 @@ SECONDS_TO_SAVE = 60.0
 
 
 class RemoteCommand:
-    """A command that a cluster calls in a process of its own; returns why it has failed."""
+    """A command that a cluster calls in a process of its own; returns why it has failed.
+
+    If an exception ends the wait, the command is interrupted, and then killed with all its processes.
+    """
 
     def __init__(self, command: Command, threads: int | None) -> None:
         self.command = command
@@ -23,13 +27,6 @@ class RemoteCommand:
         self.running: JobProcess | None = None
 
     def __call__(self) -> str | None:
-        return self.run().failure()
-
-    def run(self) -> JobProcess:
-        """Run the command to its end.
-
-        If an exception ends the wait, the command is interrupted, and then killed with all its processes.
-        """
         os.chdir(self.cwd)
         with suppress(ValueError):  # not in the main thread
             signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup leaves it ignored
@@ -43,7 +40,7 @@ class RemoteCommand:
             raise
         finally:
             job.kill()
-        return job
+        return job.failure()
 
 
 class SubmititCommand(RemoteCommand):
@@ -52,15 +49,21 @@ class SubmititCommand(RemoteCommand):
     Submitit asks a job that is preempted or out of time for its `checkpoint`, and lets Slurm requeue it.
     """
 
+    stopped = False
+
     def __call__(self) -> str | None:
+        signal.signal(signal.SIGTERM, self._stop)  # submitit's own handler ignores it
         try:
-            job = self.run()
+            failure = super().__call__()
         except Exception as error:  # submitit's, which cannot requeue the job
             return str(error)
-        if job.stopped_by(signal.SIGTERM):
-            # Slurm stops the job, perhaps to start it again: with a result it would be taken for finished.
+        if self.stopped:
+            # Slurm may start the job again: with a result, of whatever kind, it would be taken for finished.
             raise SystemExit(128 + signal.SIGTERM)
-        return job.failure()
+        return failure
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
 
     def checkpoint(self) -> Any:
         from submitit.helpers import DelayedSubmission

@@ -69,10 +69,6 @@ class JobProcess:
         hint = ", as the system does when memory runs out" if name == "SIGKILL" else ""
         return f"the job's process was killed by {name}{hint}"
 
-    def stopped_by(self, number: signal.Signals) -> bool:
-        """Return whether the signal has ended the process, or has made it end itself."""
-        return self._process.exitcode in (-number, 128 + number)
-
     def interrupt(self) -> None:
         """Raise KeyboardInterrupt in the job, or kill it if it has not started to run."""
         with suppress(OSError):
@@ -104,15 +100,13 @@ def process_context(preload: Sequence[str] = ()) -> Context:
     # The server must have no threads, which a fork does not copy; NumPy's BLAS would start some. Nor may a
     # Ctrl-C, which the terminal sends to all processes, interrupt its imports, or a signal of Slurm end it,
     # which the job takes: without the server its exit code would be lost.
-    is_main = threading.current_thread() is threading.main_thread()
-    ignored = (signal.SIGINT, signal.SIGTERM, *_WARNINGS) if is_main else ()
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in ignored}
+    blocked = (signal.SIGINT, signal.SIGTERM, *_WARNINGS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
     try:
         with env_override({"OMP_NUM_THREADS": "1"}):
             ensure_running()
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
@@ -138,6 +132,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path,
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     for number in _WARNINGS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the server has blocked them
     os.setsid()  # so that the job's processes can be ended together
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.clear()
@@ -153,20 +148,18 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path,
     code: object = 0
     try:
         _run_script(arguments[1:])
-    except KeyboardInterrupt:
-        code = 128 + signal.SIGINT
     except SystemExit as stop:
         code = stop.code
-        if isinstance(code, str):
-            record_failure(folder, code)
-            code = 1
     except Exception as error:
         if not (folder / FAILED).is_file():  # else the app has reported the error itself
             traceback.print_exc()
-        record_failure(folder, error)
+            record_failure(folder, error)
         code = 1
-    except BaseException as interruption:  # of the app's own class
+    except BaseException as interruption:  # a KeyboardInterrupt, or one of the app's own class
         code = getattr(interruption, "exit_code", 128 + signal.SIGINT)
+    if isinstance(code, str):
+        record_failure(folder, code)
+        code = 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.shutdown()
     sys.exit(code)  # type: ignore[arg-type]
@@ -201,15 +194,9 @@ class _Prefixed(io.TextIOBase):
 
     def write(self, text: str) -> int:
         *lines, self._rest = (self._rest + text).split("\n")
-        if lines:
-            self._stream.write("".join(f"{self._prefix}{line}\n" for line in lines))
-            self._stream.flush()
+        self._stream.write("".join(f"{self._prefix}{line}\n" for line in lines))
+        self._stream.flush()
         return len(text)
-
-    def close(self) -> None:
-        if self._rest:
-            self.write("\n")
-        super().close()
 
     def fileno(self) -> int:
         return self._stream.fileno()

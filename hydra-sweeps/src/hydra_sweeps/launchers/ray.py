@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from hydra_sweeps.contract import SweepError, missing_extra
+from hydra_sweeps.contract import SweepError
 from hydra_sweeps.launchers import process
 from hydra_sweeps.launchers.base import CommandLauncher, Commands, Ended, positive
 from hydra_sweeps.launchers.cluster import RemoteCommand
@@ -27,10 +27,8 @@ class RayLauncher(CommandLauncher):
         self.init = init
 
     def run(self, commands: Commands) -> Ended:
-        try:
-            import ray
-        except ModuleNotFoundError:
-            raise missing_extra("hydra/launcher=ray", "ray", "ray") from None
+        import ray
+
         # Otherwise Ray hides a worker's GPUs from a job that asks for none, and warns about it.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
@@ -48,7 +46,7 @@ class RayLauncher(CommandLauncher):
                 if not running:
                     return
                 for reference in ray.wait(list(running), num_returns=1)[0]:
-                    number = running.pop(reference)
+                    number, failure = running.pop(reference), None
                     try:
                         failure = ray.get(reference)
                     except ray.exceptions.RayError as error:

@@ -6,23 +6,19 @@ submitit asks `sacct`, which needs a database that not every cluster has, in int
 
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from hydra_sweeps.contract import SweepError, missing_extra
+from hydra_sweeps.contract import SweepError
 from hydra_sweeps.launchers import process
 from hydra_sweeps.launchers.base import Command, CommandLauncher, Commands, Ended, positive
 from hydra_sweeps.launchers.cluster import SubmititCommand
 
-# A job in any other state is waiting, running, or about to run again.
-ENDED = frozenset(
-    (
-        *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"),
-        *("PREEMPTED", "TIMEOUT"),
-    )
-)
+# A job in any other state is waiting, running, or may run again, as after BOOT_FAIL, NODE_FAIL and PREEMPTED.
+# If it does not, it leaves the queue some minutes later.
+ENDED = ("CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "OUT_OF_MEMORY", "TIMEOUT")
 
 
 class SubmititLauncher(CommandLauncher):
@@ -56,25 +52,17 @@ class SubmititLauncher(CommandLauncher):
                 if not ended:
                     time.sleep(self.poll)
         except BaseException:
-            self._cancel(running.values(), executor.folder)
+            self._cancel(list(running.values()), executor.folder)
             raise
 
     def _executor(self) -> Any:
-        try:
-            import submitit
-        except ModuleNotFoundError:
-            raise missing_extra("hydra/launcher=submitit_*", "submitit", "submitit") from None
+        import submitit
+
         try:
             executor = submitit.AutoExecutor(self.sweep_folder / "submitit", cluster=self.cluster)
-        except RuntimeError:
-            raise SweepError(
-                "hydra/launcher=submitit_slurm: this machine has no Slurm (there is no command srun). "
-                "hydra/launcher=submitit_local runs the jobs without it."
-            ) from None
-        try:
             executor.update_parameters(**self.parameters)
-        except (TypeError, NameError, ValueError) as error:
-            raise SweepError(f"hydra.launcher.parameters: submitit refuses them: {error}") from error
+        except (RuntimeError, TypeError, NameError, ValueError) as error:  # RuntimeError: there is no Slurm
+            raise SweepError(f"hydra/launcher=submitit_{self.cluster} cannot be used: {error}") from error
         return executor
 
     def _submit(self, executor: Any, commands: Sequence[Command]) -> dict[int, Any]:
@@ -106,15 +94,16 @@ class SubmititLauncher(CommandLauncher):
         self.gone = gone - set(ended)
         return ended
 
-    def _cancel(self, jobs: Any, folder: Path) -> None:
+    def _cancel(self, jobs: Iterable[Any], folder: Path) -> None:
         if self.cluster == "slurm":  # also those whose submission was interrupted
             cancel_jobs(folder, process.SECONDS_TO_STOP)
             return
+        deadline = time.monotonic() + process.SECONDS_TO_STOP
         for job in jobs:
             job.cancel(check=False)
-        deadline = time.monotonic() + process.SECONDS_TO_STOP
-        while any(not job.done() for job in jobs) and time.monotonic() < deadline:
-            time.sleep(0.1)
+        for job in jobs:
+            while not job.done() and time.monotonic() < deadline:
+                time.sleep(0.1)
 
 
 def _failure(job: Any) -> str | None:

@@ -1,27 +1,20 @@
-"""Figures of many runs: their settings and results in, a matplotlib `Figure` out."""
+"""Figures of finished runs: the first objective by each setting that was swept, and by pairs of them."""
 
 import re
-import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
 from hydra_sweeps.comparing import swept
-from hydra_sweeps.contract import missing_extra
 from hydra_sweeps.files import atomic_write
 from hydra_sweeps.goal import Goal
 from hydra_sweeps.runs import Run
-
-try:
-    import numpy as np
-    from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
-    from matplotlib.figure import Figure
-    from numpy.typing import NDArray
-except ModuleNotFoundError as error:
-    raise missing_extra("The report without figures: drawing them", "matplotlib", "matplotlib") from error
 
 MAX_SETTINGS, MAX_VALUES = 4, 12  # for figures of pairs of settings
 MAX_NAMES = 50  # of a setting whose values are no numbers
@@ -29,166 +22,111 @@ MAX_COLUMNS = 6  # a number with more values than this is on an axis
 
 Floats: TypeAlias = NDArray[np.float64]
 
-_FINISHED: dict[str, Any] = {"color": "#0072B2", "alpha": 0.75, "zorder": 3, "label": "finished"}
-_OTHERS: dict[str, Any] = {"facecolor": "none", "edgecolor": "0.45", "zorder": 2, "label": "not finished"}
-_MEAN = "#D55E00"
-
-
-@dataclass(frozen=True)
-class Results:
-    """A metric of N runs, and which of them have finished.
-
-    Accuracies, whose name ends with `/acc`, are drawn in percent. Runs that have not finished are drawn, but
-    not included in means.
-    """
-
-    metric: str
-    maximize: bool
-    values: Floats  # (N,)
-    finished: NDArray[np.bool_]  # (N,)
-
-    @property
-    def title(self) -> str:
-        return f"{self.metric} in %" if self.metric.endswith("/acc") else self.metric
-
-    @property
-    def drawn(self) -> Floats:
-        return self.values * 100 if self.metric.endswith("/acc") else self.values
-
-    def text(self, value: float) -> str:
-        return f"{value:.2f}" if self.metric.endswith("/acc") else f"{value:.4g}"
-
-    def limits(self, values: Floats) -> tuple[float, float]:
-        """Return the range of `values` without those that are much worse than most, such as of diverged runs.
-
-        They differ from the best by more than 5 % of it, and by five times as much as the median.
-        """
-        best = values.max() if self.maximize else values.min()
-        distance = np.abs(values - best)
-        usual = values[distance <= max(5 * np.median(distance), 0.05 * abs(best))]
-        return float(usual.min()), float(usual.max())
-
 
 def write(folder: Path, runs: Sequence[Run], goal: Goal) -> list[str]:
-    """Draw runs into PNG files in `folder`, in place of former ones; return the names of the files.
+    """Draw finished runs into PNG files in `folder`, in place of former ones; return the names of the files.
 
-    The first objective by each setting that was swept, and by pairs of them if they are a grid.
+    Accuracies are in percent.
     """
     for former in folder.glob("*.png"):
         if re.match(r"by_|.*_x_", former.name):
-            former.unlink(missing_ok=True)
-    drawn = _draw(runs, goal)
-    if drawn:
+            former.unlink()
+    shown = [run for run in runs if run.status == "finished" and run.value(goal.first) is not None]
+    if not shown:
+        return []
+    scores = np.array([run.value(goal.first) for run in shown], dtype=np.float64)
+    scores *= 100 if goal.first.endswith("/acc") else 1
+    columns = {key: [run.hparams.get(key) for run in shown] for key in swept(runs)}
+    drawn = {}
+    for key, values in columns.items():
+        if _are_numbers(values) or len(set(values)) <= MAX_NAMES:
+            drawn[f"by_{key}"] = by_setting(key, values, scores, goal)
+    for one, other in combinations(columns, 2) if len(columns) <= MAX_SETTINGS else ():
+        sizes = len(set(columns[one])), len(set(columns[other]))
+        found = len(set(zip(columns[one], columns[other], strict=True)))
+        if max(sizes) <= MAX_VALUES and found >= sizes[0] * sizes[1] / 2:  # they are a grid
+            drawn[f"{one}_x_{other}"] = heat_map((one, other), columns[one], columns[other], scores, goal)
+    names = {re.sub(r"[^\w-]+", "_", key) + ".png": figure for key, figure in drawn.items()}
+    for name, figure in names.items():
         folder.mkdir(exist_ok=True)
-    for name, figure in drawn.items():
-        with atomic_write(folder / f"{name}.png") as temporary:
+        with atomic_write(folder / name) as temporary:
             figure.savefig(temporary, format="png")
-    return [f"{name}.png" for name in drawn]
+    return list(names)
 
 
-def _draw(runs: Sequence[Run], goal: Goal) -> dict[str, Figure]:
-    shown = [run for run in runs if run.value(goal.first) is not None]
-    results = Results(
-        goal.first,
-        maximize=goal.objectives[goal.first] == "maximize",
-        values=np.array([run.value(goal.first) for run in shown], dtype=np.float64),
-        finished=np.array([run.status == "finished" for run in shown], dtype=np.bool_),
-    )
-    columns = {key: [run.hparams.get(key) for run in shown] for key in swept(runs)} if shown else {}
-    drawn = {
-        f"by_{_file_name(key)}": by_setting(key, values, results)
-        for key, values in columns.items()
-        if are_numbers(values) or len(set(values)) <= MAX_NAMES
-    }
-    for pair in combinations(columns, 2) if len(columns) <= MAX_SETTINGS else ():
-        rows, across = columns[pair[0]], columns[pair[1]]
-        cells = len(set(rows)) * len(set(across))
-        is_grid = len(set(zip(rows, across, strict=True))) >= cells / 2
-        if is_grid and max(len(set(rows)), len(set(across))) <= MAX_VALUES:
-            drawn["_x_".join(map(_file_name, pair))] = heat_map(pair, rows, across, results)
-    return drawn
+def by_setting(name: str, values: Sequence[Any], scores: Floats, goal: Goal) -> Figure:
+    """Draw the score of each run against its value of a setting.
 
-
-def _file_name(key: str) -> str:
-    return re.sub(r"[^\w-]+", "_", key)
-
-
-def are_numbers(values: Sequence[Any]) -> bool:
-    """Return whether all values that are not None are numbers."""
-    known = [value for value in values if value is not None]
-    return bool(known) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
-
-
-def by_setting(name: str, values: Sequence[Any], results: Results) -> Figure:
-    """Draw the result of each run against its value of a setting.
-
-    Names, and numbers with few values, have a column each, with the mean of its finished runs; other numbers
-    are on an axis, logarithmic if they span a factor of ten or more. Much worse results are at the edge.
+    Names, and numbers with few values, have a column each, with its mean; other numbers are on an axis,
+    logarithmic if they span a factor of ten or more.
     """
     labels = _distinct(values)
-    columns = not are_numbers(values) or len(labels) <= MAX_COLUMNS
-    places = {label: place for place, label in enumerate(labels)}
+    columns = not _are_numbers(values) or len(labels) <= MAX_COLUMNS
     # On an axis, None becomes NaN, which is not drawn.
-    x = np.array([places[v] if columns else v for v in values], dtype=np.float64)
-    low, high = results.limits(results.drawn)
-    y = results.drawn.clip(low, high)
-
+    x = np.array([labels.index(v) if columns else v for v in values], dtype=np.float64)
     figure, axes = _figure(max(6.4, 1.2 + 0.8 * len(labels)) if columns else 6.4, 4.4)
-    for which, style in ((results.finished, _FINISHED), (~results.finished, _OTHERS)):
-        if which.any():
-            axes.scatter(x[which], y[which], **style)
+    shown = _clipped(scores, goal)
+    axes.scatter(x, shown, alpha=0.75)
     if columns:
         _name_columns(axes, labels)
-        for column in sorted({*x[results.finished]}):
-            mean = statistics.fmean(results.drawn[results.finished & (x == column)])
-            height = min(max(mean, low), high)
-            axes.plot([column - 0.25, column + 0.25], [height, height], color=_MEAN)
-            axes.text(column + 0.29, height, results.text(mean), color=_MEAN, va="center")
-        axes.set_xlim(-0.6, len(labels) - 0.3)
+        for column in range(len(labels)):
+            mean = scores[x == column].mean()
+            axes.text(column + 0.1, shown[x == column].mean(), f"mean {mean:.4g}", va="center")
+        axes.set_xlim(-0.6, len(labels) - 0.2)
     elif np.nanmin(x) > 0 and np.nanmax(x) >= 10 * np.nanmin(x):
         axes.set_xscale("log")
-    worst = float(results.drawn.min() if results.maximize else results.drawn.max())
-    note = f"; the worst, {results.text(worst)}, is at the edge" if (y != results.drawn).any() else ""
     axes.set_xlabel(name, parse_math=False)
-    axes.set_title(results.title + note, parse_math=False)
+    axes.set_title(_title(goal), parse_math=False)
     axes.grid(axis="y", alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
-def heat_map(names: tuple[str, str], rows: Sequence[Any], columns: Sequence[Any], results: Results) -> Figure:
-    """Draw the mean result of each combination of two settings; blank where no run has finished.
+def heat_map(
+    names: tuple[str, str], rows: Sequence[Any], columns: Sequence[Any], scores: Floats, goal: Goal
+) -> Figure:
+    """Draw the mean score of each combination of two settings; blank where there is no run.
 
-    names: the settings of the rows and of the columns. The best mean is in bold.
+    names: the settings of the rows and of the columns.
     """
     down, across = _distinct(rows), _distinct(columns)
-    means = np.full((len(down), len(across)), np.nan)
     cells = list(zip(map(down.index, rows), map(across.index, columns), strict=True))
-    for cell in set(cells):
-        runs = results.finished & [one == cell for one in cells]
-        if runs.any():
-            means[cell] = results.drawn[runs].mean()
-
+    means = {cell: float(scores[[one == cell for one in cells]].mean()) for cell in set(cells)}
+    colors = np.full((len(down), len(across)), np.nan)
+    colors[tuple(zip(*means, strict=True))] = _clipped(np.array(list(means.values())), goal)
     figure, axes = _figure(max(2.6 + 0.8 * len(across), 4.8), max(1.8 + 0.5 * len(down), 3.0))
-    known = means[~np.isnan(means)]
-    low, high = results.limits(known) if len(known) else (0.0, 1.0)
-    norm = Normalize(low, high, clip=True)
-    image = axes.imshow(means, cmap="viridis", norm=norm, aspect="auto")
-    for (row, column), mean in np.ndenumerate(means):
-        if not np.isnan(mean):
-            is_best = mean == (known.max() if results.maximize else known.min())
-            color = "black" if norm(mean) > 0.6 else "white"
-            weight = "bold" if is_best else "normal"
-            axes.text(
-                column, row, results.text(mean), ha="center", va="center", color=color, fontweight=weight
-            )
+    dark = np.nanmin(colors) + 0.6 * np.ptp(colors[~np.isnan(colors)])
+    image = axes.imshow(colors, cmap="viridis", aspect="auto")
+    for (row, column), mean in means.items():
+        color = "black" if colors[row, column] > dark else "white"
+        axes.text(column, row, f"{mean:.4g}", ha="center", va="center", color=color)
     _name_columns(axes, across)
     axes.set_yticks(range(len(down)), map(_short, down), parse_math=False)
     axes.set_xlabel(names[1], parse_math=False)
     axes.set_ylabel(names[0], parse_math=False)
-    axes.set_title(f"{results.title}, means", parse_math=False)
+    axes.set_title(f"{_title(goal)}, means", parse_math=False)
     figure.colorbar(image)
     return figure
+
+
+def _title(goal: Goal) -> str:
+    return f"{goal.first} in %" if goal.first.endswith("/acc") else goal.first
+
+
+def _clipped(scores: Floats, goal: Goal) -> Floats:
+    """Return where scores are drawn: outliers, such as of diverged runs, with the worst of the others.
+
+    Outliers differ from the best by more than 5 % of it, and by five times as much as the median.
+    """
+    best = scores.max() if goal.objectives[goal.first] == "maximize" else scores.min()
+    distance = np.abs(scores - best)
+    usual = scores[distance <= max(5 * np.median(distance), 0.05 * abs(best))]
+    return scores.clip(usual.min(), usual.max())
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Return whether all values that are not None are numbers."""
+    known = [value for value in values if value is not None]
+    return bool(known) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:
@@ -200,7 +138,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 def _distinct(values: Sequence[Any]) -> list[Any]:
     """Return the distinct values: numbers in order and after a missing one, others as they come."""
     found = list(dict.fromkeys(values))
-    return sorted(found, key=lambda v: (v is not None, v)) if are_numbers(values) else found
+    return sorted(found, key=lambda v: (v is not None, v)) if _are_numbers(values) else found
 
 
 def _name_columns(axes: Axes, labels: Sequence[Any]) -> None:
@@ -211,7 +149,5 @@ def _name_columns(axes: Axes, labels: Sequence[Any]) -> None:
 
 
 def _short(value: Any) -> str:
-    if value is None:
-        return "–"
-    text = f"{value:.4g}" if isinstance(value, float) else str(value)
+    text = f"{value:.4g}" if isinstance(value, float) else "–" if value is None else str(value)
     return text if len(text) <= 20 else f"{text[:19]}…"

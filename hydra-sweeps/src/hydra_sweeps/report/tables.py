@@ -3,9 +3,8 @@
 import statistics
 from collections.abc import Sequence
 from typing import Any, TypeAlias
-from unicodedata import east_asian_width
 
-from hydra_sweeps.comparing import Group, best, differing, group, ranked
+from hydra_sweeps.comparing import best, differing, group, ranked
 from hydra_sweeps.goal import Goal
 from hydra_sweeps.runs import Run, number
 
@@ -13,19 +12,17 @@ Rows: TypeAlias = list[list[str]]
 
 MAX_METRICS = 8  # columns of an app that does not say which metrics to show
 
-_EVERY_RUN = ("epochs", "best_epoch", "status")  # not metrics of the app
+_EVERY_RUN = ("epoch", "epochs", "status")  # not metrics of the app
 
 
 def job_names(runs: Sequence[Run]) -> dict[Run, str]:
     """Name each run: a job by its number, with its sweep if there are several; others by their folder."""
     several = len({run.folder.parent for run in runs}) > 1
-
-    def name(run: Run) -> str:
-        if run.number is None:
-            return run.folder.name
-        return f"{run.folder.parent.name}/{run.number}" if several else str(run.number)
-
-    return {run: name(run) for run in runs}
+    names = {}
+    for run in runs:
+        sweep = f"{run.folder.parent.name}/" if several else ""
+        names[run] = run.folder.name if run.number is None else f"{sweep}{run.number}"
+    return names
 
 
 def metrics_shown(runs: Sequence[Run], goal: Goal) -> list[str]:
@@ -65,37 +62,30 @@ def jobs_table(runs: Sequence[Run], goal: Goal) -> Rows:
     if len({run.value("epochs") for run in runs}) == 1:
         del columns["epochs"]
     for metric in ("epochs", *metrics_shown(runs, goal)):
-        if metric in columns:
-            values = [number(value) for value in columns[metric]]
+        values = [number(value) for value in columns.pop(metric, ())]
+        if any(value is not None for value in values):
             columns[metric] = ["" if value is None else format_metric(metric, value) for value in values]
-            if not any(columns[metric]):
-                del columns[metric]
     return _rows(columns)
 
 
 def groups_table(runs: Sequence[Run], goal: Goal) -> Rows | None:
     """Return the table of groups, or None if no runs differ only in their seed."""
     groups = group(runs, goal.objectives)
-    if all(len(one.runs) == 1 for one in groups):
+    if all(len(one) == 1 for one in groups):
         return None
-    columns: dict[str, list[Any]] = {key: [one.choices[key] for one in groups] for key in groups[0].choices}
-    columns["n"] = [len(one.runs) for one in groups]
+    columns: dict[str, list[Any]] = {}
+    for key in differing(runs):
+        columns[key] = [one[0].hparams.get(key) for one in groups]
+    columns["n"] = [len(one) for one in groups]
     for metric in metrics_shown(runs, goal):
-        if metric != "seconds" or metric in goal.objectives:
-            columns |= _of_groups(metric, groups)
+        values = [[value for run in one if (value := run.value(metric)) is not None] for one in groups]
+        if not any(values) or (metric == "seconds" and metric not in goal.objectives):
+            continue
+        columns[metric] = [_mean(metric, of_group) for of_group in values]
+        if metric.endswith("/acc"):
+            ranges = [format_metric(metric, min(v), max(v), sign="–") if len(v) > 1 else "" for v in values]
+            columns[f"{metric} min–max"] = ranges
     return _rows(columns)
-
-
-def _of_groups(metric: str, groups: Sequence[Group]) -> dict[str, list[Any]]:
-    values = [one.values(metric) for one in groups]
-    if not any(values):
-        return {}
-    columns = {metric: [_mean(metric, of_group) for of_group in values]}
-    if metric.endswith("/acc"):
-        columns[f"{metric} min–max"] = [
-            format_metric(metric, min(v), "–", max(v)) if len(v) > 1 else "" for v in values
-        ]
-    return columns
 
 
 def _rows(columns: dict[str, list[Any]]) -> Rows:
@@ -114,44 +104,32 @@ def choice(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) and len(str(value)) > 8 else str(value)
 
 
-def format_metric(metric: str, value: float, separator: str = "", other: float | None = None) -> str:
-    """Return a value of a metric as text, accuracies in percent; with `other`, both, as in 98.98 ± 0.04%."""
-    values = [value] if other is None else [value, other]
-    is_accuracy = metric.endswith("/acc")
-    texts = [_number_text(one, is_accuracy, "/" in metric) for one in values]
-    return separator.join(texts) + ("%" if is_accuracy else "")
-
-
-def _number_text(value: float, is_accuracy: bool, by_epoch: bool) -> str:
-    if is_accuracy:
-        return f"{value * 100:.2f}"
-    if by_epoch or (abs(value) < 10 and value != int(value)):
-        return f"{value:.4f}"
-    return f"{value:,.0f}"
+def format_metric(metric: str, *values: float, sign: str = "") -> str:
+    """Return values of a metric as text, with a sign between them; accuracies in percent."""
+    if metric.endswith("/acc"):
+        return sign.join(f"{value * 100:.2f}" for value in values) + "%"
+    if "/" in metric:
+        return sign.join(f"{value:.4f}" for value in values)
+    return sign.join(f"{value:,.0f}" if abs(value) >= 10 else f"{value:.4g}" for value in values)
 
 
 def _mean(metric: str, values: Sequence[float]) -> str:
     """Return the mean, that of several accuracies with the standard deviation."""
     if not values:
         return ""
-    deviation = statistics.stdev(values) if len(values) > 1 and metric.endswith("/acc") else None
-    return format_metric(metric, statistics.fmean(values), " ± ", deviation)
+    mean = statistics.fmean(values)
+    if len(values) == 1 or not metric.endswith("/acc"):
+        return format_metric(metric, mean)
+    return format_metric(metric, mean, statistics.stdev(values), sign=" ± ")
 
 
 def as_markdown(rows: Sequence[Sequence[str]]) -> str:
     """Return `rows`, of which the first is the header, as a Markdown table with aligned columns."""
     cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
-    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
     lines = []
     for row in cells:
-        padded = [cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append(f"| {' | '.join(padded)} |")
-    rule = f"| {' | '.join('-' * width for width in widths)} |"
-    return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def _width(text: str) -> int:
-    """Return how many columns of a terminal `text` takes; a Chinese or Japanese character takes two."""
-    if text.isascii():
-        return len(text)
-    return sum(1 + (east_asian_width(character) in "WF") for character in text)
+    return "\n".join(lines)

@@ -5,11 +5,10 @@ import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra_sweeps.commands import AppCommand
 from hydra_sweeps.comparing import best, differing
-from hydra_sweeps.contract import SweepError
+from hydra_sweeps.contract import explained
 from hydra_sweeps.files import atomic_write, printable
 from hydra_sweeps.goal import Goal, Objectives
 from hydra_sweeps.grammar import key_of
@@ -24,7 +23,7 @@ from hydra_sweeps.report.tables import (
 )
 from hydra_sweeps.runs import Run, find_runs
 
-MAX_ROWS, SHOWN_ROWS = 30, 20  # of a longer table the terminal shows only the first rows
+MAX_ROWS, SHOWN_ROWS = 30, 20  # of a longer list the terminal shows only the first rows
 MAX_COMMANDS = 5  # of a Pareto front
 
 _WORDS = {"finished": "ok", "pruned": "pruned", "failed": "failed", "unfinished": "unfinished"}
@@ -38,55 +37,51 @@ def write(sweep_dir: Path, goal: Goal) -> str:
     An earlier report is replaced. Raises `SweepError` if there is no run.
     """
     runs = find_runs([sweep_dir])
-    write_csv(sweep_dir / "sweep.csv", runs, goal, relative_to=sweep_dir)
-    figures = _write_figures(sweep_dir / "figures", runs, goal)
+    write_csv(sweep_dir / "sweep.csv", runs, goal)
+    parts = [f"# Sweep {sweep_dir.resolve().name}"]
+    if (groups := groups_table(runs, goal)) is not None:
+        parts += ["## Over seeds", as_markdown(groups), "## Jobs"]
+    summary = "\n".join([_counts(runs), *_failures(runs), *_commands(runs, goal.objectives)])
+    parts += [as_markdown(jobs_table(runs, goal)), f"```\n{summary}\n```"]
+    parts += [f"![{name.removesuffix('.png')}](figures/{name})" for name in _figures(sweep_dir, runs, goal)]
     with atomic_write(sweep_dir / "sweep.md") as temporary:
-        temporary.write_text(_markdown(sweep_dir.resolve().name, runs, goal, figures), encoding="utf-8")
+        temporary.write_text(printable("\n\n".join(parts) + "\n"), encoding="utf-8")
     return text(runs, goal)
 
 
-def _write_figures(folder: Path, runs: Sequence[Run], goal: Goal) -> list[str]:
-    """Write the figures into a folder, in place of former ones; return the names of all files in it."""
+def _figures(sweep_dir: Path, runs: Sequence[Run], goal: Goal) -> list[str]:
+    """Draw the figures of a sweep, in place of former ones; return their names."""
     try:
         from hydra_sweeps.report import figures  # takes half a second
-    except SweepError as missing:
-        log.warning(str(missing))
+    except ModuleNotFoundError as error:
+        log.warning(f"The report has no figures: {explained(error)}")
         return []
-    drawn = figures.write(folder, runs, goal)
-    return [*drawn, *sorted(path.name for path in folder.glob("*.png") if path.name not in drawn)]
+    return figures.write(sweep_dir / "figures", runs, goal)
 
 
 def text(runs: Sequence[Run], goal: Goal, rest: str = "in sweep.csv") -> str:
     """Return what the terminal shows of `runs`; `rest` says where the omitted rows are."""
-    header, *rows = groups_table(runs, goal) or jobs_table(runs, goal)
-    failures = _failures(runs)
-    lines = [as_markdown([header, *rows[: _shown(rows)]])]
-    if omitted := len(rows) - _shown(rows):
+    rows, failures = groups_table(runs, goal) or jobs_table(runs, goal), _failures(runs)
+    lines = [as_markdown(rows[: _shown(len(rows) - 1) + 1])]
+    if omitted := len(rows) - 1 - _shown(len(rows) - 1):
         lines.append(f"… and {omitted} more {rest}")
-    lines += ["", _counts(runs), *failures[: _shown(failures)]]
-    if omitted := len(failures) - _shown(failures):
+    lines += ["", _counts(runs), *failures[: _shown(len(failures))]]
+    if omitted := len(failures) - _shown(len(failures)):
         lines.append(f"… and {omitted} more failed {rest}")
-    for job, command in _commands(runs, goal.objectives):
-        lines.append(f"{_best_label(goal.objectives)}: job {job}, {command}")
-    return printable("\n".join(lines))
+    return printable("\n".join([*lines, *_commands(runs, goal.objectives)]))
 
 
-def _shown(rows: Sequence[Any]) -> int:
-    return len(rows) if len(rows) <= MAX_ROWS else SHOWN_ROWS
+def _shown(count: int) -> int:
+    return count if count <= MAX_ROWS else SHOWN_ROWS
 
 
-def write_csv(path: Path, runs: Sequence[Run], goal: Goal, relative_to: Path | None = None) -> None:
-    """Write one row per run, best first, with unrounded numbers.
-
-    The paths of checkpoints are relative to `relative_to`, by default the current folder.
-    """
-    start = (relative_to or Path.cwd()).resolve()
-    names = job_names(runs)
-    by_name = {names[run]: run for run in runs}
+def write_csv(path: Path, runs: Sequence[Run], goal: Goal) -> None:
+    """Write one row per run, best first, with unrounded numbers; the folder of a run as seen from `path`."""
+    by_name = {name: run for run, name in job_names(runs).items()}
     columns = columns_of(runs, goal)
     in_order = [by_name[name] for name in columns["job"]]
-    columns["checkpoint"] = [run.checkpoint and os.path.relpath(run.checkpoint, start) for run in in_order]
     columns["error"] = [run.error for run in in_order]
+    columns["folder"] = [os.path.relpath(run.folder, path.resolve().parent) for run in in_order]
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
@@ -97,12 +92,10 @@ def _counts(runs: Sequence[Run]) -> str:
     """Return how many runs ended in which way, and what pruning has saved."""
     counts = {word: sum(run.status == status for run in runs) for status, word in _WORDS.items()}
     summary = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    if not counts["pruned"]:
-        return summary
     ended = [run for run in runs if run.status in ("finished", "pruned")]
     planned = [epochs for run in ended if isinstance(epochs := run.hparams.get("max_epochs"), int)]
     trained, total = sum(int(run.value("epochs") or 0) for run in ended), sum(planned)
-    if len(planned) < len(ended) or not 0 < trained <= total:
+    if not counts["pruned"] or len(planned) < len(ended) or not 0 < trained <= total:
         return summary
     return f"{summary}; {trained} of {total} epochs trained, {1 - trained / total:.0%} saved by pruning"
 
@@ -119,39 +112,21 @@ def _failures(runs: Sequence[Run]) -> list[str]:
     return lines
 
 
-def _best_label(objectives: Objectives) -> str:
-    return f"{'best' if len(objectives) == 1 else 'among the best'} by {', '.join(objectives)}"
-
-
-def _commands(runs: Sequence[Run], objectives: Objectives) -> list[tuple[str, str]]:
-    """Return the names of the best runs, and how each of them is run again."""
+def _commands(runs: Sequence[Run], objectives: Objectives) -> list[str]:
+    """Return a line for each of the best runs, with the command that runs it again."""
     names = job_names(runs)
-    found = []
+    label = f"{'best' if len(objectives) == 1 else 'among the best'} by {', '.join(objectives)}"
+    lines = []
     for run in best(runs, objectives)[:MAX_COMMANDS]:
-        overrides = list(filter(_is_setting, run.overrides))
+        overrides = [one for one in run.overrides if _is_setting(one)]
         app = AppCommand.read(run.folder.parent)
         if app is not None:
-            found.append((names[run], f"rerun with: {app.text([*overrides, *app.single])}"))
+            how = f"rerun with: {app.text([*overrides, *app.single])}"
         else:  # a run of its own, or a sweep of Hydra's own sweepers
-            found.append((names[run], f"its settings: {' '.join(overrides) or 'those of the app'}"))
-    return found
+            how = f"its settings: {' '.join(overrides) or 'those of the app'}"
+        lines.append(f"{label}: job {names[run]}, {how}")
+    return lines
 
 
 def _is_setting(override: str) -> bool:
     return key_of(override).partition(".")[0] not in ("resume", "sweep", "hydra")
-
-
-def _markdown(name: str, runs: Sequence[Run], goal: Goal, figures: Sequence[str]) -> str:
-    parts = [f"# Sweep {name}"]
-    if groups := groups_table(runs, goal):
-        parts += ["## Over seeds", as_markdown(groups), "## Jobs"]
-    parts += [as_markdown(jobs_table(runs, goal)), _counts(runs)]
-    if failures := _failures(runs):
-        parts.append("\n".join(f"- {line}" for line in failures))
-    for job, command in _commands(runs, goal.objectives):
-        how, _, line = command.partition(": ")
-        parts.append(
-            f"{_best_label(goal.objectives).capitalize()}: job {job}, {how}:\n\n```bash\n{line}\n```"
-        )
-    parts += [f"![{figure.removesuffix('.png')}](figures/{figure})" for figure in figures]
-    return printable("\n\n".join(parts) + "\n")
