@@ -29,10 +29,10 @@ def main(job: Job) -> float:
     if "source" in given:
         source = instantiate(given["source"])
     else:
-        source = loading.build(trained["source"], Source)  # type: ignore[type-abstract]
+        source = loading.build(trained["source"], Source, settings["trust"])  # type: ignore[type-abstract]
         given["dir"] = loading.data_dir(trained, given.get("dir"))
     form = loading.image_form(trained, given, settings["other_classes"])
-    data = loading.build(trained | given | form, ImageData, source=source, extra=None)
+    data = loading.build(trained | given | form, ImageData, settings["trust"], source=source, extra=None)
     data.image_size = getattr(classifier.network, "image_size", data.image_size)
 
     # trainer

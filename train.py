@@ -10,6 +10,8 @@ def main(run: Run) -> float | None:
     """Run one job and return the value of its objective (None if the metric was not measured)."""
     import lightning as L
     from hydra.utils import instantiate
+    from torch import nn
+    from torchmetrics import Metric
 
     from hydra_sweeps import current_trial
     from mnist_cnn.reporting import curves, epochs, loggers, summary
@@ -19,23 +21,26 @@ def main(run: Run) -> float | None:
     from mnist_cnn.training.resume import ExactResume, StopAfterSteps
     from mnist_cnn.training.trainer import build_trainer
 
-    settings = run.settings
+    settings, plain, trust = run.settings, run.plain, run.settings.trust
     L.seed_everything(settings.seed, verbose=False)
     start = checkpoints.find_resume_point(run.folder)
 
     # data
     data = instantiate(settings.data, seed=settings.seed, augment=instantiate(settings.augment) or None)
+    plain["data"] |= {"classes": data.classes, "num_classes": data.num_classes}  # which it may have found out
 
     # classifier
-    network = instantiate(settings.model)
+    network = loading.build(plain["model"], nn.Module, trust, "model")
     data.image_size = getattr(network, "image_size", data.image_size)
     if run.init_from:
         loading.initialize_from(network, run.init_from, data.prepare)
-    loss, optimizer = instantiate(settings.loss), instantiate(settings.optim)
+    loss = loading.build(plain["loss"], nn.Module, trust, "loss")
+    optimizer = instantiate(settings.optim)
     schedule = instantiate(settings.scheduler) or None
-    metrics = instantiate(settings.metrics, _convert_="all")
+    chosen = plain["metrics"].items()
+    metrics = {name: loading.build(metric, Metric, trust, f"metrics.{name}") for name, metric in chosen}
     how = {"decay_biases": settings.decay_biases, "compile": settings.compile}
-    classifier = Classifier(network, loss, data.num_classes, optimizer, schedule, metrics, run.plain, **how)
+    classifier = Classifier(network, loss, data.num_classes, optimizer, schedule, metrics, plain, **how)
 
     # trainer
     run_loggers = [instantiate(logger) for logger in settings.logger.values() if logger]
@@ -48,10 +53,10 @@ def main(run: Run) -> float | None:
         *(curves.Curves(), pruning, progress, outputs, *saving),
         ExactResume(run.folder, settings.seed, run.signals, **settings.checkpoint),
     ]
-    trainer = build_trainer(run.plain["trainer"], run.folder, callbacks, run_loggers)
+    trainer = build_trainer(plain["trainer"], run.folder, callbacks, run_loggers)
 
     # fit
-    loggers.begin(run_loggers, run.plain["hparams"], run.yaml, start.global_step)
+    loggers.begin(run_loggers, plain["hparams"], run.yaml, start.global_step)
     trainer.fit(classifier, data, ckpt_path=start.path, weights_only=True)
 
     # test: once, with the weights that validation chose, and not for a pruned trial

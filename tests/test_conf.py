@@ -5,9 +5,18 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import nn
+from torchmetrics import Metric
 
+from mnist_cnn.app.resumed import read_settings
 from mnist_cnn.app.settings import TrainSettings
+from mnist_cnn.data import ImageData, Source
+from mnist_cnn.export.network import load_trained
+from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.schema import check
+from mnist_cnn.training.classifier import Classifier
+from mnist_cnn.training.loading import build, load_classifier
 from tests.conftest import REPOSITORY
 from tests.runs import compose_train, settings_of
 
@@ -19,12 +28,47 @@ OPTIONS = [f"{group}={path.stem}" for group in GROUPS for path in sorted((CONF /
 OPTIMIZERS = [path.stem for path in sorted((CONF / "optim").glob("*.yaml"))]
 
 
-@pytest.mark.parametrize("option", OPTIONS)
-def test_option_composes_into_valid_settings(option: str, tmp_path: Path) -> None:
-    for name in ("a", "b"):
+NESTED = [
+    ["+loss.weight=[1,1,1,1,1,1,1,1,1,5]"],
+    ["+loss.weight={_target_: torch.tensor, data: [1.0,1,1,1,1,1,1,1,1,5]}"],
+    ["model=resnet18", "+model.norm_layer={_target_: torch.nn.BatchNorm2d, _partial_: true, momentum: 0.3}"],
+    ["+metrics.f1={_target_: torchmetrics.F1Score, task: multiclass, num_classes: 10}"],
+    ["data.classes=[0,1,2,3,4,5,6,7,8,9]"],
+    ["data.classes=null"],
+]
+
+
+@pytest.mark.parametrize("choices", [*([option] for option in OPTIONS), *NESTED], ids=" ".join)
+def test_checkpoint_of_a_run_with_any_choice_is_read_by_every_command(
+    choices: list[str], tmp_path: Path
+) -> None:
+    for name in ("a", "b"):  # classes of data=folder
         (tmp_path / name).mkdir()
-    directory = [f"data.dir={tmp_path}"] if option == "data=folder" else []
-    check(settings_of(compose_train(option, *directory)), TrainSettings)
+    settings = settings_of(compose_train(*choices, f"data.dir={tmp_path}"))
+    check(settings, TrainSettings)
+    # as train.py does
+    data = instantiate(settings["data"], seed=0)
+    settings["data"] |= {"classes": data.classes, "num_classes": data.num_classes}
+    network, loss = (build(settings[name], nn.Module, (), name) for name in ("model", "loss"))
+    metrics = {name: build(one, Metric, (), name) for name, one in settings["metrics"].items()}
+    classifier = Classifier(network, loss, data.num_classes, metrics=metrics, config=settings).eval()
+    state = {"state_dict": classifier.state_dict(), "config": settings, "epoch": 0}
+    torch.save(state, tmp_path / "best.ckpt")
+    OmegaConf.save(settings, tmp_path / "resolved.yaml")
+
+    size = getattr(network, "image_size", data.image_size)
+    images = torch.randn(2, data.in_channels, size, size)
+    targets = torch.tensor([0, 1])
+    loaded = load_classifier(tmp_path / "best.ckpt")  # evaluate.py
+    with torch.inference_mode():
+        assert torch.equal(loaded(images), classifier(images))
+        assert torch.equal(loaded.loss(loaded(images), targets), loss(classifier(images), targets))
+    assert list(loaded.test_metrics.scores) == list(classifier.test_metrics.scores)
+    source = build(settings["data"]["source"], Source)  # type: ignore[type-abstract]
+    assert build(settings["data"], ImageData, source=source, extra=None).classes == data.classes
+    assert Predictor.load(tmp_path / "best.ckpt").classes == data.classes  # predict.py
+    assert load_trained(tmp_path / "best.ckpt")[1].classes == data.classes  # export.py
+    assert read_settings(tmp_path / "resolved.yaml", ())["model"] == settings["model"]  # resume=RUN
 
 
 def test_hparams_follow_the_choices() -> None:

@@ -12,6 +12,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+ImageSize = Annotated[int, Field(ge=1, le=2048)]
 CountOrZero = Annotated[int, Field(ge=0)]
 
 

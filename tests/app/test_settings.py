@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 
-from mnist_cnn.app.settings import PredictSettings, TrainSettings, has_validation
+from mnist_cnn.app.settings import PredictSettings, TrainSettings, direction, has_validation
 from mnist_cnn.errors import UserError
 from mnist_cnn.schema import check
+
+STOP = "lightning.pytorch.callbacks.EarlyStopping"
+F1 = {"_target_": "torchmetrics.F1Score", "task": "multiclass", "num_classes": 10}
 
 VALID: dict[str, Any] = {
     "seed": 0,
@@ -19,8 +22,8 @@ VALID: dict[str, Any] = {
     "loss": {},
     "optim": {"lr": 0.01, "momentum": 0.9, "betas": [0.9, 0.999]},
     "scheduler": {},
-    "metrics": {"f1": {}},
-    "callbacks": {"early_stopping": {"_target_": "lightning.EarlyStopping", "monitor": "val/loss"}},
+    "metrics": {"f1": F1},
+    "callbacks": {"early_stopping": {"_target_": STOP, "monitor": "val/loss"}},
     "logger": {},
     "trainer": {
         "max_epochs": 1,
@@ -120,10 +123,54 @@ def test_missing_setting_is_named() -> None:
         check(settings, TrainSettings)
 
 
-@pytest.mark.parametrize(("metric", "mode", "best"), [("val/loss", "max", "min"), ("val/acc", "min", "max")])
-def test_objective_that_chooses_the_worst_epoch_is_refused(metric: str, mode: str, best: str) -> None:
-    with pytest.raises(UserError, match=rf"objective\.metric={metric} .* add objective\.mode={best}"):
-        check(with_value("objective", {"metric": metric, "mode": mode}), TrainSettings)
+@pytest.mark.parametrize(
+    ("section", "value", "named"),
+    [
+        ("objective", {"metric": "val/loss", "mode": "max"}, "objective.mode=min"),
+        ("objective", {"metric": "val/acc", "mode": "min"}, "objective.mode=max"),
+        ("objective", {"metric": "val/f1", "mode": "min"}, "objective.mode=max"),
+        ("scheduler", {"monitor": "val/acc"}, "scheduler.mode=max"),  # the scheduler's default is min
+        ("scheduler", {"monitor": "train/loss", "mode": "max"}, "scheduler.mode=min"),
+        (
+            "callbacks",
+            {"stop": {"_target_": STOP, "monitor": "val/loss", "mode": "max"}},
+            "callbacks.stop.mode=min",
+        ),
+        ("callbacks", {"stop": {"_target_": STOP, "monitor": "val/acc"}}, "callbacks.stop.mode=max"),
+    ],
+)
+def test_mode_that_prefers_the_worst_epoch_is_refused(
+    section: str, value: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(UserError, match=rf"would prefer the worst epoch: set {named}\.$"):
+        check(with_value(section, value), TrainSettings)
+
+
+@pytest.mark.parametrize(
+    ("metric", "best"),
+    [("val/loss", "min"), ("train/acc", "max"), ("val/f1", "max"), ("val/error", "min"), ("val/mean", None)],
+)
+def test_best_value_follows_from_the_metric(metric: str, best: str | None) -> None:
+    metrics = {
+        "f1": F1,
+        "error": {"_target_": "torchmetrics.classification.MulticlassCalibrationError", "num_classes": 10},
+        "mean": {"_target_": "torchmetrics.MeanMetric"},
+    }
+    assert direction(metric, metrics) == best
+
+
+def test_metric_without_a_direction_needs_a_mode() -> None:
+    settings = with_value("objective", {"metric": "val/mean", "mode": None})
+    settings["metrics"] = {"mean": {"_target_": "torchmetrics.MeanMetric"}}
+    with pytest.raises(UserError, match=r"Add objective\.mode=max or objective\.mode=min\.$"):
+        check(settings, TrainSettings)
+    settings["objective"]["mode"] = "min"
+    check(settings, TrainSettings)
+
+
+def test_callback_of_another_package_needs_no_mode() -> None:
+    own = {"own": {"_target_": "my_package.GoodEnough", "monitor": "val/acc"}}
+    check(with_value("callbacks", own), TrainSettings)
 
 
 @pytest.mark.parametrize("setting", ["data.val_size", "trainer.limit_val_batches"])
@@ -133,7 +180,7 @@ def test_objective_that_chooses_the_worst_epoch_is_refused(metric: str, mode: st
         ("scheduler", {"monitor": "val/loss"}, "scheduler"),
         (
             "callbacks",
-            {"stop": {"_target_": "lightning.EarlyStopping", "monitor": "val/loss"}},
+            {"stop": {"_target_": STOP, "monitor": "val/loss"}},
             "callbacks.stop",
         ),
     ],

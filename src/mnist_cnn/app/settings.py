@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
-from mnist_cnn.schema import Count, CountOrZero, Fraction, NotNegative, Positive, Section
+from mnist_cnn.schema import Count, CountOrZero, Fraction, ImageSize, NotNegative, Positive, Section
 
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 Limit = CountOrZero | Fraction  # a number of batches, or a fraction of them
@@ -15,12 +15,15 @@ TrainLimit = Count | Annotated[float, Field(gt=0, le=1)]
 
 Devices = int | str | list[int]
 
-BASIC_METRICS = ("loss", "acc")  # of every split, whatever conf/metrics adds
+Mode = Literal["min", "max"]
+
+# Of every split, whatever conf/metrics adds, and which of their values is the best.
+BASIC_METRICS: Mapping[str, Mode] = {"loss": "min", "acc": "max"}
 
 
 class _Objective(Section):
     metric: str
-    mode: Literal["min", "max"]
+    mode: Mode | None
 
 
 class _Data(Section):
@@ -29,6 +32,7 @@ class _Data(Section):
     val_size: Limit
     num_classes: Count | None
     std: Positive | list[Positive]
+    image_size: ImageSize = 28
 
 
 class _Optim(Section):
@@ -42,6 +46,7 @@ class _Optim(Section):
 
 class _Scheduler(Section):
     monitor: str | None = None
+    mode: Mode | None = "min"
     max_lr: Positive | None = None
     pct_start: Fraction | None = None
     T_max: Count | Literal["auto"] | None = None
@@ -104,33 +109,10 @@ class TrainSettings(Section):
     decay_biases: bool = True
     compile: Literal["default", "reduce-overhead", "max-autotune"] | None = None
     checkpoint: _Checkpoint = _Checkpoint()
-    metrics: dict[str, dict[str, Any] | None]
+    metrics: dict[str, dict[str, Any]]
     callbacks: dict[str, dict[str, Any] | None]
     logger: dict[str, Any] | None
     trainer: _Trainer
-
-    def _unknown_metric(self, setting: str, hint: str = "") -> PydanticCustomError:
-        names = ", ".join([*BASIC_METRICS, *self.metrics])
-        return PydanticCustomError(
-            "unknown_metric", f"{setting}: it should be val/ or train/ and one of {names}.{hint}"
-        )
-
-    @model_validator(mode="after")
-    def _metric_of_objective_exists(self) -> Self:
-        split, _, name = self.objective.metric.partition("/")
-        if split not in ("train", "val") or name not in (*BASIC_METRICS, *self.metrics):
-            raise self._unknown_metric(
-                f"objective.metric={self.objective.metric}",
-                " The test images are for the final result alone.",
-            )
-        best = {"loss": "min", "acc": "max"}.get(name, self.objective.mode)
-        if self.objective.mode != best:
-            raise PydanticCustomError(
-                "wrong_mode",
-                f"objective.metric={self.objective.metric} with objective.mode={self.objective.mode} would "
-                f"choose the worst epoch: add objective.mode={best}.",
-            )
-        return self
 
     @model_validator(mode="after")
     def _callbacks_have_a_class(self) -> Self:
@@ -146,26 +128,53 @@ class TrainSettings(Section):
 
     @model_validator(mode="after")
     def _monitored_metrics_exist(self) -> Self:
-        monitored = {"scheduler": self.scheduler.monitor}
+        self._check_monitored("objective", "metric", self.objective.metric, self.objective.mode)
+        if self.scheduler.monitor is not None:
+            self._check_monitored("scheduler", "monitor", self.scheduler.monitor, self.scheduler.mode)
         for name, callback in self.callbacks.items():
             metric = callback and callback.get("monitor")
-            monitored[f"callbacks.{name}"] = metric if isinstance(metric, str) else None
-        without = {
+            if callback and isinstance(metric, str):
+                # The default of Lightning's callbacks; one of another package may have no mode.
+                is_lightning = str(callback.get("_target_")).startswith("lightning.")
+                mode = callback.get("mode", "min" if is_lightning else direction(metric, self.metrics))
+                self._check_monitored(f"callbacks.{name}", "monitor", metric, mode)
+        return self
+
+    def _check_monitored(self, owner: str, key: str, metric: str, mode: object) -> None:
+        """Raise an error unless a run measures `metric`, and it is best if it is what `mode` says."""
+        split, _, name = metric.partition("/")
+        known = [*BASIC_METRICS, *self.metrics]
+        is_own = owner != "objective" and split not in ("train", "val", "test")  # logged by a callback
+        if not is_own and (split not in ("train", "val") or name not in known):
+            raise PydanticCustomError(
+                "unknown_metric",
+                f"{owner}.{key}={metric}: it should be val/ or train/ and one of {', '.join(known)}. The "
+                "test images are for the final result alone.",
+            )
+        limits = {
             "data.val_size": self.data.val_size,
             "trainer.limit_val_batches": self.trainer.limit_val_batches,
         }
-        for owner, metric in monitored.items():
-            split, _, name = (metric or "").partition("/")
-            for setting, value in without.items():
-                if split == "val" and value == 0:
-                    raise PydanticCustomError(
-                        "no_validation",
-                        f"{setting}=0 leaves no validation images, but {owner}.monitor={metric} needs them: "
-                        f"keep some, or set {owner}.monitor=train/{name}.",
-                    )
-            if split in ("train", "val") and name not in (*BASIC_METRICS, *self.metrics):
-                raise self._unknown_metric(f"{owner}.monitor={metric}")
-        return self
+        for setting, value in limits.items():
+            if split == "val" and value == 0 and owner != "objective":  # then the last epoch is the result
+                raise PydanticCustomError(
+                    "no_validation",
+                    f"{setting}=0 leaves no validation images, but {owner}.{key}={metric} needs them: "
+                    f"keep some, or set {owner}.{key}=train/{name}.",
+                )
+        best = direction(metric, self.metrics)
+        if mode is None and best is None:
+            raise PydanticCustomError(
+                "no_mode",
+                f"{owner}.{key}={metric}: the metric does not say whether more is better. Add "
+                f"{owner}.mode=max or {owner}.mode=min.",
+            )
+        if best is not None and mode != best:
+            raise PydanticCustomError(
+                "wrong_mode",
+                f"{owner}.{key}={metric} with {owner}.mode={mode} would prefer the worst epoch: set "
+                f"{owner}.mode={best}.",
+            )
 
     @model_validator(mode="after")
     def _limits_do_not_contradict(self) -> Self:
@@ -264,6 +273,23 @@ class ExportSettings(Section):
                 "several.",
             )
         return self
+
+
+def direction(metric: str, metrics: Mapping[str, Any]) -> Mode | None:
+    """Return which value of a metric, such as val/loss, is the best; None if the metric does not say.
+
+    `metrics` are the settings of those in addition to loss and accuracy, which are built to ask them.
+    """
+    name = metric.partition("/")[2]
+    if name in BASIC_METRICS or not metrics.get(name):
+        return BASIC_METRICS.get(name)
+    from torchmetrics import Metric
+
+    from mnist_cnn.training.loading import build
+
+    metric_object = build(metrics[name], Metric, (), f"metrics.{name}")  # type: ignore[type-abstract]
+    higher = metric_object.higher_is_better
+    return None if higher is None else "max" if higher else "min"
 
 
 def has_validation(settings: Mapping[str, Any]) -> bool:

@@ -24,6 +24,7 @@ from mnist_cnn.app import overrides, signals, view
 from mnist_cnn.app.messages import message_for_user
 from mnist_cnn.app.paths import CONF
 from mnist_cnn.app.run import Job, resumed_folder
+from mnist_cnn.app.settings import BASIC_METRICS, direction
 from mnist_cnn.errors import Interrupted, UserError, log_traceback
 from mnist_cnn.files import data_folder
 from mnist_cnn.schema import Section, check
@@ -131,6 +132,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("class_folders", _class_folders, replace=True)
     OmegaConf.register_new_resolver("length", len, replace=True)
     OmegaConf.register_new_resolver("grey_values", _grey_values, replace=True)
+    OmegaConf.register_new_resolver("direction", _direction, replace=True)
 
 
 def _run_folder(resume: str | None, new: str) -> str:
@@ -174,6 +176,13 @@ def _grey_values(directory: str) -> list[float] | None:
 
     found = ImageFolder(test_size=0).grey_values(Path(directory))
     return None if found is None else list(found)
+
+
+def _direction(metric: str, *, _root_: DictConfig) -> str | None:
+    """Return min or max, whichever value of a metric is the best; None if it does not say."""
+    if metric.partition("/")[2] not in BASIC_METRICS:
+        import_libraries(SLOW_LIBRARIES)
+    return direction(metric, OmegaConf.to_container(_root_.metrics, resolve=True))
 
 
 def _do(

@@ -1,12 +1,15 @@
 """Networks and classifiers built from checkpoints, which are not trusted."""
 
+import inspect
 import logging
 import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Annotated, Any, Literal, TypeVar
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import torch
 import torchvision.models
@@ -14,24 +17,24 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from mnist_cnn.data import Source
 from mnist_cnn.errors import UserError, printable
 from mnist_cnn.files import data_folder
 from mnist_cnn.models.ensemble import Ensemble
-from mnist_cnn.schema import Finite, Positive, Section, check
+from mnist_cnn.schema import Finite, ImageSize, Positive, Section, check
 from mnist_cnn.training.classifier import Classifier
-from mnist_cnn.training.trust import check_target
+from mnist_cnn.training.trust import check_target, is_trusted
 
 # Settings of the data that a network depends on.
 IMAGE_FORM = ("mean", "std", "in_channels", "image_size", "prepare")
 SLACK = 10_000_000  # numbers that take no notable memory; whether they fit is checked later
 MAX_METRIC_NUMBERS = 10_000_000  # of the state of a metric, such as a matrix of 3,000 classes
+PARTS = (nn.Module, Tensor, Source)  # what may be built as an argument
+HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")  # that are no arguments
 
 Kind = TypeVar("Kind")
 
 log = logging.getLogger(__name__)
-
-
-ImageSize = Annotated[int, Field(ge=1, le=2048)]
 
 
 class _Data(Section):
@@ -105,36 +108,94 @@ def _check_archive(path: Path) -> None:
             raise zipfile.BadZipFile("wrong checksum")
 
 
-def build(settings: Mapping[str, Any], kind: type[Kind], trusted: Sequence[str] = (), **more: Any) -> Kind:
+def build(
+    settings: Mapping[str, Any],
+    kind: type[Kind],
+    trusted: Sequence[str] = (),
+    setting: str | None = None,
+    **more: Any,
+) -> Kind:
     """Build the object that `settings` names in `_target_`, with its other items and `more` as arguments.
 
+    Networks, layers and tensors among the arguments are built from their own `_target_`. Numbers in a list
+    become a float32 tensor where a tensor is wanted, as for the weights of a loss.
     Raises `UserError` unless `_target_` is a class of kind `kind` of this project, its libraries or a package
-    in `trusted`, or a network of torchvision, that takes these arguments.
+    in `trusted`, a function of such a package, or a network of torchvision, that takes these arguments.
+    Settings that the user has chosen, as `setting`, may name any class.
     """
-    arguments = {**settings, **more}
-    target = check_target(arguments.pop("_target_", ""), "The checkpoint", trusted)
-    try:
-        return _build(target, kind, arguments)
-    except UserError:
-        raise
-    except Exception as error:  # whatever a class raises of arguments that it was not made for
-        raise UserError(
-            f"The checkpoint has wrong settings of a {kind.__name__}: {_one_line(error)}"
-        ) from error
+    return _Builder(trusted, setting).build(settings, kind, more)
 
 
-def _build(target: str, kind: type[Kind], arguments: dict[str, Any]) -> Kind:
-    module, _, name = target.rpartition(".")
-    if module == "torchvision.models" and name in torchvision.models.list_models(torchvision.models):
-        arguments.pop("weights", None)  # they would be downloaded; the checkpoint holds the weights
-        built = torchvision.models.get_model(name, **arguments)
-    else:
+class _Builder:
+    """Builds an object and those among its arguments; `built` has all of them."""
+
+    def __init__(self, trusted: Sequence[str], setting: str | None = None) -> None:
+        self.trusted = trusted
+        self.setting = setting
+        self.source = setting or "The checkpoint"
+        self.built: list[Any] = []
+
+    def build(self, settings: Mapping[str, Any], kind: Any, more: Mapping[str, Any]) -> Any:
+        target = str(settings.get("_target_", ""))
+        if self.setting is None:
+            check_target(target, self.source, self.trusted)
+        try:
+            found = self._find(target, kind)
+            given = {key: one for key, one in settings.items() if key not in (*HYDRA_KEYS, *more)}
+            if self.setting is None and _is_network(target):
+                given.pop("weights", None)  # they would be downloaded; the checkpoint holds the weights
+            named = {key: self._argument(value, _wants_tensor(found, key)) for key, value in given.items()}
+            unnamed = [self._argument(value) for value in settings.get("_args_", ())]
+            if settings.get("_partial_"):
+                return partial(found, *unnamed, **named, **more)
+            self.built.append(found(*unnamed, **named, **more))
+        except UserError:
+            raise
+        except Exception as error:  # whatever a class raises of arguments that it was not made for
+            name = target.rpartition(".")[2]
+            raise UserError(f"{self.source}: wrong settings of {name}: {_one_line(error)}") from error
+        if not isinstance(self.built[-1], kind):
+            raise UserError(f"{self.source} names {target!r}, but a {_name(kind)} is needed.")
+        return self.built[-1]
+
+    def _find(self, target: str, kind: Any) -> Any:
         found = resolve_name(target)
-        if not (isinstance(found, type) and issubclass(found, kind)):
-            raise UserError(f"The checkpoint names {target!r}, but a {kind.__name__} is needed.")
-        built = found(**arguments)
-    assert isinstance(built, kind)
-    return built
+        if isinstance(found, type):
+            if issubclass(found, kind):
+                return found
+        elif found is torch.tensor or _is_network(target) or is_trusted(target, self.trusted):
+            return found
+        raise UserError(
+            f"{self.source} names {target!r}, but a {_name(kind)} is needed: a class, or a function of a "
+            "package in trust=[PACKAGE]."
+        )
+
+    def _argument(self, value: Any, is_tensor: bool = False) -> Any:
+        if isinstance(value, Mapping):
+            if "_target_" in value:
+                return self.build(value, PARTS, {})
+            return {key: self._argument(one) for key, one in value.items()}
+        if isinstance(value, list):
+            return torch.tensor(value, dtype=torch.float32) if is_tensor else list(map(self._argument, value))
+        return value
+
+
+def _is_network(target: str) -> bool:
+    module, _, name = target.rpartition(".")
+    return module == "torchvision.models" and name in torchvision.models.list_models(torchvision.models)
+
+
+def _wants_tensor(found: Any, name: str) -> bool:
+    """Return whether a class or function declares an argument as a tensor, and not also as a sequence."""
+    if not isinstance(found, type):
+        return False
+    parameter = inspect.signature(found).parameters.get(name)
+    declared = parameter and parameter.annotation
+    return declared is Tensor or set(get_args(declared)) == {Tensor, NoneType}
+
+
+def _name(kind: Any) -> str:
+    return "Module" if kind is PARTS else str(kind.__name__)
 
 
 def build_within(
@@ -145,18 +206,20 @@ def build_within(
     They are counted on the meta device, on which tensors take no memory: arguments out of a file can ask
     for any size.
     """
+    builder = _Builder(trusted)
     with torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trial = build(settings, kind, trusted)
+        builder.build(settings, kind, {})
+    modules = [module for one in builder.built if isinstance(one, nn.Module) for module in one.modules()]
     tensors: list[Any] = []
-    if isinstance(trial, nn.Module):
-        tensors += [*trial.parameters(), *trial.buffers()]
-    if isinstance(trial, Metric):
-        tensors += trial.metric_state.values()
-    count = sum(one.numel() for one in tensors if isinstance(one, Tensor))
+    for module in modules:
+        tensors += [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if isinstance(module, Metric):
+            tensors += module.metric_state.values()
+    count = sum({id(one): one.numel() for one in tensors if isinstance(one, Tensor)}.values())
     if count > numbers + SLACK:
         raise UserError(
-            f"The checkpoint has wrong settings of a {kind.__name__}: it would have {count:,} numbers, more "
+            f"The checkpoint: wrong settings of a {kind.__name__}: it would have {count:,} numbers, more "
             "than the file can hold."
         )
     return build(settings, kind, trusted)

@@ -17,8 +17,13 @@ _PACKAGES = (
     r"torchvision\.transforms(\.v2)?",
     r"lightning\.pytorch\.(callbacks|loggers)",
 )
-_NETWORK = r"torchvision\.models\.[a-z]\w*"  # functions that build networks
-_ALLOWED = re.compile(rf"({'|'.join(_PACKAGES)})\.{_CLASS}|{_NETWORK}")
+_FUNCTIONS = r"torchvision\.models\.[a-z]\w*|torch\.tensor"  # the first build networks
+_ALLOWED = re.compile(rf"({'|'.join(_PACKAGES)})\.{_CLASS}|{_FUNCTIONS}")
+
+
+def is_trusted(name: str, trusted: Sequence[str]) -> bool:
+    """Return whether `name` is in one of the packages in `trusted`."""
+    return any(name.startswith(f"{package}.") for package in trusted)
 
 
 def check_target(name: object, source: object, trusted: Sequence[str] = ()) -> str:
@@ -27,7 +32,7 @@ def check_target(name: object, source: object, trusted: Sequence[str] = ()) -> s
     Nothing is imported. Raises `UserError` that names `source`, the file, for any other name.
     """
     text = str(name)
-    if _ALLOWED.fullmatch(text) or any(text.startswith(f"{package}.") for package in trusted):
+    if _ALLOWED.fullmatch(text) or is_trusted(text, trusted):
         return text
     raise UserError(
         f"{source} names {text[:200]!r}, which is not a class that this repository uses. If you know and "
