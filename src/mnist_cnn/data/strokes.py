@@ -63,8 +63,8 @@ def _seven(random: np.random.Generator) -> list[Array]:
     if random.random() < CROSSED:
         place, slope, half = random.uniform(0.35, 0.65), random.uniform(-0.4, 0.3), random.uniform(0.12, 0.32)
         middle = -lean * place + random.uniform(-0.08, 0.08)
-        ends = [(middle + side, place + side * slope) for side in (-half, half)]
-        strokes.append(_line(*ends, random))
+        start, end = ((middle + side, place + side * slope) for side in (-half, half))
+        strokes.append(_line(start, end, random))
     if random.random() < WITH_SERIF:
         strokes.append(np.array([left, (left[0], left[1] + random.uniform(0.06, 0.18))]))
     return strokes
@@ -85,7 +85,8 @@ def _image(strokes: Sequence[Array], random: np.random.Generator) -> NDArray[np.
     lengths = np.hypot(*(lines[:, 1] - lines[:, 0]).T)
     lines += MIDDLE - np.average(lines.mean(1), axis=0, weights=lengths)
     nearest = np.min([_distance(start, end) for start, end in lines], axis=0)
-    return np.rint(255 * (width / 2 + 0.5 - nearest).clip(0, 1)).astype(np.uint8)
+    ink: Array = (width / 2 + 0.5 - nearest).clip(0, 1)
+    return np.rint(255 * ink).astype(np.uint8)
 
 
 def _distance(start: Array, end: Array) -> Array:
@@ -93,4 +94,5 @@ def _distance(start: Array, end: Array) -> Array:
     pixels = np.stack(np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5), axis=-1)
     along = end - start
     share = ((pixels - start) @ along / (along @ along)).clip(0, 1)
-    return np.linalg.norm(pixels - start - share[..., None] * along, axis=-1)
+    distance: Array = np.linalg.norm(pixels - start - share[..., None] * along, axis=-1)
+    return distance

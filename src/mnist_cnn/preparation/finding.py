@@ -11,7 +11,6 @@ from mnist_cnn.preparation.ink import LEAST_ON_PAGE, InkImage, extract_ink
 
 Box = tuple[slice, slice]
 
-BORDER = 4  # pixels
 LEAST_EXTENT = 0.05  # of a digit in a photograph, as a fraction of its longer side
 LEAST_AT_BORDER = 0.4  # contrast of ink there, as a fraction of white
 
@@ -77,13 +76,10 @@ def _in_mnist_form(grey: NDArray[np.float32]) -> NDArray[np.uint8] | None:
 
 def _cut_out_digits(image: InkImage, split: bool) -> tuple[list[Ink], int]:
     """Return the ink of each digit, cut out, and how many more `split` would give."""
-    labels, count = ndimage.label(image.mask, np.ones((3, 3)))
-    if count == 0:
-        return [], 0
-    masses = ndimage.sum_labels(image.ink, labels, np.arange(1, count + 1))
-    boxes = ndimage.find_objects(labels)
-    parts = [Part(i + 1, box, float(mass)) for i, (box, mass) in enumerate(zip(boxes, masses, strict=True))]
-    if image.is_photograph:  # a digit that fills a scan touches its edges
+    labels = image.labels
+    masses = np.bincount(labels.ravel(), image.ink.ravel())
+    parts = [Part(i, box, float(masses[i])) for i, box in enumerate(ndimage.find_objects(labels), start=1)]
+    if parts and image.is_photograph:  # a digit that fills a scan touches its edges
         parts = _without_edges(parts, labels)
     if not image.is_small:
         parts = _without_shades(parts, labels, image)
@@ -115,8 +111,7 @@ def _without_shades(parts: list[Part], labels: NDArray[np.int32], image: InkImag
 
     What is left is none if it is specks alone.
     """
-    border = image.page & ~ndimage.binary_erosion(image.page, iterations=BORDER)
-    at_border = set(np.unique(labels[border]).tolist())
+    at_border = set(np.unique(labels[image.border]).tolist())
     kept = []
     for part in parts:
         values = image.ink[part.box][labels[part.box] == part.label]

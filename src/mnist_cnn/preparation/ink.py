@@ -10,6 +10,7 @@ from scipy import ndimage
 from mnist_cnn.preparation.digits import resize, stroke_width
 
 Grey: TypeAlias = NDArray[Any]  # float32 (H, W), mostly in [0, 1]
+Labels: TypeAlias = NDArray[np.int32]  # (H, W): the number of the piece of ink that a pixel belongs to, or 0
 
 SMALLEST = 112  # pixels of the longer side: smaller images are enlarged
 CLEAN = 0.3  # share of pixels of exactly one value from which on this is the background
@@ -22,35 +23,37 @@ WIDEST = 0.3  # strokes there, as a fraction of the image
 LOW, HIGH = 0.3, 0.5  # fractions of full ink: pixels above `LOW` belong to ink that reaches `HIGH`
 SIDES = (0.03, 0.05, 0.08, 0.12, 0.18, 0.27)  # of squares wider than strokes, as fractions of the image's
 THICK = 0.15  # strokes of that width, and what they enclose, cannot be told from shadows
-COARSE = 200  # pixels of the longer side at which strokes are measured and lines are found
+COARSE = 128  # pixels of the longer side at which strokes are measured and lines are found
+SAMPLE = 10_000  # pixels, about, from which statistics of an image are taken
 SECTIONS = 12  # of a line
 LINE = 0.08  # ink of a line
 DARKEST = 0.1  # grey that is added before a logarithm: below it is mostly noise
 TOP = 40  # pixels with the highest contrast
 MAX_ANGLE = 18  # degrees by which ruled lines may be inclined
+BORDER = 4  # pixels
 
 
 class Normalized(NamedTuple):
-    """Ink float32 (H, W) in [0, 1] and the pixels of ink; the contrast of full ink and of noise."""
+    """Ink float32 (H, W) in [0, 1] and its pieces, numbered; the contrast of full ink and of noise."""
 
     ink: Grey
-    mask: NDArray[np.bool_]
+    labels: Labels
     full: float
     noise: float
 
 
 @dataclass(frozen=True)
 class InkImage:
-    """Ink in an image: `ink` float32 (H, W) in [0, 1] with 0 as background; `mask` bool, its pixels.
+    """Ink in an image: `ink` float32 (H, W) in [0, 1] with 0 as background; `labels`, its connected pieces.
 
     `contrast`: that of full ink to the background, as a fraction of white. `is_photograph`: whether there
-    may be more in it than the paper, as the table. `page`: which pixels, bool (H, W), are of the image, which
-    may have been turned. `is_small`: whether a digit may fill it and be faint.
+    may be more in it than the paper, as the table. `border`: which pixels, bool (H, W), are near the border
+    of the image, which may have been turned. `is_small`: whether a digit may fill it and be faint.
     """
 
     ink: Grey
-    mask: NDArray[np.bool_]
-    page: NDArray[np.bool_]
+    labels: Labels
+    border: NDArray[np.bool_]
     contrast: float
     is_photograph: bool
     is_small: bool
@@ -77,20 +80,21 @@ def extract_ink(grey: Grey) -> InkImage | None:
     found = _normalized(smooth)
     if found is None:
         return None
-    ink, mask, full, noise = found
-    page = np.ones_like(mask)
+    ink, labels, full, noise = found
+    border = np.ones(ink.shape, bool)
+    border[BORDER:-BORDER, BORDER:-BORDER] = False
     if not clean and factor == 1:
         turned = _without_lines(ink)
         rest = None if turned is None else _normalized(turned[0])
         if turned is not None and rest is not None:
-            page = turned[1]
-            ink, mask = rest.ink, rest.mask
+            border = turned[1] & ~ndimage.binary_erosion(turned[1], iterations=BORDER)
+            ink, labels = rest.ink, rest.labels
             full *= rest.full
     if full < LEAST_ON_PAGE and not small:
         return None
-    if small and (full < LEAST_SIGNAL_OF_SMALL * noise or not _has_strokes(ink, mask)):
+    if small and (full < LEAST_SIGNAL_OF_SMALL * noise or not _has_strokes(ink, labels > 0)):
         return None
-    return InkImage(ink, mask, page, full, not clean and factor == 1, small)
+    return InkImage(ink, labels, border, full, not clean and factor == 1, small)
 
 
 def _has_strokes(ink: Grey, mask: NDArray[np.bool_]) -> bool:
@@ -110,14 +114,18 @@ def _enlarged(grey: Grey) -> tuple[Grey, int]:
 
 def _is_clean(grey: Grey) -> bool:
     """Return whether many pixels have exactly one value, as in drawings."""
-    sample = np.unique(grey.ravel()[:: max(1, grey.size // 10_000)], return_counts=True)[1]
-    if sample.max() < CLEAN / 2 * sample.sum():  # far from it: all pixels need not be sorted
-        return False
-    return bool(np.unique(grey, return_counts=True)[1].max() >= CLEAN * grey.size)
+    counts = np.unique(_sample(grey), return_counts=True)[1]
+    return bool(counts.max() >= CLEAN * counts.sum())
+
+
+def _sample(values: Grey) -> Grey:
+    """Return some of the values, evenly spread."""
+    sample: Grey = values.ravel()[:: max(1, values.size // SAMPLE)]
+    return sample
 
 
 def _mode(values: Grey) -> float:
-    found, counts = np.unique(values, return_counts=True)
+    found, counts = np.unique(_sample(values), return_counts=True)
     return float(found[counts.argmax()])
 
 
@@ -205,14 +213,13 @@ def _local_contrast(grey: Grey) -> Grey:
     The background of dark ink is the closing of the image by a square wider than the strokes, that of light
     ink the opening. Both keep the edges of shadows.
     """
-    # In logarithms, strokes have the same contrast in the light and in a shadow.
-    flat = np.log(grey + DARKEST)
     step = -(-max(grey.shape) // COARSE)
     height, width = (n // step * step for n in grey.shape)
     if min(height, width) == 0:  # too thin an image to measure strokes
         return np.zeros_like(grey)
-    small = flat[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
-    small = ndimage.gaussian_filter(small, 0.7)
+    small = grey[:height, :width].reshape(height // step, step, width // step, step).mean((1, 3))
+    # In logarithms, strokes have the same contrast in the light and in a shadow.
+    small = ndimage.gaussian_filter(np.log(small + DARKEST), 0.7)
     sides = [int(share * min(small.shape)) | 1 for share in SIDES]
     dark = [_narrow(-small, side) for side in sides]
     light = [_narrow(small, side) for side in sides]
@@ -222,7 +229,7 @@ def _local_contrast(grey: Grey) -> Grey:
     if SIDES[first] < THICK:
         dark_ink = float((dark[first] ** 2).sum()) > float((light[first] ** 2).sum())
     else:
-        dark_ink = _is_dark_on_light(flat - np.median(flat))
+        dark_ink = _is_dark_on_light(small - np.median(small))
     own = tops[0] if dark_ink else tops[1]
     first = next(i for i in range(len(sides)) if own[i] >= 0.7 * max(own))
     side = sides[min(first + 1, len(sides) - 1)] * step | 1
@@ -232,7 +239,7 @@ def _local_contrast(grey: Grey) -> Grey:
     contrast: Grey = smooth - level
     if dark_ink:
         # Where it is much darker than elsewhere, as on a table, there is mostly noise.
-        contrast = -contrast / np.maximum(level, 0.4 * float(np.percentile(level, 90)))
+        contrast = -contrast / np.maximum(level, 0.4 * float(np.percentile(_sample(level), 90)))
     return contrast
 
 
@@ -277,8 +284,9 @@ def _normalized(contrast: Grey) -> Normalized | None:
     if float(np.ptp(contrast)) < LEAST_CONTRAST:
         return None
     above, decisive = _classes(contrast)
-    base = float(np.median(contrast[~above] if decisive else contrast))
-    lower = contrast[contrast <= base]
+    sample = _sample(contrast[~above] if decisive else contrast)
+    base = float(np.median(sample))
+    lower = sample[sample <= base]
     noise = float(base - np.percentile(lower, 32)) if lower.size else 0.0  # 16th percentile of all
     contrast = contrast - base
     top = float(contrast.max())
@@ -288,10 +296,11 @@ def _normalized(contrast: Grey) -> Normalized | None:
     full = float(np.median(strong))
     ink = (contrast / full).clip(0, 1)
     low = ink > max(LOW, 3 * noise / full)
-    labels, _ = ndimage.label(low, np.ones((3, 3)))
-    kept = np.unique(labels[low & (ink > HIGH)])
-    mask = np.isin(labels, kept[kept > 0])
-    return Normalized(ink.astype(np.float32), mask, full, noise)
+    labels, count = ndimage.label(low, np.ones((3, 3)))
+    numbers = np.zeros(count + 1, np.int32)
+    numbers[labels[low & (ink > HIGH)]] = 1
+    numbers *= numbers.cumsum(dtype=np.int32)
+    return Normalized(ink.astype(np.float32), numbers[labels], full, noise)
 
 
 def _without_lines(ink: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
@@ -302,12 +311,18 @@ def _without_lines(ink: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
     step = -(-max(ink.shape) // COARSE)
     small = ndimage.uniform_filter(ink, step)[::step, ::step]
 
+    def medians(angle: float) -> list[Grey]:
+        return [_medians(small, angle), _medians(small.T, -angle)]
+
     def sharpness(angle: float) -> float:
-        return max(_sharpness(image, angle) for image, angle in ((small, angle), (small.T, -angle)))
+        """Return how much the medians of inclined rows, or columns, differ."""
+        return max(float((np.diff(values) ** 2).sum()) for values in medians(angle))
 
     angles = np.arange(-MAX_ANGLE, MAX_ANGLE + 0.1, 1.5)
     best = max(angles, key=sharpness)
     best = max(best + np.arange(-1.0, 1.1, 0.25), key=sharpness)
+    if max(values.max() for values in medians(best)) < LINE / 4:  # not even a thin line, reduced
+        return None
     turned = ndimage.rotate(ink, best, reshape=True, order=1, mode="constant", cval=np.nan, prefilter=False)
     cleaned = np.nan_to_num(turned)
     removed = False
@@ -339,16 +354,16 @@ def _goes_across(values: Grey, axis: int) -> NDArray[np.bool_]:
     return across
 
 
-def _sharpness(image: Grey, angle: float) -> float:
-    """Return how much the medians of rows differ that are inclined by `angle` degrees."""
+def _medians(image: Grey, angle: float) -> Grey:
+    """Return the medians of rows that are inclined by `angle` degrees, of every second pixel in them."""
     height, width = image.shape
     columns = np.arange(0, width, 2)
     rise = np.rint(np.tan(np.deg2rad(angle)) * (columns - width / 2)).astype(int)
     inclined = image[(np.arange(height)[:, None] + rise).clip(0, height - 1), columns]
     ordered = np.sort(inclined, axis=1)  # half of the time of np.median
     middle = inclined.shape[1] // 2
-    medians = (ordered[:, middle] + ordered[:, (inclined.shape[1] - 1) // 2]) / 2
-    return float((np.diff(medians) ** 2).sum())
+    medians: Grey = (ordered[:, middle] + ordered[:, (inclined.shape[1] - 1) // 2]) / 2
+    return medians
 
 
 def _nanmedian(values: Grey, axis: int) -> Grey:

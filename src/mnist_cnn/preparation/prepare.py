@@ -14,7 +14,9 @@ from mnist_cnn.preparation.finding import find_digits
 from mnist_cnn.preparation.grey_values import is_deep, scaled
 from mnist_cnn.preparation.image_files import open_image
 
-LONGEST = 1200  # pixels of the longer side in which digits are looked for; reducing also removes noise
+# Pixels of the longer side in which a digit, or several, are looked for; reducing also removes noise.
+LONGEST = 500
+LONGEST_OF_SEVERAL = 1200
 
 
 class Prepared(NamedTuple):
@@ -47,7 +49,8 @@ class Preparation:
         Raises `UnreadableImage`, and `NothingFound` if there is no digit.
         """
         if self.prepare == "digits":
-            image = _reduced(open_image(path, LONGEST))
+            longest = LONGEST_OF_SEVERAL if split else LONGEST
+            image = _reduced(open_image(path, longest), longest)
             opaque = self._opaque(image, white=None)
             deep = is_deep(image.mode)
             grey = scaled(image, self.grey_values) if deep else _to_grey(np.asarray(opaque))
@@ -82,9 +85,8 @@ def prepare_file(path: Path, split: bool = False) -> NDArray[np.uint8]:
     return Preparation("digits", channels=1, size=28).read(path, split).images
 
 
-def _reduced(image: Image.Image) -> Image.Image:
-    longest = max(image.size)
-    if longest <= LONGEST:
+def _reduced(image: Image.Image, longest: int) -> Image.Image:
+    if max(image.size) <= longest:
         return image
     if image.mode == "1":
         image = image.convert("L")
@@ -92,7 +94,7 @@ def _reduced(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA" if image.has_transparency_data else "RGB")
     if image.mode.startswith("I;16"):
         image = image.convert("I")
-    scale = LONGEST / longest
+    scale = longest / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BOX)
 
