@@ -106,6 +106,16 @@ def test_full_disk_at_the_end_of_a_run_keeps_what_is_written(
     assert partial_files(disk) == []
 
 
+def test_checkpoint_of_an_interrupted_run_that_cannot_be_written_is_reported(
+    command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    done = command("train.py", *UNLOGGED, f"data.dir={mnist}", fault("NoSpaceAfterInterrupt"))
+    assert "stopping with a checkpoint" in done.stderr
+    assert last_line(done).startswith("train.py: cannot access last.ckpt: No space left on device.")
+    assert "resume" not in done.stdout
+    assert "No space left" in (only_run(tmp_path) / "failed.json").read_text()
+
+
 def test_disk_that_is_full_at_the_start_is_reported_in_a_line(command: Command, mount: Mount) -> None:
     disk = small_disk(mount)
     with contextlib.suppress(OSError):
