@@ -1,6 +1,7 @@
 """Faults for a run to meet at a certain epoch: callbacks that a test names in callbacks.fault."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -68,6 +69,14 @@ class Signal(_Fault):
 
     def happen(self) -> None:
         os.kill(os.getpid(), getattr(signal, self.name))
+
+
+class NoSpaceAfterInterrupt(_Fault):
+    """The process is interrupted, and its checkpoint cannot be written."""
+
+    def happen(self) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "last.ckpt")
 
 
 class NoMemory(_Fault):

@@ -106,6 +106,16 @@ def test_full_disk_at_the_end_of_a_run_keeps_what_is_written(
     assert partial_files(disk) == []
 
 
+def test_checkpoint_of_an_interrupted_run_that_cannot_be_written_is_reported(
+    command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    done = command("train.py", *UNLOGGED, f"data.dir={mnist}", fault("NoSpaceAfterInterrupt"))
+    assert "stopping with a checkpoint" in done.stderr
+    assert last_line(done).startswith("train.py: cannot access last.ckpt: No space left on device.")
+    assert "resume" not in done.stdout
+    assert "No space left" in (only_run(tmp_path) / "failed.json").read_text()
+
+
 def test_disk_that_is_full_at_the_start_is_reported_in_a_line(command: Command, mount: Mount) -> None:
     disk = small_disk(mount)
     with contextlib.suppress(OSError):
@@ -218,21 +228,23 @@ def test_data_damaged_between_two_starts_of_a_run_is_replaced(
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "rank", "message"),
     [
-        ("SIGKILL", "Rank 1 was killed by SIGKILL."),
+        ("SIGKILL", 0, "Rank 0 was killed by SIGKILL."),
         (
             "SIGSTOP",
+            1,
             "A rank has waited 8 s for another one. If that was not enough, set trainer.rank_timeout "
             "to more seconds.",
         ),
     ],
 )
 def test_lost_rank_fails_its_job_and_leaves_no_process(
-    name: str, message: str, command: Command, mnist: Path, tmp_path: Path
+    name: str, rank: int, message: str, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
     ranks = ("trainer=ddp", "trainer.devices=2", "trainer.rank_timeout=8")
-    done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}", fault("Signal", name=name, rank=1))
+    lost = fault("Signal", name=name, rank=rank)
+    done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}", lost)
     assert last_line(done) == f"train.py: {message}"
     assert processes_of(tmp_path) == []
     run = only_run(tmp_path)
@@ -247,14 +259,6 @@ def test_rank_that_ends_before_the_start_fails_its_job_at_once(
     done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}", fault("EarlyEnd"))
     assert last_line(done) == "train.py: Rank 1 was killed by SIGKILL."
     assert processes_of(tmp_path) == []
-
-
-def test_ranks_end_when_the_first_is_killed(command: Command, mnist: Path, tmp_path: Path) -> None:
-    ranks = ("trainer=ddp", "trainer.devices=2")
-    done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}", fault("Signal", name="SIGKILL"))
-    assert last_line(done) == "train.py: Rank 0 was killed by SIGKILL."
-    assert processes_of(tmp_path) == []
-    assert load(only_run(tmp_path) / "checkpoints" / "last.ckpt")["epoch"] == 0
 
 
 def test_missing_memory_is_reported_in_a_line(command: Command, mnist: Path, tmp_path: Path) -> None:

@@ -94,6 +94,8 @@ def test_two_ranks_stopped_within_an_epoch_continue_to_the_same_result(
         time.sleep(0.05)
     started.send_signal(signal.SIGTERM)
     assert started.wait() == 143
+    assert started.errors == "\nstopping with a checkpoint; interrupt again to stop at once\n"
+    assert started.output.count("interrupted; resume with: python train.py resume=") == 1
     assert processes_of(tmp_path) == []
     assert 7 <= load(last)["global_step"] < 90
     refused = command("train.py", f"resume={stopped}", "trainer.devices=1")

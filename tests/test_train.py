@@ -22,7 +22,17 @@ from lightning.pytorch.loggers import CSVLogger
 from mnist_cnn.training.loading import load, load_classifier
 from mnist_cnn.training.trainer import build_trainer
 from tests.conftest import REPOSITORY, Command, Start, make_data
-from tests.runs import ALL_TEST_IMAGES, CPU, SHORT, SMOKE, only_run, processes_of, scalars, weights
+from tests.runs import (
+    ALL_TEST_IMAGES,
+    CPU,
+    SHORT,
+    SMOKE,
+    jobs_of,
+    only_run,
+    processes_of,
+    scalars,
+    weights,
+)
 
 
 def test_run_prints_what_it_does_and_writes_everything_into_its_folder(
@@ -216,7 +226,7 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
     train: Command, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
     two = ("trainer=ddp", "trainer.devices=2", "data.val_size=5001", "metrics=f1")
-    done = train(*SHORT, ALL_TEST_IMAGES, "trainer.limit_val_batches=null", "trainer.max_epochs=2", *two)
+    done = train(*SHORT, ALL_TEST_IMAGES, "trainer.limit_val_batches=null", "trainer.max_epochs=1", *two)
     run_dir = only_run(tmp_path)
     # Rank 0 alone prints and writes.
     assert done.stdout.count("test accuracy") == 1
@@ -278,22 +288,21 @@ def test_run_without_validation_and_logger_saves_the_last_epoch(train: Command, 
     assert metrics["best_epoch"] == 1
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true", "16-true", "64-true"])
 def test_every_precision_trains_and_evaluates(
-    precision: str, train: Command, command: Command, mnist: Path, tmp_path: Path
+    train: Command, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
-    train(*SMOKE, "logger=none", f"trainer.precision={precision}")
-    run_dir = only_run(tmp_path)
-    trained = json.loads((run_dir / "metrics.json").read_text())
-    assert trained["precision"] == precision
-    done = command(
-        "evaluate.py",
-        *(f"ckpt={run_dir}/checkpoints/best.ckpt", f"data.dir={mnist}", CPU),
-        "trainer.limit_test_batches=2",
-    )
+    precisions = ["32-true", "bf16-mixed", "bf16-true", "16-true", "64-true"]
+    train("-m", *SMOKE, "logger=none", f"trainer.precision={','.join(precisions)}", "hydra.sweep.dir=trained")
+    jobs = jobs_of(tmp_path / "trained")
+    checkpoints = ",".join(f"'{job}/checkpoints/best.ckpt'" for job in jobs)
+    evaluation = (f"data.dir={mnist}", CPU, "trainer.limit_test_batches=2", "hydra.sweep.dir=evaluated")
+    done = command("evaluate.py", "-m", f"ckpt={checkpoints}", *evaluation)
     assert done.returncode == 0, done.stderr
-    evaluated = json.loads((only_run(tmp_path, "evaluations") / "evaluation.json").read_text())
-    assert evaluated["test/acc"] == trained["test/acc"]
+    for number, (precision, job) in enumerate(zip(precisions, jobs, strict=True)):
+        trained = json.loads((job / "metrics.json").read_text())
+        assert trained["precision"] == precision
+        evaluated = json.loads((tmp_path / "evaluated" / str(number) / "evaluation.json").read_text())
+        assert evaluated["test/acc"] == trained["test/acc"]
 
 
 def test_overfitting_five_batches_reaches_a_training_accuracy_of_100_percent(
@@ -309,20 +318,17 @@ def test_overfitting_five_batches_reaches_a_training_accuracy_of_100_percent(
     assert "train loss 0.0" in done.stdout.split("epoch 30/30")[1]
 
 
-def test_profiler_writes_its_report_into_the_run_folder(train: Command, tmp_path: Path) -> None:
-    train(*SHORT, "debug=profile", "trainer.limit_train_batches=3")
-    (report,) = only_run(tmp_path).glob("fit-profile.txt")
-    assert "run_training_batch" in report.read_text()
-
-
-def test_data_folder_is_relative_to_where_the_command_was_typed(
-    command: Command, mnist: Path, tmp_path: Path
+def test_profiler_writes_into_the_run_folder_and_data_is_found_where_the_command_was_typed(
+    train: Command, mnist: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "here").symlink_to(mnist)
-    done = command("train.py", *SMOKE, "data.dir=here", "hydra.job.chdir=true")
-    assert done.returncode == 0, done.stderr
+    limits = (*SHORT, "trainer.limit_train_batches=3")
+    done = train(*limits, "debug=profile", "data.dir=here", "hydra.job.chdir=true")
     assert "checksums verified" in done.stdout
-    assert not (only_run(tmp_path) / "here").exists()
+    run_dir = only_run(tmp_path)
+    assert not (run_dir / "here").exists()
+    (report,) = run_dir.glob("fit-profile.txt")
+    assert "run_training_batch" in report.read_text()
 
 
 def test_training_can_start_from_the_weights_of_a_checkpoint(train: Command, tmp_path: Path) -> None:

@@ -26,6 +26,12 @@ from mnist_cnn.app.paths import CONF
             "there is no setting hydra.launcher.n_job. Did you mean hydra.launcher.n_jobs?",
         ),
         (["optm.lr=1"], "there is no setting optm.lr. Did you mean optim.lr?\nsettings: augment, "),
+        (["modle=simple"], "there is no setting modle. Did you mean model?"),
+        (["optimizer=sgd"], "there is no setting optimizer. Did you mean optim?"),
+        (
+            ["optim=adam", "optim.momentum=0.5"],
+            "there is no setting optim.momentum.\nsettings of optim: betas, fused, lr, ",
+        ),
     ],
 )
 @pytest.mark.parametrize("in_sweep", [False, True])

@@ -43,6 +43,7 @@ def test_path_with_a_comma_is_not_divided(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
+        ("augment=1.5", "augment=1.5: choose one of affine, elastic, none, robust, or leave it out."),
         ("hydra.launcher=pool", "hydra.launcher=pool: choose with a slash: hydra/launcher=pool."),
         ("hydra.sweeper=optuna", "hydra.sweeper=optuna: choose with a slash: hydra/sweeper=optuna."),
         ("logger=null", "logger=null: choose one of csv, mlflow, none, tensorboard, wandb, or leave it out."),
@@ -52,3 +53,8 @@ def test_choice_that_hydra_would_not_explain_is_refused(argument: str, message: 
     with pytest.raises(UserError) as caught:
         prepare([argument])
     assert str(caught.value) == message
+
+
+def test_resume_of_a_run_is_no_sweep() -> None:
+    with pytest.raises(UserError, match=r"resume=RUN resumes one run; leave out -m"):
+        prepare(["-m", "resume=logs/runs/nowhere"])

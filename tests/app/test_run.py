@@ -7,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from mnist_cnn.app import run
@@ -19,7 +18,7 @@ TWO_RANKS = (
     *SHORT,
     "trainer=ddp",
     "trainer.devices=2",
-    "trainer.limit_train_batches=400",
+    "trainer.limit_train_batches=100",
     "trainer.max_epochs=9999",
 )
 
@@ -37,7 +36,6 @@ REFUSED = [
     (["trainer.max_epochs=3", "trainer.accelerator=gpu"], "trainer.accelerator=gpu"),
     (["trainer.max_epochs=3", "trainer.max_time=never"], "refuses these settings"),
     (["trainer.max_epochs=3", "trainer.limit_val_batches=0.0001"], "less than one of"),
-    (["model=simple"], "model cannot be changed from cnnnet to simple"),
     (["optm.lr=1"], "there is no setting optm.lr"),
 ]
 
@@ -94,14 +92,13 @@ def test_reason_of_a_job_that_exits_is_kept(
     assert "my reason" in json.loads((only_run(tmp_path) / "failed.json").read_text())["error"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_ranks_are_stopped_with_one_message_and_one_exit_code(
-    number: signal.Signals, start: Start, mnist: Path, tmp_path: Path
+def test_ranks_are_interrupted_with_one_message_and_one_exit_code(
+    start: Start, mnist: Path, tmp_path: Path
 ) -> None:
     started = start("train.py", *TWO_RANKS, f"data.dir={mnist}")
     started.wait_for("epoch    1/9999")
-    started.send_signal(number)
-    assert started.wait() == 128 + number
+    started.send_signal(signal.SIGINT)
+    assert started.wait() == 130
     assert started.errors == "\nstopping with a checkpoint; interrupt again to stop at once\n"
     assert started.output.count("interrupted; resume with: python train.py resume=") == 1
     assert processes_of(tmp_path) == []
@@ -119,22 +116,6 @@ def test_ranks_end_when_the_process_that_has_started_them_is_killed(
     while processes_of(tmp_path / "run") and time.monotonic() < end:
         time.sleep(0.1)
     assert processes_of(tmp_path / "run") == []
-
-
-def test_killed_rank_is_named(start: Start, mnist: Path, tmp_path: Path) -> None:
-    started = start("train.py", *TWO_RANKS, f"data.dir={mnist}", f"hydra.run.dir={tmp_path}/run")
-    started.wait_for("epoch    1/9999")
-    ranks = [process for process in psutil.process_iter(["cmdline", "environ"]) if is_rank(process, tmp_path)]
-    (second,) = [process for process in ranks if process.info["environ"]["RANK"] == "1"]
-    second.kill()
-    assert started.wait() == 1
-    assert started.errors.splitlines()[-1] == "train.py: Rank 1 was killed by SIGKILL."
-    assert processes_of(tmp_path / "run") == []
-
-
-def is_rank(process: object, folder: Path) -> bool:
-    info = process.info  # type: ignore[attr-defined]
-    return str(folder) in " ".join(info["cmdline"] or []) and "RANK" in (info["environ"] or {})
 
 
 @pytest.mark.parametrize(

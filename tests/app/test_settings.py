@@ -100,6 +100,7 @@ def test_valid_value_passes(key: str, value: object) -> None:
         ("objective.mode", "maximize"),
         ("objective.metric", "test/acc"),
         ("objective.metric", "val/recall"),
+        ("callbacks.early_stopping", 5),
     ],
 )
 def test_invalid_value_is_named_with_its_key(key: str, value: object) -> None:
@@ -217,6 +218,11 @@ def test_clipping_scaled_gradients_of_a_fused_optimizer_is_refused() -> None:
     settings["trainer"]["precision"] = "16-mixed"
     with pytest.raises(UserError, match=r"needs optim\.fused=false"):
         check(settings, TrainSettings)
+
+
+def test_callback_that_was_not_chosen_is_answered_with_what_to_write() -> None:
+    with pytest.raises(UserError, match=r"callbacks\.pictures has .*callbacks=\[early_stopping,pictures\]"):
+        check(with_value("callbacks.pictures", {"every_n_epochs": 2}), TrainSettings)
 
 
 def test_network_with_another_number_of_classes_than_the_data_is_refused() -> None:

@@ -128,6 +128,12 @@ def test_run_continues_from_the_checkpoint_of_the_latest_step(
     assert point == checkpoints.ResumePoint(path, max(last, best))
 
 
+def test_run_continues_from_its_best_epoch_if_the_last_checkpoint_is_truncated(tmp_path: Path) -> None:
+    last, best = resumable(tmp_path, "last.ckpt", 30), resumable(tmp_path, "best.ckpt", 20)
+    last.write_bytes(last.read_bytes()[:100])
+    assert checkpoints.find_resume_point(tmp_path) == checkpoints.ResumePoint(best, 20)
+
+
 def test_run_of_which_no_checkpoint_can_be_read_does_not_start_again(tmp_path: Path) -> None:
     for name in ("last.ckpt", "best.ckpt"):
         resumable(tmp_path, name, 10).write_bytes(b"")

@@ -138,6 +138,7 @@ CASES: dict[str, dict[str, Any]] = {
         "optimizer": torch.optim.RMSprop,
         "schedule": Schedule(TORCH + "StepLR", step_size=1, gamma=0.5),
     },
+    "cosine": {"schedule": Schedule(TORCH + "CosineAnnealingLR", T_max=EPOCHS)},
     "plateau": {"schedule": Schedule(TORCH + "ReduceLROnPlateau", monitor="val/loss", patience=0)},
     "dropout": {"network": Dropout},
     "accumulated gradients": {"accumulate_grad_batches": 2},
@@ -152,23 +153,23 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("every", [1, 2, None], ids=["every step", "every second", "at the end of an epoch"])
 @pytest.mark.parametrize("case", CASES)
 def test_run_killed_within_an_epoch_continues_bit_for_bit(
-    case: str, every: int | None, tmp_path: Path, small_data: ImageData
+    case: str, tmp_path: Path, small_data: ImageData
 ) -> None:
     small_data.augment = noisy
     options = CASES[case]
-    whole = fit(tmp_path / "whole", small_data, EMA(0.9), **options)
-    with pytest.raises(Killed):
-        fit(tmp_path / "part", small_data, EMA(0.9), Kill(1, 4), every=every, **options)
-    point = find_resume_point(tmp_path / "part")
     steps_of_an_epoch = options.get("limit_train_batches", options.get("overfit_batches", BATCHES))
     steps_of_an_epoch //= options.get("accumulate_grad_batches", 1)
-    assert (point.global_step > steps_of_an_epoch) == (every is not None)
-    np.random.rand(3), torch.rand(7)  # the process that resumes is in another state
-    assert_same(fit(tmp_path / "part", small_data, EMA(0.9), every=every, resume=True, **options), whole)
-    again = fit(tmp_path / "part", small_data, EMA(0.9), every=every, resume=True, **options)
+    whole = fit(tmp_path / "whole", small_data, EMA(0.9), **options)
+    for every in (2, None):  # steps, or at the end of an epoch
+        part = tmp_path / f"part {every}"
+        with pytest.raises(Killed):
+            fit(part, small_data, EMA(0.9), Kill(1, 4), every=every, **options)
+        assert (find_resume_point(part).global_step > steps_of_an_epoch) == (every is not None)
+        np.random.rand(3), torch.rand(7)  # the process that resumes is in another state
+        assert_same(fit(part, small_data, EMA(0.9), every=every, resume=True, **options), whole)
+    again = fit(part, small_data, EMA(0.9), resume=True, **options)
     assert again.history == whole.history  # nothing is left to train
 
 
@@ -183,7 +184,7 @@ def test_run_ended_by_early_stopping_does_not_train_on(tmp_path: Path, small_dat
     assert len(longer.history) == 3
 
 
-@settings(max_examples=6, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(epoch=st.integers(0, EPOCHS - 1), batch=st.integers(0, BATCHES - 1), every=st.integers(1, 15))
 def test_run_may_be_killed_at_any_batch(
     tmp_path_factory: pytest.TempPathFactory, small_data: ImageData, epoch: int, batch: int, every: int
@@ -209,7 +210,7 @@ def interrupts() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interrupts")
-@pytest.mark.parametrize("batch", [0, 5, BATCHES - 1])
+@pytest.mark.parametrize("batch", [5, BATCHES - 1])
 def test_signal_stops_after_the_batch_or_the_epoch_with_a_checkpoint(
     batch: int, tmp_path: Path, small_data: ImageData, capfd: pytest.CaptureFixture[str]
 ) -> None:
