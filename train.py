@@ -11,7 +11,6 @@ def main(run: Run) -> float | None:
     import lightning as L
     from hydra.utils import instantiate
     from torch import nn
-    from torchmetrics import Metric
 
     from hydra_sweeps import current_trial
     from mnist_cnn.reporting import curves, epochs, loggers, summary
@@ -37,8 +36,7 @@ def main(run: Run) -> float | None:
     loss = loading.build(plain["loss"], nn.Module, trust, "loss")
     optimizer = instantiate(settings.optim)
     schedule = instantiate(settings.scheduler) or None
-    chosen = plain["metrics"].items()
-    metrics = {name: loading.build(metric, Metric, trust, f"metrics.{name}") for name, metric in chosen}
+    metrics = loading.build_metrics(plain["metrics"], trust)
     how = {"decay_biases": settings.decay_biases, "compile": settings.compile}
     classifier = Classifier(network, loss, data.num_classes, optimizer, schedule, metrics, plain, **how)
 

@@ -178,6 +178,7 @@ def test_description_names_the_file_that_set_the_learning_rate(small_data: Image
     classifier, trainer = fit(small_data, [], max_epochs=1)
     assert describe_run(trainer, classifier)["optimizer"] == "SGD, lr 0.01"
     described = describe_run(trainer, classifier, "conf/loss_optim/mse_sgd.yaml")
+    assert described["layers"].startswith("conv1 Conv2d ")
     assert described["optimizer"] == "SGD, lr 0.01 (set by conf/loss_optim/mse_sgd.yaml)"
 
 

@@ -1,6 +1,7 @@
 """Training on random images."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -213,6 +214,30 @@ def compiled_classifier() -> Classifier:
 
 
 @pytest.mark.usefixtures("compiler")
+class Mismatched(nn.Module):
+    """A network of a user whose layers do not fit together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(700, 10)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.layer(images.flatten(1))
+        return output
+
+
+def test_layers_that_do_not_fit_are_reported_with_their_line() -> None:
+    classifier = Classifier(Mismatched(), nn.CrossEntropyLoss(), 10)
+    with pytest.raises(UserError) as refused:
+        classifier(torch.zeros(2, 1, 28, 28))
+    lines = str(refused.value).splitlines()
+    assert lines[0] == "Mismatched fails with inputs of shape (2, 1, 28, 28):"
+    assert "(2x784 and 700x10)" in lines[1]
+    assert re.fullmatch(r".*test_classifier\.py:\d+, in forward:", lines[2])
+    assert "self.layer(images.flatten(1))" in lines[3]
+    assert len(lines) == 5
+
+
 def test_compiled_network_has_the_gradients_and_the_state_of_the_network_itself() -> None:
     classifier = compiled_classifier()
     images, network = torch.rand(5, 1, 6, 6), classifier.network

@@ -1,10 +1,11 @@
-"""Settings that the Trainer refuses, and gradients that it clips."""
+"""The Trainer of a run: what it refuses, what it clips, and the progress bars and tables of Lightning."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelSummary, RichProgressBar
 from torch import nn
 
 from mnist_cnn.data import ImageData
@@ -12,6 +13,8 @@ from mnist_cnn.errors import UserError
 from mnist_cnn.models import CnnNet
 from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.trainer import build_trainer
+
+OPTIONS = {"accelerator": "cpu", "devices": 1}
 
 
 @pytest.mark.parametrize(
@@ -30,7 +33,7 @@ def test_value_that_the_trainer_does_not_take_is_refused(
     options: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message):
-        build_trainer({"accelerator": "cpu", "devices": 1} | options, tmp_path, [], [])
+        build_trainer(OPTIONS | options, tmp_path, [], [])
 
 
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
@@ -43,8 +46,16 @@ def test_gradients_of_a_fused_optimizer_are_clipped(
         network, nn.CrossEntropyLoss(), 10, lambda parameters: torch.optim.SGD(parameters, lr=1.0, fused=True)
     )
     clipped = {"gradient_clip_val": 1e-3, "gradient_clip_algorithm": algorithm}
-    options = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "limit_train_batches": 1}
-    trainer = build_trainer(options | clipped, tmp_path, [], [])
+    short = {"max_epochs": 1, "limit_train_batches": 1}
+    trainer = build_trainer(OPTIONS | short | clipped, tmp_path, [], [])
     trainer.fit(classifier, small_data)
     changes = [(new - old).abs().max() for new, old in zip(network.parameters(), before, strict=True)]
     assert 0 < max(changes) <= 1.01e-3
+
+
+def test_progress_bar_and_table_of_layers_of_lightning_are_used_where_they_are_chosen(tmp_path: Path) -> None:
+    chosen = [RichProgressBar(), ModelSummary(max_depth=2)]
+    trainer = build_trainer(OPTIONS, tmp_path, chosen, [])
+    assert trainer.progress_bar_callback is chosen[0]
+    assert [one for one in trainer.callbacks if one in chosen] == chosen
+    assert build_trainer(OPTIONS, tmp_path, [], []).progress_bar_callback is None

@@ -182,7 +182,8 @@ def _direction(metric: str, *, _root_: DictConfig) -> str | None:
     """Return min or max, whichever value of a metric is the best; None if it does not say."""
     if metric.partition("/")[2] not in BASIC_METRICS:
         import_libraries(SLOW_LIBRARIES)
-    return direction(metric, OmegaConf.to_container(_root_.metrics, resolve=True))
+    metrics: Any = OmegaConf.to_container(_root_.metrics, resolve=True)
+    return direction(metric, metrics)
 
 
 def _do(

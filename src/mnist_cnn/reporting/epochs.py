@@ -100,7 +100,8 @@ class Progress(L.Callback):
         self.seconds += now - self._latest
         self._latest = now
         self._batches = batch_idx + 1
-        if now - self._shown >= SECONDS_PER_UPDATE and trainer.is_global_zero:
+        is_due = now - self._shown >= SECONDS_PER_UPDATE
+        if is_due and trainer.is_global_zero and trainer.progress_bar_callback is None:
             self._shown = now
             self._update_bar(trainer, pl_module)
 
@@ -221,9 +222,16 @@ def describe_run(
     if lr_source is not None and "lr" in options:
         options["lr"] += f" (set by {lr_source})"
     parameters = sum(p.numel() for p in classifier.network.parameters())
+    layers = [
+        f"{name} {type(layer).__name__} {sum(p.numel() for p in layer.parameters()):,}"
+        for name, layer in classifier.network.named_children()
+        if next(layer.parameters(), None) is not None
+    ]
     sizes = [f"{len(part):,} {name}" for name, part in data.parts().items() if len(part)]
-    lines = {
-        "network": f"{type(classifier.network).__name__}, {parameters:,} parameters",
+    lines = {"network": f"{type(classifier.network).__name__}, {parameters:,} parameters"}
+    if layers:
+        lines["layers"] = ", ".join(layers)
+    lines |= {
         "optimizer": ", ".join(
             [type(optimizer).__name__, *(f"{name} {value}" for name, value in options.items())]
         ),

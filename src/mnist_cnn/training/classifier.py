@@ -14,6 +14,7 @@ from torchmetrics import Metric
 
 from mnist_cnn.data.datamodule import Batch
 from mnist_cnn.errors import UserError
+from mnist_cnn.training import failed_step
 from mnist_cnn.training.metrics import EpochMetrics
 from mnist_cnn.training.schedule import Schedule
 
@@ -68,7 +69,11 @@ class Classifier(L.LightningModule):
         # Lightning converts batches to a "true" precision before the data module makes them float32.
         images = images.to(self.dtype)
         network = self._compiled if self.training and self._compiled is not None else self.network
-        logits: Tensor = network(images)
+        try:
+            logits: Tensor = network(images)
+        except failed_step.ERRORS as error:
+            failed_step.explain(error, self.network, images)
+            raise
         return logits.float()
 
     @property
@@ -97,7 +102,11 @@ class Classifier(L.LightningModule):
                 f"{type(self.network).__name__} gives outputs of shape {tuple(logits.shape)}, but the data "
                 f"has {self.num_classes} classes: leave model.num_classes as ${{data.num_classes}}."
             )
-        loss: Tensor = self.loss(logits, targets)
+        try:
+            loss: Tensor = self.loss(logits, targets)
+        except failed_step.ERRORS as error:
+            failed_step.explain(error, self.loss, logits, targets)
+            raise
         metrics.add(step, loss, logits, targets)
         return loss, logits
 

@@ -123,7 +123,16 @@ def build(
     in `trusted`, a function of such a package, or a network of torchvision, that takes these arguments.
     Settings that the user has chosen, as `setting`, may name any class.
     """
-    return _Builder(trusted, setting).build(settings, kind, more)
+    built: Kind = _Builder(trusted, setting).build(settings, kind, more)
+    return built
+
+
+def build_metrics(settings: Mapping[str, Mapping[str, Any]], trusted: Sequence[str]) -> dict[str, Metric]:
+    """Build the metrics that the user has chosen, by their names; raises `UserError` as `build` does."""
+    return {
+        name: build(metric, Metric, trusted, f"metrics.{name}")  # type: ignore[type-abstract]
+        for name, metric in settings.items()
+    }
 
 
 class _Builder:

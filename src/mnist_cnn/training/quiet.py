@@ -15,6 +15,8 @@ def quiet_libraries() -> None:
     # "GPU available", "Trainer.fit stopped", tips for other products: the run prints what it uses itself.
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # The table of layers is printed if its callback is chosen.
+    logging.getLogger("lightning.pytorch.callbacks.model_summary").setLevel(logging.INFO)
     # Lightning's own handler would repeat what the handlers of the root logger print.
     logging.getLogger("lightning").handlers.clear()
 
@@ -40,6 +42,8 @@ def quiet_libraries() -> None:
     warnings.filterwarnings("ignore", message=r"You requested to overfit but enabled .* shuffling")
     # Lightning recommends srun wherever Slurm is installed; sweeps submit their jobs themselves.
     warnings.filterwarnings("ignore", message=r"The `srun` command is available")
+    # The table of layers gives sizes in 32 bits, whatever the precision.
+    warnings.filterwarnings("ignore", message=r"Precision .* is not supported by the model summary")
 
     threading.excepthook = _report_in_thread
 

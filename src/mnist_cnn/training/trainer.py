@@ -12,6 +12,7 @@ import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelSummary, ProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import (
     AdvancedProfiler,
@@ -79,8 +80,9 @@ def build_trainer(
         "logger": list(loggers) or False,
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,  # the data module divides the images among the ranks
-        "enable_progress_bar": False,  # reporting.epochs has its own
-        "enable_model_summary": False,
+        # reporting.epochs has its own; Lightning's are there if they are among the callbacks
+        "enable_progress_bar": any(isinstance(one, ProgressBar) for one in callbacks),
+        "enable_model_summary": any(isinstance(one, ModelSummary) for one in callbacks),
     }
     for name in (*fixed, "plugins"):
         if name in options:
