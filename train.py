@@ -14,9 +14,8 @@ def main(run: Run) -> float | None:
 
     from hydra_sweeps import current_trial
     from mnist_cnn.reporting import curves, epochs, loggers, summary
-    from mnist_cnn.training import checkpoints, loading
+    from mnist_cnn.training import checkpoints, loading, pruning
     from mnist_cnn.training.classifier import Classifier
-    from mnist_cnn.training.pruning import Pruning
     from mnist_cnn.training.resume import ExactResume, StopAfterSteps
     from mnist_cnn.training.trainer import build_trainer
 
@@ -34,21 +33,20 @@ def main(run: Run) -> float | None:
     if run.init_from:
         loading.initialize_from(network, run.init_from, data.prepare)
     loss = loading.build(plain["loss"], nn.Module, trust, "loss")
-    optimizer = instantiate(settings.optim)
-    schedule = instantiate(settings.scheduler) or None
+    optimizer, schedule = instantiate(settings.optim), instantiate(settings.scheduler) or None
     metrics = loading.build_metrics(plain["metrics"], trust)
     how = {"decay_biases": settings.decay_biases, "compile": settings.compile}
     classifier = Classifier(network, loss, data.num_classes, optimizer, schedule, metrics, plain, **how)
 
     # trainer
     run_loggers = [instantiate(logger) for logger in settings.logger.values() if logger]
-    pruning, progress = Pruning(current_trial()), epochs.Progress(run.folder, run.lr_source)
+    pruner, progress = pruning.Pruning(current_trial()), epochs.Progress(run.folder, run.lr_source)
     outputs, saving = summary.LogitCollector(), checkpoints.save_epochs(run.folder, run.selects_by)
     callbacks = [
         L.pytorch.callbacks.LambdaCallback(on_train_start=lambda trainer, module: run.begin()),
         StopAfterSteps(settings.trainer.max_steps),
         *(instantiate(callback) for callback in settings.callbacks.values() if callback),
-        *(curves.Curves(), pruning, progress, outputs, *saving),
+        *(curves.Curves(), pruner, progress, outputs, *saving),
         ExactResume(run.folder, settings.seed, run.signals, **settings.checkpoint),
     ]
     trainer = build_trainer(plain["trainer"], run.folder, callbacks, run_loggers)
@@ -59,11 +57,11 @@ def main(run: Run) -> float | None:
 
     # test: once, with the weights that validation chose, and not for a pruned trial
     best_epoch = checkpoints.load_best_weights(classifier, saving[0])
-    if not pruning.pruned:
+    if not pruner.pruned:
         trainer.test(classifier, data, verbose=False)
 
     # report
-    results = summary.collect(trainer, classifier, progress, len(outputs.logits), best_epoch, pruning.pruned)
+    results = summary.collect(trainer, classifier, progress, len(outputs.logits), best_epoch, pruner.pruned)
     summary.report(run.folder, classifier, data, outputs.logits, results, run_loggers)
     return results.get(run.objective)
 
