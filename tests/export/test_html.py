@@ -90,6 +90,14 @@ def test_images_smaller_than_a_drawing_are_refused(tmp_path: Path) -> None:
         html.save_network(network, small, "")
 
 
+def test_network_for_images_prepared_in_another_way_is_refused(tmp_path: Path) -> None:
+    network, description = load_trained(save(tmp_path, "simple", prepare="resize"))
+    with pytest.raises(
+        UserError, match=r"data\.prepare=resize, but the page prepares what is drawn as digits"
+    ):
+        html.save_network(network, description, "")
+
+
 def test_policy_allows_what_is_in_the_page_and_nothing_else(tmp_path: Path) -> None:
     names = ["</script><b>", "<!--", "classes"]
     page = html.render([saved_network(save(tmp_path, "cnnnet", classes=names))])

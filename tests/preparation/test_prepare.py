@@ -17,7 +17,7 @@ from mnist_cnn.inference.files import find_images
 from mnist_cnn.preparation.digits import to_mnist_form
 from mnist_cnn.preparation.grey_values import find_grey_values
 from mnist_cnn.preparation.image_files import UnreadableImage
-from mnist_cnn.preparation.prepare import LONGEST, Preparation, prepare_file
+from mnist_cnn.preparation.prepare import LONGEST, LONGEST_OF_SEVERAL, Preparation, prepare_file
 from tests.preparation.drawing import FIVE, difference, draw
 
 INK = np.pad(draw(FIVE), ((30, 60), (40, 20)))
@@ -103,8 +103,9 @@ def test_50_megapixels_are_read_and_reduced(tmp_path: Path) -> None:
     canvas = Image.new("1", (10_000, 5000), 1)
     canvas.paste(large, (2500, 0))
     canvas.save(tmp_path / "large.png", compress_level=1)
-    prepared = Preparation("digits", 1, 28).read(tmp_path / "large.png")
-    assert prepared.original.size == (LONGEST, LONGEST // 2)
+    for split, longest in ((False, LONGEST), (True, LONGEST_OF_SEVERAL)):
+        prepared = Preparation("digits", 1, 28).read(tmp_path / "large.png", split)
+        assert prepared.original.size == (longest, longest // 2)
 
 
 def png_header(width: int, height: int) -> bytes:

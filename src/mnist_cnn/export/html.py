@@ -52,6 +52,12 @@ def save_network(network: ByteNetwork, description: Description, run: str) -> di
             f"{description.network_name} takes images of {description.image_size}x{description.image_size} "
             f"pixels, but the page needs networks for {SIZE}x{SIZE} or more. Use format=onnx."
         )
+    if description.prepare != "digits":
+        raise UserError(
+            f"{description.network_name} was trained on images prepared with data.prepare="
+            f"{description.prepare}, but the page prepares what is drawn as digits in the form of MNIST's. "
+            "Use format=onnx, or train with data.prepare=digits."
+        )
     about = json.loads(description.model_dump_json())  # NaN, which is not JSON, becomes null
     saved = trace(network.network, description)
     return saved | {"name": description.network_name, "run": run, "about": about}

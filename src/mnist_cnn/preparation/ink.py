@@ -23,7 +23,8 @@ WIDEST = 0.3  # strokes there, as a fraction of the image
 LOW, HIGH = 0.3, 0.5  # fractions of full ink: pixels above `LOW` belong to ink that reaches `HIGH`
 SIDES = (0.03, 0.05, 0.08, 0.12, 0.18, 0.27)  # of squares wider than strokes, as fractions of the image's
 THICK = 0.15  # strokes of that width, and what they enclose, cannot be told from shadows
-COARSE = 128  # pixels of the longer side at which strokes are measured and lines are found
+COARSE = 200  # pixels of the longer side at which strokes are measured
+COARSER = 128  # at which lines are found
 SAMPLE = 10_000  # pixels, about, from which statistics of an image are taken
 SECTIONS = 12  # of a line
 LINE = 0.08  # ink of a line
@@ -156,13 +157,15 @@ def _surface(grey: Grey) -> Grey:
     rows, columns = np.mgrid[0 : grey.shape[0], 0 : grey.shape[1]] / max(grey.shape)
     terms = np.stack([np.ones_like(rows), columns, rows], axis=-1)
     sample = grey[::step, ::step].ravel().astype(np.float64)
-    basis = terms[::step, ::step].reshape(-1, 3)
+    basis: Grey = terms[::step, ::step].reshape(-1, 3)
     fitted = np.full_like(sample, np.median(sample))
     for _ in range(8):
         error = sample - fitted
         spread = max(float(np.median(np.abs(error))), 0.005)
         weight = 1 / (1 + (error / (2 * spread)) ** 2)
-        solved = np.linalg.lstsq(basis * weight[:, None], sample * weight, rcond=None)[0]
+        weighted = (basis * weight[:, None] ** 2).T
+        # In an image of one row its terms are 0.
+        solved = np.linalg.pinv(weighted @ basis) @ (weighted @ sample)
         fitted = basis @ solved
     surface: Grey = (terms @ solved).clip(0, 1)
     return surface.astype(np.float32)
@@ -244,8 +247,7 @@ def _local_contrast(grey: Grey) -> Grey:
 
 
 def _mean_of_highest(values: Grey) -> float:
-    flat = values.ravel()
-    return float(np.partition(flat, max(0, flat.size - TOP))[-TOP:].mean())
+    return float(np.sort(values, axis=None)[-TOP:].mean())  # faster than np.partition
 
 
 def _narrow(image: Grey, side: int) -> Grey:
@@ -270,7 +272,9 @@ def _highest(image: Grey, side: int) -> Grey:
     The windows grow by doubling, which is ten times faster than scipy's filter.
     """
     for _ in range(2):
-        image = np.pad(image.T, ((side // 2, side // 2), (0, 0)), mode="edge")
+        image = image.T
+        first, last = (np.repeat(line, side // 2, axis=0) for line in (image[:1], image[-1:]))
+        image = np.concatenate([first, image, last])
         covered = 1
         while covered < side:
             step = min(covered, side - covered)
@@ -308,7 +312,7 @@ def _without_lines(ink: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
 
     It is None if there are no lines.
     """
-    step = -(-max(ink.shape) // COARSE)
+    step = -(-max(ink.shape) // COARSER)
     small = ndimage.uniform_filter(ink, step)[::step, ::step]
 
     def medians(angle: float) -> list[Grey]:
@@ -321,7 +325,7 @@ def _without_lines(ink: Grey) -> tuple[Grey, NDArray[np.bool_]] | None:
     angles = np.arange(-MAX_ANGLE, MAX_ANGLE + 0.1, 1.5)
     best = max(angles, key=sharpness)
     best = max(best + np.arange(-1.0, 1.1, 0.25), key=sharpness)
-    if max(values.max() for values in medians(best)) < LINE / 4:  # not even a thin line, reduced
+    if max(values.max() for values in medians(best)) < LINE / 2:  # not even a thin line, reduced
         return None
     turned = ndimage.rotate(ink, best, reshape=True, order=1, mode="constant", cval=np.nan, prefilter=False)
     cleaned = np.nan_to_num(turned)

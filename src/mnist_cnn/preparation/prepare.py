@@ -14,8 +14,8 @@ from mnist_cnn.preparation.finding import find_digits
 from mnist_cnn.preparation.grey_values import is_deep, scaled
 from mnist_cnn.preparation.image_files import open_image
 
-# Pixels of the longer side in which a digit, or several, are looked for; reducing also removes noise.
-LONGEST = 500
+# Pixels of the longer side in which one digit, or several, are looked for; reducing also removes noise.
+LONGEST = 480
 LONGEST_OF_SEVERAL = 1200
 
 
