@@ -99,6 +99,8 @@ class BaseSweep(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.settings: DictConfig = config
+        if isinstance(objective := OmegaConf.select(config, "objective"), DictConfig):
+            OmegaConf.resolve(objective)  # reports, which do not know the app's resolvers, read it, too
         self.context: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function}
         self.loader = hydra_context.config_loader
         self.folder = Path(os.path.abspath(config.hydra.sweep.dir))
