@@ -30,7 +30,8 @@ from mnist_cnn.app.paths import CONF
         (["optimizer=sgd"], "there is no setting optimizer. Did you mean optim?"),
         (
             ["optim=adam", "optim.momentum=0.5"],
-            "there is no setting optim.momentum.\nsettings of optim: betas, fused, lr, ",
+            "there is no setting optim.momentum.\nsettings of optim: betas, fused, lr, weight_decay\n"
+            "An argument that is not listed is added with a plus: +optim.momentum=VALUE",
         ),
     ],
 )

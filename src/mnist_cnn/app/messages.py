@@ -104,4 +104,6 @@ def _unknown_setting(message: str) -> str | None:
     near = difflib.get_close_matches(rest[0], known, n=1)
     hint = f" Did you mean {'.'.join([*parents, near[0], *rest[1:]])}?" if near else ""
     where = f"settings of {'.'.join(parents)}" if parents else "settings"
-    return f"there is no setting {key}.{hint}\n{where}: {', '.join(known)}"
+    # Hydra adds a setting that is typed with a plus; a class or Lightning's Trainer may take it.
+    plus = f"\nAn argument that is not listed is added with a plus: +{key}=VALUE" if parents else ""
+    return f"there is no setting {key}.{hint}\n{where}: {', '.join(known)}{plus}"

@@ -34,7 +34,7 @@ from mnist_cnn.training.ranks import is_first_rank, is_rank_of_a_job, is_restart
 log = logging.getLogger(__name__)
 
 # Settings that are not shown as what was swept.
-_NO_HPARAMS = ("data.dir", "seed", "resume", "trust")
+_NO_HPARAMS = ("data.dir", "seed", "resume", "trainer.accelerator", "trainer.rank_timeout", "trust")
 
 
 class Job:
