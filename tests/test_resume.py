@@ -70,7 +70,7 @@ def test_stopped_run_saves_its_epoch_and_prints_how_to_continue(
     number: signal.Signals, code: int, start: Start, mnist: Path, tmp_path: Path
 ) -> None:
     started = start(
-        "train.py", *SHORT, "trainer.limit_train_batches=800", "trainer.max_epochs=9999", f"data.dir={mnist}"
+        "train.py", *SHORT, "trainer.limit_train_batches=100", "trainer.max_epochs=9999", f"data.dir={mnist}"
     )
     started.wait_for("epoch    1/9999")
     started.send_signal(number)
@@ -78,14 +78,14 @@ def test_stopped_run_saves_its_epoch_and_prints_how_to_continue(
     run = only_run(tmp_path)
     assert f"python train.py resume={run.relative_to(tmp_path)}" in started.output
     assert started.errors == "\nstopping with a checkpoint; interrupt again to stop at once\n"
-    assert load(run / "checkpoints" / "last.ckpt")["global_step"] >= 800
+    assert load(run / "checkpoints" / "last.ckpt")["global_step"] >= 100
 
 
 def test_two_ranks_stopped_within_an_epoch_continue_to_the_same_result(
     train: Command, command: Command, start: Start, mnist: Path, tmp_path: Path
 ) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    arguments = [*RUN, "trainer=ddp", "trainer.devices=2", "trainer.limit_train_batches=90"]
+    arguments = [*RUN, "trainer=ddp", "trainer.devices=2", "trainer.limit_train_batches=70"]
     arguments += ["trainer.max_epochs=2"]
     train(*arguments, f"hydra.run.dir={whole}")
     started = start("train.py", *arguments, f"hydra.run.dir={stopped}", f"data.dir={mnist}")
@@ -97,7 +97,7 @@ def test_two_ranks_stopped_within_an_epoch_continue_to_the_same_result(
     assert started.errors == "\nstopping with a checkpoint; interrupt again to stop at once\n"
     assert started.output.count("interrupted; resume with: python train.py resume=") == 1
     assert processes_of(tmp_path) == []
-    assert 7 <= load(last)["global_step"] < 90
+    assert 7 <= load(last)["global_step"] < 70
     refused = command("train.py", f"resume={stopped}", "trainer.devices=1")
     assert refused.returncode == 1
     assert "trainer.devices cannot be changed from 2 to 1" in refused.stderr

@@ -104,17 +104,16 @@ POOLED = ("hydra/launcher=pool", "hydra.launcher.n_jobs=1", "hydra.launcher.thre
 def test_all_ranks_of_job_are_pruned_together(command: Command, mnist: Path, tmp_path: Path) -> None:
     done = command(
         *("train.py", "-m", f"data.dir={mnist}", *DDP, "trainer.max_epochs=3", "hydra/sweeper=optuna"),
-        *("optim.lr=0.05,1e-7,1e30", "hydra/sweeper/sampler=random", "hydra.sweeper.seed=69"),
-        "hydra.sweeper.n_trials=3",
+        *("optim.lr=0.05,1e-7", "hydra/sweeper/sampler=random", "hydra.sweeper.seed=69"),
+        "hydra.sweeper.n_trials=2",
         *("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=1"),
         "hydra.sweeper.pruner.n_warmup_steps=0",
     )
-    assert done.returncode == 1
+    assert done.returncode == 0, done.stderr
     sweep = only_run(tmp_path, "sweeps")
     found = {row["lr"]: (row["status"], row["epochs"]) for row in rows(sweep).values()}
     assert found["0.05"] == ("finished", "3"), done.stdout
     assert found["1e-07"] == ("pruned", "1")
-    assert found["1e+30"][0] == "failed"
     pruned = next(job for job in jobs_of(sweep) if "1e-07" in job.name)
     metrics = json.loads((pruned / "metrics.json").read_text())
     assert metrics["devices"] == 2
@@ -141,20 +140,13 @@ def test_no_rank_outlives_its_sweep(how: signal.Signals, start: Start, mnist: Pa
         assert len(re.findall(message, started.output)) == 1
 
 
-def test_jobs_on_ray_start_their_own_ranks(command: Command, mnist: Path, tmp_path: Path) -> None:
-    done = command(
-        *("train.py", "-m", f"data.dir={mnist}", *DDP, "logger=tensorboard", "trainer.max_epochs=1"),
-        *("optim.lr=0.01,1e30", "hydra.sweep.dir=sweep", "hydra/launcher=ray"),
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "job 0 finished: val/acc" in done.stdout, done.stdout + done.stderr
-    assert "job 1 failed: The loss is" in done.stdout
-    jobs = jobs_of(tmp_path / "sweep")
-    assert [job.name for job in jobs] == ["0_optim.lr-0.01", "1_optim.lr-1e+30"]
-    assert json.loads((jobs[0] / "metrics.json").read_text())["devices"] == 2
-    assert len(list(jobs[0].glob("events.out.tfevents*"))) == 1
-    assert "Traceback" in (jobs[1] / "train.log").read_text()
+def test_job_on_ray_starts_its_own_ranks(train: Command, tmp_path: Path) -> None:
+    ray = ("logger=tensorboard", "trainer.max_epochs=1", "hydra.sweep.dir=sweep", "hydra/launcher=ray")
+    done = train("-m", *DDP, *ray, "optim.lr=0.01")
+    assert "job 0 finished: val/acc" in done.stdout
+    (job,) = jobs_of(tmp_path / "sweep")
+    assert json.loads((job / "metrics.json").read_text())["devices"] == 2
+    assert len(list(job.glob("events.out.tfevents*"))) == 1
     assert processes_of(tmp_path) == []
 
 

@@ -66,7 +66,8 @@ def _files_of_the_run() -> str:
 def _hydra_message(error: Exception) -> str | None:
     cause: BaseException | None = error
     while cause is not None:  # of an object or an interpolation
-        if isinstance(cause, UserError | SweepError | OSError):
+        # Hydra's error of a missing choice is an OSError, too.
+        if isinstance(cause, UserError | SweepError | OSError) and not isinstance(cause, HydraException):
             return message_for_user(cause)
         cause = cause.__cause__ or cause.__context__
     message = str(error).split("\nConfig search path:")[0]
