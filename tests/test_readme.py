@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger
 from omegaconf import OmegaConf
+from torch import nn
 
 from mnist_cnn.app import overrides
 from mnist_cnn.app.resumed import read_settings
@@ -22,6 +23,7 @@ from mnist_cnn.app.settings import TrainSettings
 from mnist_cnn.app.start import register_resolvers
 from mnist_cnn.schema import check
 from mnist_cnn.training.classifier import Classifier
+from mnist_cnn.training.loading import build, build_metrics
 from tests import runs
 from tests.conftest import REPOSITORY
 from tests.runs import compose_train, settings_of
@@ -96,11 +98,11 @@ def test_what_the_recipes_add_can_be_built_and_used(page: str, tmp_path: Path) -
 
         data = instantiate(config.data, seed=0)
         classifier = Classifier(
-            instantiate(config.model),
-            loss=instantiate(config.loss),
+            build(plain["model"], nn.Module, (), "model"),
+            loss=build(plain["loss"], nn.Module, (), "loss"),
             num_classes=data.num_classes,
             optimizer=instantiate(config.optim),
-            metrics={name: instantiate(metric) for name, metric in config.metrics.items()},
+            metrics=build_metrics(plain["metrics"], ()),
         )
         targets = torch.arange(8) % data.num_classes
         images = torch.randn(8, config.data.in_channels, config.data.image_size, config.data.image_size)

@@ -169,6 +169,20 @@ def test_metric_without_a_direction_needs_a_mode() -> None:
     check(settings, TrainSettings)
 
 
+@pytest.mark.parametrize(
+    ("target", "instead"),
+    [
+        ("lightning.pytorch.callbacks.StochasticWeightAveraging", "callbacks=ema"),
+        ("lightning.pytorch.callbacks.BatchSizeFinder", "-m data.batch_size=64,128,256"),
+        ("lightning.pytorch.callbacks.lr_finder.LearningRateFinder", r"-m optim\.lr="),
+    ],
+)
+def test_callback_without_an_effect_is_refused_with_what_has_one(target: str, instead: str) -> None:
+    with pytest.raises(UserError, match=rf"^callbacks\.one: \w+ cannot be used in train\.py: .*{instead}"):
+        check(with_value("callbacks", {"one": {"_target_": target}}), TrainSettings)
+    check(with_value("callbacks", {"one": {"_target_": target.replace("lightning", "mine")}}), TrainSettings)
+
+
 def test_callback_of_another_package_needs_no_mode() -> None:
     own = {"own": {"_target_": "my_package.GoodEnough", "monitor": "val/acc"}}
     check(with_value("callbacks", own), TrainSettings)

@@ -6,10 +6,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
+from mnist_cnn.data import ImageData
 from mnist_cnn.errors import UserError
 from mnist_cnn.models import CnnNet, SimpleCNN
 from mnist_cnn.training import checkpoints, loading
@@ -45,6 +48,19 @@ def test_classifier_is_built_from_the_file_alone(tmp_path: Path) -> None:
     assert not classifier.training
     expected = torch.load(path, weights_only=True)["state_dict"]
     assert all(torch.equal(value, expected[name]) for name, value in classifier.state_dict().items())
+
+
+def test_lightnings_own_calls_load_and_predict(tmp_path: Path, small_data: ImageData) -> None:
+    path = saved(tmp_path / "best.ckpt", SimpleCNN(), model={"_target_": "mnist_cnn.models.SimpleCNN"})
+    classifier = Classifier.load_from_checkpoint(str(path))
+    trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
+    assert small_data.test is not None
+    images = small_data.normalize(small_data.test.images)
+    with torch.inference_mode():
+        expected = classifier(images)
+    for batches in (small_data, DataLoader(images, batch_size=8)):
+        predicted = torch.cat(trainer.predict(classifier, batches))
+        torch.testing.assert_close(predicted, expected)
 
 
 def test_torchvision_network_is_built_without_a_download(tmp_path: Path) -> None:

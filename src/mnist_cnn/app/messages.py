@@ -46,6 +46,8 @@ def message_for_user(error: BaseException) -> str | None:
         return _unknown_setting(str(error.__cause__)) or str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _hydra_message(error)
+    if type(error).__name__ == "MisconfigurationException":  # of Lightning, which is not imported here
+        return f"Lightning refuses these settings: {one_line(error)}"
     if isinstance(error, OSError) and error.errno in _USER_OS_ERRORS:
         file = error.filename or _files_of_the_run()
         return f"cannot access {file}: {error.strerror}. Check the path, its permissions and the free space."

@@ -20,6 +20,27 @@ Mode = Literal["min", "max"]
 # Of every split, whatever conf/metrics adds, and which of their values is the best.
 BASIC_METRICS: Mapping[str, Mode] = {"loss": "min", "acc": "max"}
 
+# Lightning's callbacks that would have no effect on the result, a wrong one or none at all, and what has.
+REFUSED_CALLBACKS = {
+    "BackboneFinetuning": "start from trained weights with init_from=PATH; a class of your own that inherits "
+    "BaseFinetuning can freeze layers",
+    "BaseFinetuning": "name a class of your own that inherits it",
+    "BasePredictionWriter": "predict.py writes predictions",
+    "BatchSizeFinder": "try batch sizes in a sweep, -m data.batch_size=64,128,256",
+    "Callback": "name a class of your own that inherits it",
+    "Checkpoint": "name a class of your own that inherits it",
+    "EMAWeightAveraging": "callbacks=ema averages the weights from the first step",
+    "GradientAccumulationScheduler": "set trainer.accumulate_grad_batches, which schedules take into account",
+    "LearningRateFinder": "try learning rates in a sweep, -m optim.lr=0.1,0.03,0.01",
+    "LearningRateMonitor": "train/lr is logged without it",
+    "ModelPruning": "a resumed run would lose its masks; prune a trained network with torch.nn.utils.prune",
+    "OnExceptionCheckpoint": "checkpoint.every_n_steps and checkpoint.every_n_minutes save within an epoch",
+    "ProgressBar": "name TQDMProgressBar or RichProgressBar",
+    "SpikeDetection": "a run ends if its loss is not finite; trainer.gradient_clip_val=1 limits its steps",
+    "StochasticWeightAveraging": "callbacks=ema averages the weights, and so does WeightAveraging",
+    "ThroughputMonitor": "images per second are measured without it",
+}
+
 
 class _Objective(Section):
     metric: str
@@ -123,6 +144,17 @@ class TrainSettings(Section):
                     "no_target",
                     f"callbacks.{name} has settings but no _target_: choose it, too, as in "
                     f"callbacks=[{chosen and chosen + ','}{name}].",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _callbacks_have_an_effect(self) -> Self:
+        for name, callback in self.callbacks.items():
+            package, _, kind = str((callback or {}).get("_target_")).rpartition(".")
+            if package.startswith("lightning.pytorch.callbacks") and kind in REFUSED_CALLBACKS:
+                raise PydanticCustomError(
+                    "refused_callback",
+                    f"callbacks.{name}: {kind} cannot be used in train.py: {REFUSED_CALLBACKS[kind]}.",
                 )
         return self
 

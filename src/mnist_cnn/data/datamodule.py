@@ -274,9 +274,14 @@ class ImageData(L.LightningDataModule):
         assert self.test is not None
         return self._evaluation_loader(self.test)
 
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Return the test images in order."""
+        return self.test_dataloader()
+
     def _evaluation_loader(self, dataset: ImagesInMemory) -> DataLoader[Batch]:
         sampler = rank_indices(len(dataset), *self._rank())
-        return DataLoader(dataset, EVAL_BATCH_SIZE, sampler=sampler, collate_fn=_unchanged)
+        # Lightning makes the loader again for predictions, from arguments by name.
+        return DataLoader(dataset, batch_size=EVAL_BATCH_SIZE, sampler=sampler, collate_fn=_unchanged)
 
     def _rank(self) -> tuple[int, int]:
         if self.trainer is None:

@@ -1,7 +1,8 @@
 """The one LightningModule: any network, loss, optimizer and learning rate schedule."""
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -64,6 +65,15 @@ class Classifier(L.LightningModule):
         self._resumed: dict[str, Any] = {}  # the checkpoint of the run that is resumed
         self.history: list[dict[str, float]] = []  # for each epoch: "epoch", "train/loss", "val/acc", …
 
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # of Lightning's arguments none has a use here
+        cls, checkpoint_path: str | Path, trusted: Sequence[str] = ()
+    ) -> "Classifier":
+        """Build the classifier of a checkpoint from the file alone, as `loading.load_classifier` does."""
+        from mnist_cnn.training.loading import load_classifier  # which imports this module
+
+        return load_classifier(Path(checkpoint_path), trusted)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, num_classes) as float32, whatever the precision of the network."""
         # Lightning converts batches to a "true" precision before the data module makes them float32.
@@ -93,6 +103,11 @@ class Classifier(L.LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self._step(batch, self.global_step, self.test_metrics)[1]
+
+    def predict_step(self, batch: Batch | list[Tensor] | Tensor, batch_idx: int) -> Tensor:
+        """Return the logits (B, num_classes) of the images of a batch, with or without their targets."""
+        images: Tensor = batch if isinstance(batch, Tensor) else batch[0]
+        return self(images)  # type: ignore[no-any-return]
 
     def _step(self, batch: Batch, step: int, metrics: EpochMetrics) -> tuple[Tensor, Tensor]:
         images, targets = batch
