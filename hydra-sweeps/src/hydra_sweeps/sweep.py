@@ -28,7 +28,7 @@ from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps import definition
@@ -105,6 +105,9 @@ class BaseSweep(Sweeper):
         self.loader = hydra_context.config_loader
         self.folder = Path(os.path.abspath(config.hydra.sweep.dir))
         self.ignored = tuple(OmegaConf.select(config, "sweep.ignore") or ())
+        if OmegaConf.is_dict(config.get("objective")):  # its mode may follow from its metric
+            with read_write(config):
+                config.objective = OmegaConf.to_container(config.objective, resolve=True)
         self.goal: Goal = goal_of(OmegaConf.to_container(config, resolve=False))
 
     def sweep(self, arguments: list[str]) -> None:
