@@ -99,13 +99,13 @@ class BaseSweep(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.settings: DictConfig = config
-        if isinstance(objective := OmegaConf.select(config, "objective"), DictConfig):
-            OmegaConf.resolve(objective)  # reports, which do not know the app's resolvers, read it, too
         self.context: dict[str, Any] = {"hydra_context": hydra_context, "task_function": task_function}
         self.loader = hydra_context.config_loader
         self.folder = Path(os.path.abspath(config.hydra.sweep.dir))
         self.ignored = tuple(OmegaConf.select(config, "sweep.ignore") or ())
-        if OmegaConf.is_dict(config.get("objective")):  # its mode may follow from its metric
+        if OmegaConf.is_dict(
+            config.get("objective")
+        ):  # a report cannot resolve it: the app has the resolvers
             with read_write(config):
                 config.objective = OmegaConf.to_container(config.objective, resolve=True)
         self.goal: Goal = goal_of(OmegaConf.to_container(config, resolve=False))
