@@ -15,13 +15,13 @@ def main(job: Job) -> float:
 
     from mnist_cnn.data import ImageData, Source
     from mnist_cnn.reporting import summary
-    from mnist_cnn.training import loading
+    from mnist_cnn.training import building, ensembles, loading
     from mnist_cnn.training.trainer import build_trainer
 
     settings = job.plain
 
     # classifier, from the files
-    classifier = loading.load_ensemble(job.checkpoints, settings["shifts"], settings["trust"])
+    classifier = ensembles.load_ensemble(job.checkpoints, settings["shifts"], settings["trust"])
     trained = classifier.config["data"]
 
     # data: that of the training, or data=NAME, in the form that the network was trained on
@@ -29,10 +29,10 @@ def main(job: Job) -> float:
     if "source" in given:
         source = instantiate(given["source"])
     else:
-        source = loading.build(trained["source"], Source, settings["trust"])  # type: ignore[type-abstract]
+        source = building.build(trained["source"], Source, settings["trust"])  # type: ignore[type-abstract]
         given["dir"] = loading.data_dir(trained, given.get("dir"))
     form = loading.image_form(trained, given, settings["other_classes"])
-    data = loading.build(trained | given | form, ImageData, settings["trust"], source=source, extra=None)
+    data = building.build(trained | given | form, ImageData, settings["trust"], source=source, extra=None)
     data.image_size = getattr(classifier.network, "image_size", data.image_size)
 
     # trainer

@@ -14,7 +14,7 @@ def main(run: Run) -> float | None:
 
     from hydra_sweeps import current_trial
     from mnist_cnn.reporting import curves, epochs, loggers, summary
-    from mnist_cnn.training import checkpoints, loading, pruning
+    from mnist_cnn.training import building, checkpoints, loading, pruning
     from mnist_cnn.training.classifier import Classifier
     from mnist_cnn.training.resume import ExactResume, StopAfterSteps
     from mnist_cnn.training.trainer import build_trainer
@@ -28,13 +28,13 @@ def main(run: Run) -> float | None:
     plain["data"] |= {"classes": data.classes, "num_classes": data.num_classes}  # which it may have found out
 
     # classifier
-    network = loading.build(plain["model"], nn.Module, trust, "model")
+    network = building.build(plain["model"], nn.Module, trust, "model")
     data.image_size = getattr(network, "image_size", data.image_size)
     if run.init_from:
         loading.initialize_from(network, run.init_from, data.prepare)
-    loss = loading.build(plain["loss"], nn.Module, trust, "loss")
+    loss = building.build(plain["loss"], nn.Module, trust, "loss")
     optimizer, schedule = instantiate(settings.optim), instantiate(settings.scheduler) or None
-    metrics = loading.build_metrics(plain["metrics"], trust)
+    metrics = building.build_metrics(plain["metrics"], trust)
     how = {"decay_biases": settings.decay_biases, "compile": settings.compile}
     classifier = Classifier(network, loss, data.num_classes, optimizer, schedule, metrics, plain, **how)
 

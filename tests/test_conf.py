@@ -15,8 +15,8 @@ from mnist_cnn.data import ImageData, Source
 from mnist_cnn.export.network import load_trained
 from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.schema import check
+from mnist_cnn.training.building import build
 from mnist_cnn.training.classifier import Classifier
-from mnist_cnn.training.loading import build, load_classifier
 from tests.conftest import REPOSITORY
 from tests.runs import compose_train, settings_of
 
@@ -59,7 +59,7 @@ def test_checkpoint_of_a_run_with_any_choice_is_read_by_every_command(
     size = getattr(network, "image_size", data.image_size)
     images = torch.randn(2, data.in_channels, size, size)
     targets = torch.tensor([0, 1])
-    loaded = load_classifier(tmp_path / "best.ckpt")  # evaluate.py
+    loaded = Classifier.load_from_checkpoint(tmp_path / "best.ckpt")  # evaluate.py
     with torch.inference_mode():
         assert torch.equal(loaded(images), classifier(images))
         assert torch.equal(loaded.loss(loaded(images), targets), loss(classifier(images), targets))

@@ -22,8 +22,8 @@ from mnist_cnn.app.resumed import read_settings
 from mnist_cnn.app.settings import TrainSettings
 from mnist_cnn.app.start import register_resolvers
 from mnist_cnn.schema import check
+from mnist_cnn.training.building import build, build_metrics
 from mnist_cnn.training.classifier import Classifier
-from mnist_cnn.training.loading import build, build_metrics
 from tests import runs
 from tests.conftest import REPOSITORY
 from tests.runs import compose_train, settings_of

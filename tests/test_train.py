@@ -19,7 +19,8 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
 
-from mnist_cnn.training.loading import load, load_classifier
+from mnist_cnn.training.classifier import Classifier
+from mnist_cnn.training.loading import load
 from mnist_cnn.training.trainer import build_trainer
 from tests.conftest import REPOSITORY, Command, Start, make_data
 from tests.runs import (
@@ -253,7 +254,8 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
     assert sum(row["images"] for row in evaluated[3]["classes"]) == 10_000
     assert processes_of(tmp_path) == []
 
-    data, classifier = make_data(mnist, val_size=5001, image_size=32), load_classifier(checkpoint)
+    data = make_data(mnist, val_size=5001, image_size=32)
+    classifier = Classifier.load_from_checkpoint(checkpoint)
     options = {"accelerator": "cpu", "precision": trained["precision"]}
     trainer = build_trainer(options, tmp_path, [], [CSVLogger(str(tmp_path))])
     (validated,) = trainer.validate(classifier, data, verbose=False)

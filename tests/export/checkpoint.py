@@ -7,7 +7,7 @@ import lightning as L
 import torch
 from torch import nn
 
-from mnist_cnn.training import loading
+from mnist_cnn.training import building
 from mnist_cnn.training.classifier import Classifier
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ def save(
         | data,
     }
     torch.manual_seed(0)
-    network = network or loading.build(settings, nn.Module)
+    network = network or building.build(settings, nn.Module)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None

@@ -17,7 +17,7 @@ from mnist_cnn.export import check, formats, load_network, onnx
 from mnist_cnn.export.formats import MODULES
 from mnist_cnn.export.network import load_trained
 from mnist_cnn.inference.predictor import Predictor
-from mnist_cnn.training import loading
+from mnist_cnn.training.classifier import Classifier
 from tests.export.checkpoint import save
 from tests.export.onnx_network import onnx_network
 
@@ -49,7 +49,7 @@ def test_exported_network_computes_the_logits_of_the_checkpoint(
     loaded = MODULES[format_].load(path)
     assert loaded.description == load_trained(ckpt)[1]
 
-    classifier = loading.load_classifier(ckpt)
+    classifier = Classifier.load_from_checkpoint(ckpt)
     data = classifier.config["data"]
     mean, std = (torch.tensor(data[name]).view(-1, 1, 1) for name in ("mean", "std"))
     size = 32 if model == "cnnnet" else 28

@@ -14,7 +14,7 @@ from mnist_cnn.export.formats import MODULES
 from mnist_cnn.export.network import load_trained
 from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.preparation.digits import to_mnist_form
-from mnist_cnn.training.loading import load_classifier
+from mnist_cnn.training.classifier import Classifier
 from tests.conftest import make_data
 from tests.export.checkpoint import save
 from tests.inference.checkpoint import write_checkpoint
@@ -31,7 +31,7 @@ def test_scores_are_those_of_the_network_on_normalized_images(
     path = write_checkpoint(tmp_path / "a.ckpt", model, channels)
     images = torch.randint(256, (7, 1, 28, 28), dtype=torch.uint8)
     scores = Predictor.load(path).scores(images.numpy())
-    classifier = load_classifier(path)
+    classifier = Classifier.load_from_checkpoint(path)
     normalized = make_data(image_size=size).normalize(convert(images, *given))
     with torch.no_grad():
         expected = classifier(normalized).softmax(1)
@@ -90,7 +90,7 @@ def test_files_are_prepared_as_in_training(model: str, prepare: str, channels: i
             pixels = 255 * (1 - ink) * [1, 0.9, 0.7]
             Image.fromarray(np.rint(pixels).astype(np.uint8)).save(folder / f"{number}.png")
     ckpt = write_checkpoint(tmp_path / "a.ckpt", model, channels, prepare=prepare)
-    size = load_classifier(ckpt).network.image_size if model == "CnnNet" else 28
+    size = Classifier.load_from_checkpoint(ckpt).network.image_size if model == "CnnNet" else 28
     form = {"mean": 0.5, "std": 0.5, "in_channels": channels, "image_size": size, "prepare": prepare}
     data = ImageData(
         ImageFolder(0.5), str(tmp_path / "images"), 64, 0, **form, num_classes=None, classes=["1", "5"]

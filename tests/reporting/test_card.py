@@ -11,7 +11,7 @@ import torch
 from mnist_cnn.data import ImageData
 from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.reporting import card, summary
-from mnist_cnn.training.loading import load_classifier
+from mnist_cnn.training.classifier import Classifier
 from tests.export.checkpoint import save
 
 METRICS = {
@@ -28,7 +28,7 @@ METRICS = {
 
 
 def write(folder: Path, data: ImageData, logits: torch.Tensor) -> str:
-    classifier = load_classifier(save(folder, "simple"))
+    classifier = Classifier.load_from_checkpoint(save(folder, "simple"))
     classifier.config["hparams"] = {"optim": "sgd", "lr": 0.05, "model.note": "a|b"}
     card.write(folder, classifier, data, logits, METRICS)
     return (folder / "checkpoints" / "README.md").read_text(encoding="utf-8")
@@ -102,7 +102,7 @@ def test_python_and_commands_of_the_card_name_the_checkpoint(
 
 
 def test_last_epoch_is_the_result_if_nothing_was_chosen(tmp_path: Path, small_data: ImageData) -> None:
-    classifier = load_classifier(save(tmp_path, "simple"))
+    classifier = Classifier.load_from_checkpoint(save(tmp_path, "simple"))
     folder = tmp_path / "checkpoints"
     card.write(tmp_path / "without checkpoints", classifier, small_data, torch.empty(0), METRICS)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoints"]
@@ -115,7 +115,7 @@ def test_last_epoch_is_the_result_if_nothing_was_chosen(tmp_path: Path, small_da
 def test_report_writes_the_card_of_a_finished_run(
     status: str, cards: int, tmp_path: Path, small_data: ImageData
 ) -> None:
-    classifier = load_classifier(save(tmp_path, "simple"))
+    classifier = Classifier.load_from_checkpoint(save(tmp_path, "simple"))
     summary.report(tmp_path, classifier, small_data, torch.empty(0), METRICS | {"status": status}, [])
     assert len(list(tmp_path.glob("checkpoints/README.md"))) == cards
 
@@ -123,7 +123,7 @@ def test_report_writes_the_card_of_a_finished_run(
 def test_failing_card_is_a_warning(
     tmp_path: Path, small_data: ImageData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    classifier = load_classifier(save(tmp_path, "simple"))
+    classifier = Classifier.load_from_checkpoint(save(tmp_path, "simple"))
     monkeypatch.setattr(small_data, "parts", lambda: 1 / 0)
     summary.report(tmp_path, classifier, small_data, torch.empty(0), METRICS, [])
     assert "checkpoints/README.md could not be made: ZeroDivisionError: division by zero" in caplog.messages

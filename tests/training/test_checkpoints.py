@@ -43,7 +43,7 @@ def saved(path: Path, network: nn.Module | None = None, **changes: Any) -> Path:
 
 def test_classifier_is_built_from_the_file_alone(tmp_path: Path) -> None:
     path = saved(tmp_path / "best.ckpt")
-    classifier = loading.load_classifier(path)
+    classifier = Classifier.load_from_checkpoint(path)
     assert isinstance(classifier.network, CnnNet)
     assert not classifier.training
     expected = torch.load(path, weights_only=True)["state_dict"]
@@ -69,7 +69,7 @@ def test_torchvision_network_is_built_without_a_download(tmp_path: Path) -> None
     network = torchvision.models.resnet18(num_classes=10)
     settings = {"_target_": "torchvision.models.resnet18", "num_classes": 10, "weights": "DEFAULT"}
     path = saved(tmp_path / "best.ckpt", network, model=settings)
-    loaded = loading.load_classifier(path).network
+    loaded = Classifier.load_from_checkpoint(path).network
     images = torch.rand(2, 3, 28, 28)
     assert torch.equal(loaded(images), network.eval()(images))
 
@@ -94,7 +94,7 @@ def test_torchvision_network_is_built_without_a_download(tmp_path: Path) -> None
 def test_only_networks_and_layers_are_built_from_a_file(target: str, tmp_path: Path) -> None:
     path = saved(tmp_path / "malicious.ckpt", model={"_target_": target})
     with pytest.raises(UserError, match=r"is not a class that this repository uses|is needed"):
-        loading.load_classifier(path)
+        Classifier.load_from_checkpoint(path)
 
 
 def test_pickle_that_calls_a_function_is_refused(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_checkpoint_with_other_settings_is_refused_in_a_line(
     changes: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        loading.load_classifier(saved(tmp_path / "a.ckpt", **changes))
+        Classifier.load_from_checkpoint(saved(tmp_path / "a.ckpt", **changes))
     assert "\n" not in str(caught.value)
 
 
@@ -230,7 +230,7 @@ def test_checkpoint_without_settings_of_the_network_is_refused(tmp_path: Path) -
     config = {key: value for key, value in CONFIG.items() if key != "model"}
     torch.save({"state_dict": CnnNet().state_dict(), "config": config}, tmp_path / "a.ckpt")
     with pytest.raises(UserError, match="no complete settings: model"):
-        loading.load_classifier(tmp_path / "a.ckpt")
+        Classifier.load_from_checkpoint(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -239,13 +239,13 @@ def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -
     with torch.no_grad():
         next(network.parameters()).view(-1)[3] = value
     with pytest.raises(UserError, match=r"not finite numbers, in network\."):
-        loading.load_classifier(saved(tmp_path / "a.ckpt", network))
+        Classifier.load_from_checkpoint(saved(tmp_path / "a.ckpt", network))
 
 
 def test_class_names_cannot_control_the_terminal(tmp_path: Path) -> None:
     names = ["\x1b[2Jcat", "dog\n", "Straße", "猫", "a\u202eb", *"56789"]
     path = saved(tmp_path / "a.ckpt", data=CONFIG["data"] | {"classes": names})
-    classes = loading.load_classifier(path).config["data"]["classes"]
+    classes = Classifier.load_from_checkpoint(path).config["data"]["classes"]
     assert classes == ["?[2Jcat", "dog?", "Straße", "猫", "a?b", *"56789"]
 
 
@@ -302,7 +302,7 @@ def test_init_from_refuses_another_network(other: nn.Module, tmp_path: Path) -> 
 def test_network_larger_than_its_file_is_not_built(changes: dict[str, Any], tmp_path: Path) -> None:
     before = memory()
     with pytest.raises(UserError, match="more than the file can hold"):
-        loading.load_classifier(saved(tmp_path / "a.ckpt", **changes))
+        Classifier.load_from_checkpoint(saved(tmp_path / "a.ckpt", **changes))
     assert memory() - before < 500_000_000
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mnist_cnn.errors import UserError
-from mnist_cnn.training.loading import load_classifier, load_ensemble
+from mnist_cnn.training.classifier import Classifier
+from mnist_cnn.training.ensembles import load_ensemble
 from tests.inference.checkpoint import write_checkpoint
 
 IMAGES = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
@@ -13,14 +14,18 @@ IMAGES = torch.rand(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 @torch.no_grad()
 def test_single_checkpoint_without_shifts_is_the_network_itself(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "a.ckpt")
-    assert torch.equal(load_ensemble([path], shifts=False)(IMAGES), load_classifier(path)(IMAGES))
+    assert torch.equal(
+        load_ensemble([path], shifts=False)(IMAGES), Classifier.load_from_checkpoint(path)(IMAGES)
+    )
 
 
 @torch.no_grad()
 def test_probabilities_of_the_checkpoints_are_averaged(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "a.ckpt")
     ensemble = load_ensemble([path, path], shifts=False)
-    torch.testing.assert_close(ensemble(IMAGES).softmax(1), load_classifier(path)(IMAGES).softmax(1))
+    torch.testing.assert_close(
+        ensemble(IMAGES).softmax(1), Classifier.load_from_checkpoint(path)(IMAGES).softmax(1)
+    )
     assert ensemble.network.image_size == 28
     shifted = load_ensemble([path], shifts=True)
     assert not torch.allclose(shifted(IMAGES).softmax(1), ensemble(IMAGES).softmax(1), atol=1e-6)

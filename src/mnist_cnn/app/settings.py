@@ -317,7 +317,7 @@ def direction(metric: str, metrics: Mapping[str, Any]) -> Mode | None:
         return BASIC_METRICS.get(name)
     from torchmetrics import Metric
 
-    from mnist_cnn.training.loading import build
+    from mnist_cnn.training.building import build
 
     metric_object = build(metrics[name], Metric, (), f"metrics.{name}")  # type: ignore[type-abstract]
     higher = metric_object.higher_is_better

@@ -12,7 +12,7 @@ import numpy as np
 from mnist_cnn.data import ImageData, Source
 from mnist_cnn.errors import UserError
 from mnist_cnn.export.exported import Description, Function, Images, Logits
-from mnist_cnn.training import loading
+from mnist_cnn.training import building, loading
 
 IMAGES = 1000
 TOLERANCE = 1e-3  # of a logit; relative to the largest logit if that is above 1
@@ -37,8 +37,8 @@ def sample_images(
     size = description.image_size
     try:
         settings |= {"image_size": size, "dir": loading.data_dir(settings, data_dir)}
-        source = loading.build(settings["source"], Source, trusted)  # type: ignore[type-abstract]
-        data = loading.build(settings, ImageData, trusted, source=source, extra=None)
+        source = building.build(settings["source"], Source, trusted)  # type: ignore[type-abstract]
+        data = building.build(settings, ImageData, trusted, source=source, extra=None)
         data.prepare_data()
         data.setup()
     except UserError as error:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from hydra_sweeps import METRICS
 from mnist_cnn.export.exported import Description, Function, Images, Logits, PerChannel
-from mnist_cnn.training import loading
+from mnist_cnn.training import building, loading
+from mnist_cnn.training.classifier import Classifier
 
 
 class ByteNetwork(nn.Module):
@@ -41,14 +42,14 @@ def load_trained(path: Path, trusted: Sequence[str] = ()) -> tuple[ByteNetwork, 
 
     Classes of the packages in `trusted` can be built, too.
     """
-    classifier = loading.load_classifier(path, trusted)
+    classifier = Classifier.load_from_checkpoint(path, trusted)
     epochs = int(loading.load(path)["epoch"]) + 1
     config = classifier.config
     data, model = config["data"], dict(config["model"])
     network = classifier.network
     if model.get("layers") == "handmade":  # the same parameters, in operations that every format has
         model["layers"] = "torch"
-        network = loading.build(model, nn.Module, trusted)
+        network = building.build(model, nn.Module, trusted)
         network.load_state_dict(classifier.network.state_dict())
     description = Description(
         model=model,

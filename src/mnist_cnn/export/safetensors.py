@@ -7,7 +7,7 @@ from torch import nn
 from mnist_cnn.errors import UserError, needs_extra
 from mnist_cnn.export.exported import Description, ExportedNetwork
 from mnist_cnn.export.network import ByteNetwork, as_function
-from mnist_cnn.training import loading
+from mnist_cnn.training import building
 
 
 def write(network: ByteNetwork, description: Description, path: Path) -> None:
@@ -35,7 +35,7 @@ def load(path: Path) -> ExportedNetwork:
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a safetensors file.") from error
     description = Description.from_strings(metadata, path)
-    network = loading.build_within(description.model, nn.Module, path.stat().st_size)
+    network = building.build_within(description.model, nn.Module, path.stat().st_size)
     try:
         network.load_state_dict(weights)
         whole = ByteNetwork(network, description.mean, description.std)

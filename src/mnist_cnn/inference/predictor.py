@@ -68,9 +68,9 @@ class Predictor:
     @classmethod
     def _of_checkpoint(cls, path: Path, trusted: Sequence[str]) -> "Predictor":
         from mnist_cnn.export.network import ByteNetwork, as_function
-        from mnist_cnn.training import loading
+        from mnist_cnn.training.classifier import Classifier
 
-        classifier = loading.load_classifier(path, trusted)
+        classifier = Classifier.load_from_checkpoint(path, trusted)
         data = classifier.config["data"]
         preparation = Preparation(
             data["prepare"],

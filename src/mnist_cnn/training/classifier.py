@@ -15,7 +15,8 @@ from torchmetrics import Metric
 
 from mnist_cnn.data.datamodule import Batch
 from mnist_cnn.errors import UserError
-from mnist_cnn.training import failed_step
+from mnist_cnn.training import failed_step, loading
+from mnist_cnn.training.building import in_one_line
 from mnist_cnn.training.metrics import EpochMetrics
 from mnist_cnn.training.schedule import Schedule
 
@@ -69,10 +70,26 @@ class Classifier(L.LightningModule):
     def load_from_checkpoint(  # type: ignore[override]  # of Lightning's arguments none has a use here
         cls, checkpoint_path: str | Path, trusted: Sequence[str] = ()
     ) -> "Classifier":
-        """Build the classifier of a checkpoint from the file alone, as `loading.load_classifier` does."""
-        from mnist_cnn.training.loading import load_classifier  # which imports this module
+        """Build the classifier of a checkpoint from the file alone, on the CPU and in evaluation mode.
 
-        return load_classifier(Path(checkpoint_path), trusted)
+        Only classes of this project, its libraries and the packages in `trusted` are built. Raises
+        `UserError` if the file has no complete settings, if its weights do not fit the network, or are not
+        finite.
+        """
+        path = Path(checkpoint_path)
+        parts = loading.load_parts(path, trusted)
+        config = parts.config
+        try:
+            classifier = cls(
+                parts.network, parts.loss, config["data"]["num_classes"], metrics=parts.metrics, config=config
+            )
+            classifier.load_state_dict(parts.state)
+        except (RuntimeError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"The weights in {path} do not fit its network: {in_one_line(error)}") from error
+        for name, value in classifier.state_dict().items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise UserError(f"{path} holds weights that are not finite numbers, in {name}.")
+        return classifier.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, num_classes) as float32, whatever the precision of the network."""

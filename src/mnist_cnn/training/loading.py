@@ -1,38 +1,25 @@
-"""Networks and classifiers built from checkpoints, which are not trusted."""
+"""Checkpoints, which are not trusted: their content, the parts of a classifier, and settings of its data."""
 
-import inspect
 import logging
-import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from pkgutil import resolve_name
-from types import NoneType
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
 import torch
-import torchvision.models
 from pydantic import Field
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from mnist_cnn.data import Source
 from mnist_cnn.errors import UserError, printable
 from mnist_cnn.files import data_folder
-from mnist_cnn.models.ensemble import Ensemble
 from mnist_cnn.schema import Finite, ImageSize, Positive, Section, check
-from mnist_cnn.training.classifier import Classifier
-from mnist_cnn.training.trust import check_target, is_trusted
+from mnist_cnn.training.building import build_within, in_one_line
 
 # Settings of the data that a network depends on.
 IMAGE_FORM = ("mean", "std", "in_channels", "image_size", "prepare")
-SLACK = 10_000_000  # numbers that take no notable memory; whether they fit is checked later
 MAX_METRIC_NUMBERS = 10_000_000  # of the state of a metric, such as a matrix of 3,000 classes
-PARTS = (nn.Module, Tensor, Source)  # what may be built as an argument
-HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")  # that are no arguments
-
-Kind = TypeVar("Kind")
 
 log = logging.getLogger(__name__)
 
@@ -108,145 +95,29 @@ def _check_archive(path: Path) -> None:
             raise zipfile.BadZipFile("wrong checksum")
 
 
-def build(
-    settings: Mapping[str, Any],
-    kind: type[Kind],
-    trusted: Sequence[str] = (),
-    setting: str | None = None,
-    **more: Any,
-) -> Kind:
-    """Build the object that `settings` names in `_target_`, with its other items and `more` as arguments.
+@dataclass(frozen=True)
+class Parts:
+    """What a checkpoint holds of a classifier: what it is built from, its settings and its weights."""
 
-    Networks, layers and tensors among the arguments are built from their own `_target_`. Numbers in a list
-    become a float32 tensor where a tensor is wanted, as for the weights of a loss.
-    Raises `UserError` unless `_target_` is a class of kind `kind` of this project, its libraries or a package
-    in `trusted`, a function of such a package, or a network of torchvision, that takes these arguments.
-    Settings that the user has chosen, as `setting`, may name any class.
-    """
-    built: Kind = _Builder(trusted, setting).build(settings, kind, more)
-    return built
+    network: nn.Module
+    loss: nn.Module
+    metrics: dict[str, Metric]
+    config: dict[str, Any]
+    state: dict[str, Any]
 
 
-def build_metrics(settings: Mapping[str, Mapping[str, Any]], trusted: Sequence[str]) -> dict[str, Metric]:
-    """Build the metrics that the user has chosen, by their names; raises `UserError` as `build` does."""
-    return {
-        name: build(metric, Metric, trusted, f"metrics.{name}")  # type: ignore[type-abstract]
-        for name, metric in settings.items()
-    }
-
-
-class _Builder:
-    """Builds an object and those among its arguments; `built` has all of them."""
-
-    def __init__(self, trusted: Sequence[str], setting: str | None = None) -> None:
-        self.trusted = trusted
-        self.setting = setting
-        self.source = setting or "The checkpoint"
-        self.built: list[Any] = []
-
-    def build(self, settings: Mapping[str, Any], kind: Any, more: Mapping[str, Any]) -> Any:
-        target = str(settings.get("_target_", ""))
-        if self.setting is None:
-            check_target(target, self.source, self.trusted)
-        try:
-            found = self._find(target, kind)
-            given = {key: one for key, one in settings.items() if key not in (*HYDRA_KEYS, *more)}
-            if self.setting is None and _is_network(target):
-                given.pop("weights", None)  # they would be downloaded; the checkpoint holds the weights
-            named = {key: self._argument(value, _wants_tensor(found, key)) for key, value in given.items()}
-            unnamed = [self._argument(value) for value in settings.get("_args_", ())]
-            if settings.get("_partial_"):
-                return partial(found, *unnamed, **named, **more)
-            self.built.append(found(*unnamed, **named, **more))
-        except UserError:
-            raise
-        except Exception as error:  # whatever a class raises of arguments that it was not made for
-            name = target.rpartition(".")[2]
-            raise UserError(f"{self.source}: wrong settings of {name}: {_one_line(error)}") from error
-        if not isinstance(self.built[-1], kind):
-            raise UserError(f"{self.source} names {target!r}, but a {_name(kind)} is needed.")
-        return self.built[-1]
-
-    def _find(self, target: str, kind: Any) -> Any:
-        found = resolve_name(target)
-        if isinstance(found, type):
-            if issubclass(found, kind):
-                return found
-        elif found is torch.tensor or _is_network(target) or is_trusted(target, self.trusted):
-            return found
-        raise UserError(
-            f"{self.source} names {target!r}, but a {_name(kind)} is needed: a class, or a function of a "
-            "package in trust=[PACKAGE]."
-        )
-
-    def _argument(self, value: Any, is_tensor: bool = False) -> Any:
-        if isinstance(value, Mapping):
-            if "_target_" in value:
-                return self.build(value, PARTS, {})
-            return {key: self._argument(one) for key, one in value.items()}
-        if isinstance(value, list):
-            return torch.tensor(value, dtype=torch.float32) if is_tensor else list(map(self._argument, value))
-        return value
-
-
-def _is_network(target: str) -> bool:
-    module, _, name = target.rpartition(".")
-    return module == "torchvision.models" and name in torchvision.models.list_models(torchvision.models)
-
-
-def _wants_tensor(found: Any, name: str) -> bool:
-    """Return whether a class or function declares an argument as a tensor, and not also as a sequence."""
-    if not isinstance(found, type):
-        return False
-    parameter = inspect.signature(found).parameters.get(name)
-    declared = parameter and parameter.annotation
-    return declared is Tensor or set(get_args(declared)) == {Tensor, NoneType}
-
-
-def _name(kind: Any) -> str:
-    return "Module" if kind is PARTS else str(kind.__name__)
-
-
-def build_within(
-    settings: Mapping[str, Any], kind: type[Kind], numbers: int, trusted: Sequence[str] = ()
-) -> Kind:
-    """Build an object as `build` does, unless its tensors have more than that many numbers.
-
-    They are counted on the meta device, on which tensors take no memory: arguments out of a file can ask
-    for any size.
-    """
-    builder = _Builder(trusted)
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        builder.build(settings, kind, {})
-    modules = [module for one in builder.built if isinstance(one, nn.Module) for module in one.modules()]
-    tensors: list[Any] = []
-    for module in modules:
-        tensors += [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if isinstance(module, Metric):
-            tensors += module.metric_state.values()
-    count = sum({id(one): one.numel() for one in tensors if isinstance(one, Tensor)}.values())
-    if count > numbers + SLACK:
-        raise UserError(
-            f"The checkpoint: wrong settings of a {kind.__name__}: it would have {count:,} numbers, more "
-            "than the file can hold."
-        )
-    return build(settings, kind, trusted)
-
-
-def load_classifier(path: Path, trusted: Sequence[str] = ()) -> Classifier:
-    """Build the classifier of a checkpoint from the file alone, on the CPU and in evaluation mode.
+def load_parts(path: Path, trusted: Sequence[str] = ()) -> Parts:
+    """Build the parts of the classifier of a checkpoint from the file alone, on the CPU.
 
     Only classes of this project, its libraries and the packages in `trusted` are built. Raises `UserError`
-    if the file has no complete settings, if its weights do not fit the network, or are not finite.
-    Characters of class names that do not print are replaced.
+    if the file has no complete settings. Characters of class names that do not print are replaced.
     """
     checkpoint = load(path)
     config, state = checkpoint["config"], checkpoint["state_dict"]
     try:
         check(config, _CheckpointSettings)
     except UserError as error:
-        raise UserError(f"{path} has no complete settings: {_one_line(error)}") from error
+        raise UserError(f"{path} has no complete settings: {in_one_line(error)}") from error
     # Settings of one's own data may lack these.
     config["data"] = {"prepare": "resize", "grey_values": None} | config["data"]
     config["data"]["classes"] = [printable(name) for name in config["data"]["classes"]]
@@ -257,20 +128,7 @@ def load_classifier(path: Path, trusted: Sequence[str] = ()) -> Classifier:
         name: build_within(metric, Metric, MAX_METRIC_NUMBERS, trusted)  # type: ignore[type-abstract]
         for name, metric in config.get("metrics", {}).items()
     }
-    try:
-        classifier = Classifier(network, loss, config["data"]["num_classes"], metrics=metrics, config=config)
-        classifier.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-        raise UserError(f"The weights in {path} do not fit its network: {_one_line(error)}") from error
-    for name, value in classifier.state_dict().items():
-        if value.is_floating_point() and not value.isfinite().all():
-            raise UserError(f"{path} holds weights that are not finite numbers, in {name}.")
-    return classifier.eval()
-
-
-def _one_line(error: Exception) -> str:
-    text = f"{type(error).__name__} {error}" if isinstance(error, LookupError) else str(error)
-    return printable(" ".join(text.split())[:300])
+    return Parts(network, loss, metrics, config, state)
 
 
 def data_dir(trained: Mapping[str, Any], given: str | None) -> str:
@@ -312,35 +170,6 @@ def image_form(trained: Mapping[str, Any], given: Mapping[str, Any], other_class
             f"data has {len(given['classes'])}."
         )
     return form
-
-
-def load_ensemble(paths: Sequence[Path], shifts: bool, trusted: Sequence[str] = ()) -> Classifier:
-    """Build the classifier of a checkpoint, or one that averages the predictions of several.
-
-    With `shifts` predictions on images shifted by a pixel to each side are averaged, too. The settings
-    are those of the first. Raises `UserError` unless all were trained on images of the same
-    form and on the same classes.
-    """
-    classifiers = [load_classifier(path, trusted) for path in paths]
-    first = classifiers[0]
-    for path, other in zip(paths, classifiers, strict=True):
-        for key in ("classes", *IMAGE_FORM):
-            wanted, found = first.config["data"][key], other.config["data"][key]
-            if wanted != found or _image_size(first) != _image_size(other):
-                raise UserError(
-                    f"{path} cannot be averaged with {paths[0]}: it was trained with other data.{key}. "
-                    "The checkpoints of an ensemble take the same images and know the same classes."
-                )
-    if len(classifiers) > 1 or shifts:
-        networks = [classifier.network for classifier in classifiers]
-        ensemble = Ensemble(networks, first.gives_probabilities, shifts)
-        ensemble.image_size = getattr(first.network, "image_size", first.config["data"]["image_size"])
-        first.network = ensemble
-    return first.eval()
-
-
-def _image_size(classifier: Classifier) -> object:
-    return getattr(classifier.network, "image_size", None)
 
 
 def initialize_from(network: nn.Module, path: Path, prepare: str) -> None:
