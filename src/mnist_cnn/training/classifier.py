@@ -91,6 +91,14 @@ class Classifier(L.LightningModule):
                 raise UserError(f"{path} holds weights that are not finite numbers, in {name}.")
         return classifier.eval()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning notes the name of each hook, 40 times a step. If torch looked each time whether it is a
+        # layer or a parameter, that would take 4 % of a step of CnnNet.
+        if (value is None or isinstance(value, str)) and name in self.__dict__:
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (B, num_classes) as float32, whatever the precision of the network."""
         # Lightning converts batches to a "true" precision before the data module makes them float32.
