@@ -109,10 +109,14 @@ def test_wandb_writes_offline_into_run_folder(
     monkeypatch.setenv("WANDB_MODE", "offline")
     run_dir = tmp_path / "sweep" / "0_lr=0.1"
     run_dir.mkdir(parents=True)
+    ids = []
     for step in (0, 20):  # a run, and the same run resumed
         (logger,) = build(run_dir, "logger=wandb", "logger.wandb.offline=true")
         use([logger], step)
-    assert logger.version == "86306570a67029c9"
+        ids.append(logger.version)
+    assert ids == [(run_dir / "wandb_run").read_text()] * 2
+    namesake = tmp_path / "elsewhere" / "sweep" / "0_lr=0.1"  # as of another machine
+    assert build(namesake, "logger=wandb", "logger.wandb.offline=true")[0].version != ids[0]
     (folder, *_) = (run_dir / "wandb").glob(f"offline-run-*-{logger.version}")
     (image,) = (folder / "files" / "media" / "images" / "visuals").iterdir()
     assert image.suffix == ".png"
