@@ -46,6 +46,12 @@ def first_line(error: BaseException) -> str:
     return printable(lines[0])[:300] if lines else type(error).__name__
 
 
+def full_message(error: Exception) -> str:
+    """Return the message of `error` in a line of at most 300 characters, of a missing key with its class."""
+    text = f"{type(error).__name__} {error}" if isinstance(error, LookupError) else str(error)
+    return printable(" ".join(text.split())[:300])
+
+
 @contextmanager
 def needs_extra(extra: str, setting: str) -> Iterator[None]:
     """Raise `UserError` that names the extra to install for `setting` if an import in the block fails."""

@@ -41,10 +41,9 @@ def write_json(path: Path, values: Mapping[str, Any] | Sequence[Any]) -> None:
 
 def shown_path(path: Path) -> Path:
     """Return `path` relative to the current folder if it lies below it."""
-    inside = (
-        path.is_relative_to(Path.cwd()) and path != Path.cwd()
-    )  # hydra.job.chdir=true makes it the run's folder
-    return path.relative_to(Path.cwd()) if inside else path
+    here = Path.cwd()  # hydra.job.chdir=true makes it the run's folder
+    inside = path.is_relative_to(here) and path != here
+    return path.relative_to(here) if inside else path
 
 
 def data_folder() -> str:

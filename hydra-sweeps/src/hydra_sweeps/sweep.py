@@ -103,9 +103,8 @@ class BaseSweep(Sweeper):
         self.loader = hydra_context.config_loader
         self.folder = Path(os.path.abspath(config.hydra.sweep.dir))
         self.ignored = tuple(OmegaConf.select(config, "sweep.ignore") or ())
-        if OmegaConf.is_dict(
-            config.get("objective")
-        ):  # a report cannot resolve it: the app has the resolvers
+        if OmegaConf.is_dict(config.get("objective")):
+            # A report cannot resolve it later: only the app has its resolvers.
             with read_write(config):
                 config.objective = OmegaConf.to_container(config.objective, resolve=True)
         self.goal: Goal = goal_of(OmegaConf.to_container(config, resolve=False))

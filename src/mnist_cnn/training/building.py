@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mnist_cnn.data import Source
-from mnist_cnn.errors import UserError, printable
+from mnist_cnn.errors import UserError, full_message
 from mnist_cnn.training.trust import check_target, is_trusted
 
 SLACK = 10_000_000  # numbers that take no notable memory; whether they fit is checked later
@@ -78,7 +78,7 @@ class _Builder:
             raise
         except Exception as error:  # whatever a class raises of arguments that it was not made for
             name = target.rpartition(".")[2]
-            raise UserError(f"{self.source}: wrong settings of {name}: {in_one_line(error)}") from error
+            raise UserError(f"{self.source}: wrong settings of {name}: {full_message(error)}") from error
         if not isinstance(self.built[-1], kind):
             raise UserError(f"{self.source} names {target!r}, but a {_name(kind)} is needed.")
         return self.built[-1]
@@ -148,8 +148,3 @@ def build_within(
             "than the file can hold."
         )
     return build(settings, kind, trusted)
-
-
-def in_one_line(error: Exception) -> str:
-    text = f"{type(error).__name__} {error}" if isinstance(error, LookupError) else str(error)
-    return printable(" ".join(text.split())[:300])

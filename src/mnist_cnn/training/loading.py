@@ -12,10 +12,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from mnist_cnn.errors import UserError, printable
+from mnist_cnn.errors import UserError, full_message, printable
 from mnist_cnn.files import data_folder
 from mnist_cnn.schema import Finite, ImageSize, Positive, Section, check
-from mnist_cnn.training.building import build_within, in_one_line
+from mnist_cnn.training.building import build_within
 
 # Settings of the data that a network depends on.
 IMAGE_FORM = ("mean", "std", "in_channels", "image_size", "prepare")
@@ -117,7 +117,7 @@ def load_parts(path: Path, trusted: Sequence[str] = ()) -> Parts:
     try:
         check(config, _CheckpointSettings)
     except UserError as error:
-        raise UserError(f"{path} has no complete settings: {in_one_line(error)}") from error
+        raise UserError(f"{path} has no complete settings: {full_message(error)}") from error
     # Settings of one's own data may lack these.
     config["data"] = {"prepare": "resize", "grey_values": None} | config["data"]
     config["data"]["classes"] = [printable(name) for name in config["data"]["classes"]]

@@ -34,7 +34,7 @@ class RemoteCommand:
         try:
             while not job.join(0.1):  # an endless wait would not notice that Ray cancels the task
                 pass
-        except BaseException:
+        except BaseException:  # Ctrl-C, and what Ray and submitit raise to end the wait; it goes on
             job.interrupt()
             job.join(process.SECONDS_TO_STOP)
             raise

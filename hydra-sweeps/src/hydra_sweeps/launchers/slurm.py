@@ -51,7 +51,7 @@ class SubmititLauncher(CommandLauncher):
                     yield number, failure and f"{failure} {logs}"
                 if not ended:
                     time.sleep(self.poll)
-        except BaseException:
+        except BaseException:  # Ctrl-C, and GeneratorExit if the sweep stops; it goes on
             self._cancel(list(running.values()), executor.folder)
             raise
 
