@@ -267,6 +267,14 @@ def test_groups_have_finished_runs_that_differ_in_their_seed(tmp_path: Path) -> 
     assert names(second) == ["2_a", "1_a", "0_a"]
 
 
+def test_paths_in_the_folders_of_runs_do_not_part_them(tmp_path: Path) -> None:
+    for name, seed in (("0_seed-0", 0), ("1_seed-1", 1)):
+        paths = {"logger": {"save_dir": f"/moved/since/{name}", "file": f"/moved/since/{name}/log.csv"}}
+        add_run(tmp_path / name, scores(0.9), settings=paths, seed=seed)
+    add_run(tmp_path / "2_seed-2", scores(0.9), settings={"logger": {"save_dir": "/elsewhere"}}, seed=2)
+    assert sorted(len(one) for one in group(find_runs([tmp_path]))) == [1, 2]
+
+
 def test_groups_have_one_run_per_seed(tmp_path: Path) -> None:
     for number, (seed, acc) in enumerate(((0, 0.95), (0, 0.96), (1, 0.9))):
         add_run(tmp_path / f"{number}_a", scores(acc), seed=seed)

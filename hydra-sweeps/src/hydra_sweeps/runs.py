@@ -121,7 +121,9 @@ def _read(folder: Path) -> Run | None:
     settings = {
         key: value
         for key, value in flat.items()
-        if key != "seed" and (is_ignored(key, swept) or not is_ignored(key, ignored))
+        if key != "seed"
+        and (is_ignored(key, swept) or not is_ignored(key, ignored))
+        and not _is_in(value, folder.name)
     }
     hparams = {
         printable(key): value if number(value) is not None else printable(value)
@@ -157,6 +159,11 @@ def _hparams(config: Mapping[str, Any], flat: Mapping[str, Any], overrides: Sequ
         if equal and key != "seed":
             found.setdefault(key, flat.get(key, _value(text)))
     return found
+
+
+def _is_in(value: Any, folder: str) -> bool:
+    """Return whether a setting is a path in the folder of its run, as of a logger: no two runs share it."""
+    return isinstance(value, str) and f"{os.sep}{folder}{os.sep}" in f"{value}{os.sep}"
 
 
 def _value(text: str) -> Any:
