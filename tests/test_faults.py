@@ -17,9 +17,9 @@ import pytest
 from mnist_cnn.reporting.tensorboard import RunLogger
 from mnist_cnn.training.loading import load
 from mnist_cnn.training.quiet import quiet_libraries
-from tests.conftest import REPOSITORY, Command, environment
+from tests.conftest import Command
 from tests.faults import fault
-from tests.runs import CPU, SHORT, SMOKE, only_run, processes_of, scalars
+from tests.runs import SHORT, SMOKE, only_run, processes_of, scalars
 
 Mount = Callable[..., Path]
 
@@ -267,16 +267,6 @@ def test_missing_memory_is_reported_in_a_line(command: Command, mnist: Path, tmp
     assert last_line(done).startswith("train.py: out of memory: ")
     assert last_line(done).endswith("Try a smaller data.batch_size.")
     assert load(only_run(tmp_path) / "checkpoints" / "last.ckpt")["epoch"] == 0
-
-
-def test_missing_memory_for_the_libraries_is_reported_in_a_line(tmp_path: Path) -> None:
-    train = [sys.executable, str(REPOSITORY / "train.py"), CPU]
-    done = subprocess.run(
-        ["sh", "-c", 'ulimit -v 600000 && exec "$@"', "sh", *train],
-        **{"cwd": tmp_path, "env": environment(), "capture_output": True, "text": True},
-    )
-    assert last_line(done).startswith("train.py: out of memory: ")
-    assert "ulimit -v" in last_line(done)
 
 
 def test_clock_set_back_during_a_run_is_not_noticed(train: Command, tmp_path: Path) -> None:

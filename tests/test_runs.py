@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from mnist_cnn.app.folders import run_folder
 from mnist_cnn.app.paths import find_checkpoint
-from mnist_cnn.app.run import resumed_folder
 from mnist_cnn.errors import UserError
 from mnist_cnn.runs import best_checkpoint, newest_checkpoint
 
@@ -53,7 +53,7 @@ def test_newest_and_best_run_are_finished_ones(tmp_path: Path, monkeypatch: pyte
     add_run(runs / "other", 5, metrics={"val/acc": 0.99}, objective={"metric": "val/loss", "mode": "min"})
     assert find_checkpoint("latest") == newest
     assert find_checkpoint("best") == best
-    assert resumed_folder("latest") == str(runs / "interrupted")
+    assert run_folder("latest", "new") == str(runs / "interrupted")
 
 
 def test_run_with_the_lowest_loss_is_the_best(tmp_path: Path) -> None:

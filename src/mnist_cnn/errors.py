@@ -35,21 +35,12 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
-def one_line(text: object) -> str:
-    """Return `text` in one line of at most 500 characters."""
-    return " ".join(str(text).split())[:500]
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of the message of `error`, or the name of its class; at most 300 characters."""
-    lines = str(error).strip().splitlines()
-    return printable(lines[0])[:300] if lines else type(error).__name__
-
-
-def full_message(error: Exception) -> str:
-    """Return the message of `error` in a line of at most 300 characters, of a missing key with its class."""
-    text = f"{type(error).__name__} {error}" if isinstance(error, LookupError) else str(error)
-    return printable(" ".join(text.split())[:300])
+def one_line(message: object) -> str:
+    """Return a text, or the message of an exception, in one printable line of at most 500 characters."""
+    text = str(message)
+    if isinstance(message, LookupError) or (isinstance(message, Exception) and not text):
+        text = f"{type(message).__name__} {text}"  # of a missing key the message is the key alone
+    return printable(" ".join(text.split())[:500])
 
 
 @contextmanager
@@ -59,7 +50,7 @@ def needs_extra(extra: str, setting: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise UserError(
-            f"{setting} needs other packages ({first_line(error)}). Install them with: "
+            f"{setting} needs other packages ({one_line(error)}). Install them with: "
             f"pip install -e '.[{extra}]'"
         ) from error
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_cnn.app import run
+from mnist_cnn.app import folders, run
 from mnist_cnn.errors import UserError
 from tests.conftest import Command, Start
 from tests.runs import SHORT, SMOKE, only_run, processes_of
@@ -139,14 +139,14 @@ def test_folder_that_is_no_run_is_not_resumed(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "multirun.yaml").touch()
     with pytest.raises(UserError, match=r"resume=s is the folder of a sweep.*sweep\.resume=s"):
-        run.resumed_folder("s")
+        folders.run_folder("s", "new")
     with pytest.raises(UserError, match=r"resume=x is not the folder of a run\. No run exists"):
-        run.resumed_folder("x")
+        folders.run_folder("x", "new")
     settings = tmp_path / "logs" / "runs" / "r" / ".hydra" / "resolved.yaml"
     settings.parent.mkdir(parents=True)
     settings.touch()
     with pytest.raises(UserError, match=r"The latest: logs/runs/r\.$"):
-        run.resumed_folder("x")
+        folders.run_folder("x", "new")
 
 
 def test_every_option_of_hydra_works_where_it_stands(command: Command) -> None:

@@ -225,23 +225,9 @@ def test_two_limits_of_the_same_batches_are_refused(name: str) -> None:
         check(settings, TrainSettings)
 
 
-def test_clipping_scaled_gradients_of_a_fused_optimizer_is_refused() -> None:
-    settings = with_value("trainer.gradient_clip_val", 1.0)
-    settings["optim"]["fused"] = True
-    check(settings, TrainSettings)
-    settings["trainer"]["precision"] = "16-mixed"
-    with pytest.raises(UserError, match=r"needs optim\.fused=false"):
-        check(settings, TrainSettings)
-
-
 def test_callback_that_was_not_chosen_is_answered_with_what_to_write() -> None:
     with pytest.raises(UserError, match=r"callbacks\.pictures has .*callbacks=\[early_stopping,pictures\]"):
         check(with_value("callbacks.pictures", {"every_n_epochs": 2}), TrainSettings)
-
-
-def test_network_with_another_number_of_classes_than_the_data_is_refused() -> None:
-    with pytest.raises(UserError, match=r"model\.num_classes=5: the data has 10 classes"):
-        check(with_value("model.num_classes", 5), TrainSettings)
 
 
 def test_list_of_images_is_refused_with_what_images_takes() -> None:

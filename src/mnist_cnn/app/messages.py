@@ -30,18 +30,15 @@ _USER_OS_ERRORS = {
     errno.ENAMETOOLONG,
 }
 
-# Messages of torch, on a GPU and on the CPU, and of C++; and of the loader of shared libraries.
+# Messages of torch, on a GPU and on the CPU, and of C++.
 _OUT_OF_MEMORY = ("out of memory", "allocate memory", "bad_alloc")
-_NO_ROOM_FOR_LIBRARY = ("failed to map segment", "allocate memory")
 
 
 def message_for_user(error: BaseException) -> str | None:
     """Return the message for the user, or None where the error is not one that a user can correct."""
     for cause in (error, error.__cause__):  # Hydra wraps errors of the objects that it instantiates
-        if isinstance(cause, ImportError) and any(text in str(cause) for text in _NO_ROOM_FOR_LIBRARY):
-            return f"out of memory: {one_line(cause)}. Raise the limit of this process (ulimit -v)."
         if cause is not None and _is_out_of_memory(cause):
-            return f"out of memory: {one_line(cause) or 'none is left'}. Try a smaller data.batch_size."
+            return f"out of memory: {one_line(cause)}. Try a smaller data.batch_size."
     if isinstance(error, UserError | SweepError):  # one of a sweep may be due to settings of a job
         return _unknown_setting(str(error.__cause__)) or str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):

@@ -1,17 +1,14 @@
 """The settings of a run that is resumed: read from its folder, which is not trusted, as plain data."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from mnist_cnn.errors import UserError, first_line, one_line
+from mnist_cnn.errors import UserError, one_line
 from mnist_cnn.training.trust import check_target
-
-MAX_BYTES = 100_000  # of the settings of a run, which have about 3 kB
-MAX_DEPTH = 50  # of their levels, which are about 6
 
 # Settings that a resumed run may change: where and how long it runs, not what it learns.
 CHANGEABLE = (
@@ -35,55 +32,31 @@ def read_settings(file: Path, trusted: Sequence[str] | None) -> dict[str, Any]:
     If `trusted` is None, any class may be named. Raises `UserError` that says what is refused; nothing is
     imported or resolved.
     """
-    with file.open("rb") as opened:
-        content = opened.read(MAX_BYTES + 1)
-    if len(content) > MAX_BYTES:
-        raise UserError(f"{file} is larger than {MAX_BYTES:,} bytes: it is not the settings of a run.")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
     try:
-        _check_structure(content, loader, file)
-        settings = yaml.load(content, loader)
+        settings = yaml.load(file.read_bytes(), loader)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UserError(f"{file} cannot be read as settings: {first_line(error)}") from None
+        raise UserError(f"{file} cannot be read as settings: {one_line(error)}") from None
     if not isinstance(settings, dict) or "objective" not in settings:
         raise UserError(f"{file} is not the settings of a run.")
-    for node in _nodes(settings):
-        _check(node, file, trusted)
+    _check(settings, file, trusted)
     return {str(key): value for key, value in settings.items()}
-
-
-def _check_structure(content: bytes, loader: type, file: Path) -> None:
-    """Raise `UserError` for aliases and for many levels, with which few bytes take much memory or time."""
-    depth = 0
-    for event in yaml.parse(content, loader):
-        if isinstance(event, yaml.AliasEvent):
-            raise UserError(f"{file} has a YAML alias (*), which settings of a run do not have.")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_DEPTH:
-            raise UserError(f"{file} has more than {MAX_DEPTH} levels: it is not the settings of a run.")
-
-
-def _nodes(node: Any) -> Iterator[Any]:
-    """Yield all mappings, and all keys and values that are none, in `node`."""
-    if isinstance(node, Mapping):
-        yield node
-        for key, value in node.items():
-            yield key
-            yield from _nodes(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _nodes(value)
-    else:
-        yield node
 
 
 def _check(node: Any, file: Path, trusted: Sequence[str] | None) -> None:
     if isinstance(node, str) and "${" in node:
         raise UserError(f"{file} has the interpolation {node[:100]!r}, which settings of a run do not have.")
-    if trusted is not None and isinstance(node, Mapping) and "_target_" in node:
-        check_target(node["_target_"], file, trusted)
-        if "scheduler" in node:
-            check_target(node["scheduler"], file, trusted)
+    if isinstance(node, list):
+        for value in node:
+            _check(value, file, trusted)
+    if isinstance(node, Mapping):
+        if trusted is not None and "_target_" in node:
+            check_target(node["_target_"], file, trusted)
+            if "scheduler" in node:
+                check_target(node["scheduler"], file, trusted)
+        for key, value in node.items():
+            _check(key, file, trusted)
+            _check(value, file, trusted)
 
 
 def changes_of(

@@ -24,7 +24,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from hydra_sweeps import FAILED, METRICS, RESOLVED, in_sweep, quote
 from mnist_cnn.app import signals
 from mnist_cnn.app.overrides import PATHS
-from mnist_cnn.app.paths import CONF, find_checkpoint, find_checkpoints, latest_files
+from mnist_cnn.app.paths import CONF, find_checkpoint, find_checkpoints
 from mnist_cnn.app.resumed import changes_of, read_settings
 from mnist_cnn.app.settings import has_validation
 from mnist_cnn.errors import UserError, one_line
@@ -272,24 +272,6 @@ class Run(Job):
         if self.settings.trust:
             resume += " " + shlex.quote(f"trust=[{','.join(self.settings.trust)}]")
         log.info(f"interrupted; resume with: python train.py {resume}")
-
-
-def resumed_folder(resume: str) -> str:
-    """Return the folder of the run in `resume`, the run that was started last for `latest`.
-
-    Raises `UserError` if it is none.
-    """
-    folder = Path(resume)
-    if resume == "latest" and not folder.exists():
-        started = sorted(Path("logs", "runs").glob(f"*/{RESOLVED}"), key=lambda path: path.stat().st_mtime)
-        folder = started[-1].parents[1] if started else folder
-    if (folder / "multirun.yaml").is_file():  # Hydra's file in the folder of a sweep
-        raise UserError(f"resume={folder} is the folder of a sweep. Resume it with sweep.resume={folder}.")
-    if not (folder / RESOLVED).is_file():
-        latest = ", ".join(str(path.parents[1]) for path in latest_files(str(RESOLVED)))
-        hint = f"The latest: {latest}." if latest else "No run exists under logs/ yet: run python train.py."
-        raise UserError(f"resume={folder} is not the folder of a run. {hint}")
-    return str(folder)
 
 
 def quote_value(value: Any) -> str:

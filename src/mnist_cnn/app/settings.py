@@ -220,28 +220,6 @@ class TrainSettings(Section):
                     )
         return self
 
-    @model_validator(mode="after")
-    def _scaled_gradients_can_be_clipped(self) -> Self:
-        scaled = str(self.trainer.precision) in ("16", "16-mixed")
-        if scaled and self.trainer.gradient_clip_val and self.optim.fused:
-            raise PydanticCustomError(
-                "fused_clipping",
-                f"trainer.gradient_clip_val={self.trainer.gradient_clip_val} with trainer.precision="
-                f"{self.trainer.precision} needs optim.fused=false, or trainer.precision=bf16-mixed.",
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _network_has_an_output_for_each_class(self) -> Self:
-        outputs, classes = self.model.get("num_classes"), self.data.num_classes
-        if outputs is not None and classes is not None and outputs != classes:
-            raise PydanticCustomError(
-                "wrong_num_classes",
-                f"model.num_classes={outputs}: the data has {classes} classes. Leave model.num_classes out; "
-                "it follows the data.",
-            )
-        return self
-
 
 class _EvaluateData(Section):
     dir: str | None

@@ -6,11 +6,9 @@ import importlib
 import io
 import logging
 import os
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +18,17 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_sweeps import in_sweep
-from mnist_cnn.app import overrides, signals, view
+from mnist_cnn.app import folders, overrides, signals, view
 from mnist_cnn.app.messages import message_for_user
 from mnist_cnn.app.paths import CONF
-from mnist_cnn.app.run import Job, resumed_folder
+from mnist_cnn.app.run import Job
 from mnist_cnn.app.settings import BASIC_METRICS, direction
 from mnist_cnn.errors import Interrupted, UserError, log_traceback
 from mnist_cnn.files import data_folder
 from mnist_cnn.schema import Section, check
 from mnist_cnn.training.ranks import (
     end_with_parent,
-    is_first_rank,
     is_rank_of_a_job,
-    name_of_start,
     processes_started,
 )
 
@@ -43,8 +39,6 @@ _SHOW_ALL = "MNIST_CNN_FULL_ERROR"
 
 # What takes seconds to import; without the garbage collector less by half.
 SLOW_LIBRARIES = ("lightning", "torchvision", "torch.utils.tensorboard", "matplotlib.figure")
-
-_new_folders: list[Path] = []  # that this command has made for its output
 
 Main = Callable[[Any], object]
 
@@ -110,10 +104,7 @@ def _run_hydra(name: str, task: Callable[[DictConfig], object]) -> None:
         sys.exit(f"{Path(sys.argv[0]).name}: {message}")
     finally:
         view.log_view()
-        for folder in filter(Path.is_dir, _new_folders):
-            if all(path.name == ".lock" for path in folder.iterdir()):  # the command was refused
-                shutil.rmtree(folder, ignore_errors=True)
-        _new_folders.clear()
+        folders.remove_unused()
 
 
 def _has_job() -> bool:
@@ -123,46 +114,17 @@ def _has_job() -> bool:
 
 def register_resolvers() -> None:
     """Register what the YAML files use in addition to Hydra's own resolvers."""
-    OmegaConf.register_new_resolver("start_of_run", name_of_start, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("sweep_folder", _sweep_folder, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("new_folder", _new_folder, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("data_folder", data_folder, replace=True)
-    OmegaConf.register_new_resolver("hydra_subfolder", _hydra_subfolder, replace=True)
-    OmegaConf.register_new_resolver("class_folders", _class_folders, replace=True)
-    OmegaConf.register_new_resolver("length", len, replace=True)
-    OmegaConf.register_new_resolver("grey_values", _grey_values, replace=True)
-    OmegaConf.register_new_resolver("direction", _direction, replace=True)
-
-
-def _run_folder(resume: str | None, new: str) -> str:
-    return _new_folder(new) if resume is None else resumed_folder(resume)
-
-
-def _sweep_folder(resume: str | None, new: str) -> str:
-    return _new_folder(new) if resume is None else resume
-
-
-def _new_folder(name: str) -> str:
-    """Make the folder `name`, or `name-2` and so on if it exists, and return its path.
-
-    The processes of torchrun and srun have agreed on a name, which no other run has.
-    """
-    if processes_started() is not None:
-        return name
-    number, folder = 1, Path(name)
-    while True:
-        with suppress(FileExistsError):  # another process may make it in the meantime
-            folder.mkdir(parents=True)
-            _new_folders.append(folder)
-            return str(folder)
-        number += 1
-        folder = Path(f"{name}-{number}")
-
-
-def _hydra_subfolder(resume: str | None) -> str | None:
-    """Return where Hydra writes its files; nowhere if the run has them, or if another rank writes them."""
-    return ".hydra" if resume is None and is_first_rank() else None
+    resolvers: dict[str, Callable[..., object]] = {
+        "data_folder": data_folder,
+        "length": len,
+        "class_folders": _class_folders,
+        "grey_values": _grey_values,
+        "direction": _direction,
+    }
+    for name, resolver in resolvers.items():
+        OmegaConf.register_new_resolver(name, resolver, replace=True)
+    for name, resolver in folders.RESOLVERS.items():  # each makes a folder, once
+        OmegaConf.register_new_resolver(name, resolver, replace=True, use_cache=True)
 
 
 def _class_folders(directory: str) -> list[str]:
@@ -201,11 +163,13 @@ def _do(
         check(job.plain, schema)
         job.find_files()
         with job.open():
+            count = _count_ranks(job)
+            if count > 1:
+                return _do_in_ranks(job, count)
             if libraries:
                 import_libraries(libraries)
                 signals.raise_interrupted()
-            count = _count_ranks(job)
-            return main(job) if count == 1 else _do_in_ranks(job, count)
+            return main(job)
     except Interrupted:
         if job is not None and HydraConfig.get().mode is RunMode.RUN:
             job.interrupted()
@@ -243,8 +207,12 @@ def import_libraries(names: Sequence[str]) -> None:
 def _count_ranks(job: Job) -> int:
     """Return how many processes this one has to start for the job; 1 if it does the job itself."""
     trainer = job.plain.get("trainer", {})
-    if processes_started() is not None or trainer.get("devices", 1) == 1:
+    devices = trainer.get("devices", 1)
+    if processes_started() is not None or devices == 1:
         return 1
+    if isinstance(devices, int) and trainer["accelerator"] == "cpu":  # a process each, without a look at them
+        return max(devices, 1)
+    import_libraries(SLOW_LIBRARIES)
     from mnist_cnn.training.trainer import count_devices
 
     return count_devices(trainer)
@@ -273,8 +241,6 @@ def _fail(job: Job | None, error: Exception) -> None:
     is_recorded = job is not None and job.record_failure(message or f"{type(error).__name__}: {error}")
     if is_recorded:
         log_traceback(log, error)
-    elif message is not None:
-        _remove_new_folder(Path(HydraConfig.get().runtime.output_dir))
     if HydraConfig.get().mode is RunMode.MULTIRUN or _shows_all():
         return
     if is_recorded and message is not None and (in_sweep() or is_rank_of_a_job()):
@@ -302,13 +268,6 @@ def _rank_timeout(job: Job) -> float:
     from mnist_cnn.training.trainer import RANK_TIMEOUT
 
     return float(job.settings.trainer.rank_timeout or RANK_TIMEOUT)
-
-
-def _remove_new_folder(folder: Path) -> None:
-    """Remove the folder of a command that was refused, if it holds nothing but the files of Hydra."""
-    files = [path for path in folder.rglob("*") if not path.is_dir()]
-    if all(path.suffix == ".log" or path.parent.name == ".hydra" for path in files):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _shows_all() -> bool:

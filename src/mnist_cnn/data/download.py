@@ -24,7 +24,7 @@ def with_torchvision(name: str, folder: Path) -> None:
     try:
         getattr(datasets, name)(folder, download=True)
     except (RuntimeError, OSError, HTTPException) as error:
-        raise DownloadFailed(one_line(error) or type(error).__name__) from None
+        raise DownloadFailed(one_line(error)) from None
     finally:
         socket.setdefaulttimeout(former)
 

@@ -35,7 +35,7 @@ def load(path: Path) -> ExportedNetwork:
     except (SafetensorError, OSError, ValueError, RuntimeError, KeyError) as error:
         raise UserError(f"{path} cannot be read as a safetensors file.") from error
     description = Description.from_strings(metadata, path)
-    network = building.build_within(description.model, nn.Module, path.stat().st_size)
+    network = building.build(description.model, nn.Module)
     try:
         network.load_state_dict(weights)
         whole = ByteNetwork(network, description.mean, description.std)

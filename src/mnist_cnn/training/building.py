@@ -1,7 +1,6 @@
 """Objects built from settings: those that the user has chosen, and those in files, which are not trusted."""
 
 import inspect
-import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pkgutil import resolve_name
@@ -14,10 +13,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from mnist_cnn.data import Source
-from mnist_cnn.errors import UserError, full_message
+from mnist_cnn.errors import UserError, one_line
 from mnist_cnn.training.trust import check_target, is_trusted
 
-SLACK = 10_000_000  # numbers that take no notable memory; whether they fit is checked later
 PARTS = (nn.Module, Tensor, Source)  # what may be built as an argument
 HYDRA_KEYS = ("_target_", "_args_", "_partial_", "_convert_", "_recursive_")  # that are no arguments
 
@@ -52,13 +50,12 @@ def build_metrics(settings: Mapping[str, Mapping[str, Any]], trusted: Sequence[s
 
 
 class _Builder:
-    """Builds an object and those among its arguments; `built` has all of them."""
+    """Builds an object and those among its arguments."""
 
     def __init__(self, trusted: Sequence[str], setting: str | None = None) -> None:
         self.trusted = trusted
         self.setting = setting
         self.source = setting or "The checkpoint"
-        self.built: list[Any] = []
 
     def build(self, settings: Mapping[str, Any], kind: Any, more: Mapping[str, Any]) -> Any:
         target = str(settings.get("_target_", ""))
@@ -73,15 +70,15 @@ class _Builder:
             unnamed = [self._argument(value) for value in settings.get("_args_", ())]
             if settings.get("_partial_"):
                 return partial(found, *unnamed, **named, **more)
-            self.built.append(found(*unnamed, **named, **more))
+            built = found(*unnamed, **named, **more)
         except UserError:
             raise
         except Exception as error:  # whatever a class raises of arguments that it was not made for
             name = target.rpartition(".")[2]
-            raise UserError(f"{self.source}: wrong settings of {name}: {full_message(error)}") from error
-        if not isinstance(self.built[-1], kind):
+            raise UserError(f"{self.source}: wrong settings of {name}: {one_line(error)}") from error
+        if not isinstance(built, kind):
             raise UserError(f"{self.source} names {target!r}, but a {_name(kind)} is needed.")
-        return self.built[-1]
+        return built
 
     def _find(self, target: str, kind: Any) -> Any:
         found = resolve_name(target)
@@ -121,30 +118,3 @@ def _wants_tensor(found: Any, name: str) -> bool:
 
 def _name(kind: Any) -> str:
     return "Module" if kind is PARTS else str(kind.__name__)
-
-
-def build_within(
-    settings: Mapping[str, Any], kind: type[Kind], numbers: int, trusted: Sequence[str] = ()
-) -> Kind:
-    """Build an object as `build` does, unless its tensors have more than that many numbers.
-
-    They are counted on the meta device, on which tensors take no memory: arguments out of a file can ask
-    for any size.
-    """
-    builder = _Builder(trusted)
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        builder.build(settings, kind, {})
-    modules = [module for one in builder.built if isinstance(one, nn.Module) for module in one.modules()]
-    tensors: list[Any] = []
-    for module in modules:
-        tensors += [*module.parameters(recurse=False), *module.buffers(recurse=False)]
-        if isinstance(module, Metric):
-            tensors += module.metric_state.values()
-    count = sum({id(one): one.numel() for one in tensors if isinstance(one, Tensor)}.values())
-    if count > numbers + SLACK:
-        raise UserError(
-            f"The checkpoint: wrong settings of a {kind.__name__}: it would have {count:,} numbers, more "
-            "than the file can hold."
-        )
-    return build(settings, kind, trusted)

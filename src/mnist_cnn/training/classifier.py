@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import Metric
 
 from mnist_cnn.data.datamodule import Batch
-from mnist_cnn.errors import UserError, full_message
+from mnist_cnn.errors import UserError, one_line
 from mnist_cnn.training import failed_step, loading
 from mnist_cnn.training.metrics import EpochMetrics
 from mnist_cnn.training.schedule import Schedule
@@ -84,7 +84,7 @@ class Classifier(L.LightningModule):
             )
             classifier.load_state_dict(parts.state)
         except (RuntimeError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"The weights in {path} do not fit its network: {full_message(error)}") from error
+            raise UserError(f"The weights in {path} do not fit its network: {one_line(error)}") from error
         for name, value in classifier.state_dict().items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise UserError(f"{path} holds weights that are not finite numbers, in {name}.")

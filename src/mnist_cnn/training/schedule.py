@@ -1,6 +1,5 @@
 """Learning rate schedules: any scheduler of torch by its name, and when it steps."""
 
-import inspect
 from pkgutil import resolve_name
 from typing import Any, Literal
 
@@ -19,7 +18,7 @@ class Schedule:
     but the optimizer. `total_steps="auto"` and `T_max="auto"` are replaced by the length of the run, in
     steps or epochs as `interval` says. `ReduceLROnPlateau`, and no other, needs the name of a metric in
     `monitor`, and steps once an epoch.
-    Raises `UserError` for an unknown class and for arguments that the class does not take.
+    Raises `UserError` for an unknown class.
     """
 
     def __init__(
@@ -49,11 +48,6 @@ class Schedule:
             )
         if watches and interval == "step":
             raise UserError(f"scheduler.interval=step: {self.name} steps once an epoch, interval=epoch.")
-        try:
-            inspect.signature(self.scheduler).bind_partial(None, **arguments)  # unknown names first
-            inspect.signature(self.scheduler).bind(None, **arguments)
-        except TypeError as error:
-            raise UserError(f"scheduler: {scheduler} refuses these settings: {error}.") from error
 
     @property
     def name(self) -> str:
@@ -61,7 +55,7 @@ class Schedule:
         return str(self.scheduler.__name__)
 
     def build(self, optimizer: Optimizer, trainer: L.Trainer) -> LRScheduler | ReduceLROnPlateau:
-        """Return the scheduler for `optimizer`; raises `UserError` for values that its class refuses."""
+        """Return the scheduler for `optimizer`; raises `UserError` for arguments that its class refuses."""
         arguments = dict(self.arguments)
         for name in ("total_steps", "T_max"):
             if arguments.get(name) == "auto":
