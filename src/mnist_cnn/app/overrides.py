@@ -4,9 +4,6 @@ import os
 import re
 from collections.abc import Sequence
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 from hydra_sweeps import quote, unquote
 from mnist_cnn.app.paths import CONF
 from mnist_cnn.errors import UserError
@@ -18,6 +15,9 @@ PATHS = ("data.dir", "ckpt", "init_from", "images", "out", "resume", "sweep.resu
 _PLAIN_PATH = re.compile(
     r"(?!(?:null|true|false|inf|nan)\Z)(?:\.{0,2}/|[a-z_])[\w./-]*", re.IGNORECASE | re.ASCII
 )
+
+# Values of which Hydra does not say that they are no choice.
+_NO_NAME = re.compile(r"null|true|false|[\d.]+", re.IGNORECASE)
 
 
 def prepare(arguments: Sequence[str]) -> list[str]:
@@ -42,26 +42,12 @@ def _prepare(argument: str, is_multirun: bool) -> str:
     if key in ("hydra.launcher", "hydra.sweeper") and not value.startswith("{"):
         raise UserError(f"{argument}: choose with a slash: {key.replace('.', '/')}={value}.")
     group = key.lstrip("+~").partition("@")[0]
-    if group and (CONF / group).is_dir():
-        _check_choice(group, argument)
+    if group and (CONF / group).is_dir() and _NO_NAME.fullmatch(value):
+        choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+        raise UserError(f"{argument}: choose one of {', '.join(choices)}, or leave it out.")
     if key in PATHS and value not in ("", "null"):
         return f"{key}={_quoted_paths(value, is_multirun)}"
     return argument
-
-
-def _check_choice(group: str, override: str) -> None:
-    """Raise `UserError` if the choice from a group is a number, null or a dict, and not a name."""
-    try:
-        parsed = OverridesParser.create().parse_override(override)
-    except HydraException:
-        return  # Hydra shows where the error is
-    value = parsed.value()
-    if parsed.is_sweep_override() or (parsed.is_delete() and value is None):
-        return
-    names = value if isinstance(value, list) and not parsed.is_delete() else [value]
-    if not all(isinstance(name, str) for name in names):
-        choices = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
-        raise UserError(f"{override}: choose one of {', '.join(choices)}, or leave it out.")
 
 
 def _quoted_paths(value: str, is_sweep: bool) -> str:
