@@ -151,18 +151,11 @@ def test_onnx_of_another_program_is_refused(tmp_path: Path) -> None:
         load_network(tmp_path / "network.onnx")
 
 
-@pytest.mark.parametrize(
-    ("model", "message"),
-    [
-        ({"_target_": "os.system"}, r"os\.system"),
-        ({"_target_": "mnist_cnn.models.CnnNet", "num_classes": 10**8}, "more than the file can hold"),
-    ],
-)
-def test_safetensors_builds_trusted_classes_no_larger_than_the_file(
-    model: dict[str, object], message: str, tmp_path: Path
-) -> None:
-    write("safetensors", save(tmp_path, "cnnnet"), tmp_path / "a.safetensors", model=model)
-    with pytest.raises(UserError, match=message):
+def test_safetensors_builds_trusted_classes(tmp_path: Path) -> None:
+    write(
+        "safetensors", save(tmp_path, "cnnnet"), tmp_path / "a.safetensors", model={"_target_": "os.system"}
+    )
+    with pytest.raises(UserError, match=r"os\.system"):
         load_network(tmp_path / "a.safetensors")
 
 
