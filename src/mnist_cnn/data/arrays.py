@@ -34,7 +34,7 @@ class ArrayFile(Source):
     number of the fewest bits that hold the values.
     """
 
-    def __init__(self, file: str, test_size: int | float | None = None) -> None:
+    def __init__(self, file: str, test_size: int | float = 0.2) -> None:
         self.file = file
         self.test_size = test_size
         self._loaded: tuple[Arrays, Arrays] | None = None
@@ -82,10 +82,9 @@ class ArrayFile(Source):
             )
         labels, images = rows[:, 0], rows[:, 1:].reshape(-1, side, side)
         _check_labels(labels, path)
-        if self.test_size is None:
-            raise UserError("data.source.test_size is missing: give how many rows to keep for the test.")
         targets = torch.from_numpy(labels).long()
-        train, test = stratified_split(targets, self.test_size, seed=0, setting="data.source.test_size")
+        parts = stratified_split(targets, self.test_size, seed=0, setting="data.source.test_size")
+        train, test = (part.numpy() for part in parts)
         return (images[train], labels[train]), (images[test], labels[test])
 
 

@@ -155,20 +155,17 @@ def _parts(directory: Path) -> dict[str, Path]:
 
 
 def _refuse_parts_as_classes(folders: list[Path]) -> None:
-    """Raise `UserError` if what should be class folders hold the class folders of parts, as test/ may."""
+    """Raise `UserError` if what should be class folders hold class folders, as test/ may."""
     names = {folder.name for folder in folders}
     inner = {folder: [inside.name for inside in _folders(folder)] for folder in folders}
     first = inner[folders[0]]
-    if len(first) > 1 and all(found == first for found in inner.values()):
-        raise UserError(
-            f"{' and '.join(sorted(names)[:2])} each hold the folders {', '.join(first[:3])}: they look like "
-            "parts of a data set, not like classes. Name them train and test, and perhaps val."
-        )
+    are_alike = len(first) > 1 and all(found == first for found in inner.values())
     for folder, found in inner.items():
-        if names & set(found):
+        if are_alike or names & set(found):
             raise UserError(
-                f"{folder} holds class folders, as does {folder.parent}: move the class folders for training "
-                f"to {folder.parent / 'train'}, or remove {folder}."
+                f"{folder} holds the folders {', '.join(found[:3])}: it looks like a part of a data set, not "
+                f"like a class. Move the class folders for training to {folder.parent / 'train'}, those for "
+                f"the test to {folder.parent / 'test'}."
             )
 
 

@@ -44,7 +44,7 @@ def write(
         path=path,
         data=data,
         is_mnist=isinstance(data.source, MNIST),
-        sizes=", ".join(f"{len(part):,} {name}" for name, part in data.parts().items() if len(part)),
+        sizes=data.describe_sizes(),
         network=type(classifier.network).__name__,
         loss=type(classifier.loss).__name__,
         parameters=sum(parameter.numel() for parameter in classifier.network.parameters()),
