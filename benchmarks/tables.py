@@ -17,56 +17,20 @@ _MARKED = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def bench(result: Mapping[str, Any]) -> str:
-    """Return the tables of `make bench`."""
-    rows = []
-    base = {
+    """Return the table of `make bench`."""
+    rates = {
         (row["network"], row["batch_size"], row["loop"]): row["images_per_second"] for row in result["rows"]
     }
-    for row in result["rows"]:
-        which, rate = (row["network"], row["batch_size"]), row["images_per_second"]
-        ratios = [
-            f"{rate / base[(*which, loop)]:.2f}" if (*which, loop) in base else ""
-            for loop in ("tutorial", "lean")
-        ]
-        spread = f"{row['slowest']:,}–{row['fastest']:,}"
-        rows.append(
-            [
-                *(row["network"], row["batch_size"], row["loop"], f"{rate:,}", spread, *ratios),
-                *(f"{row['start_seconds']:.1f} s", f"{row['peak_memory_mb']:,} MB"),
-            ]
-        )
-    header = ["network", "batch", "loop", "images/s", "min–max", "× tutorial", "× lean", "start", "memory"]
-    return f"{_table(header, rows)}\n{_roofline(result)}"
-
-
-def _roofline(result: Mapping[str, Any]) -> str:
-    roof = result["roofline"]
-    rates = roof["matmul_flops_per_second"]
-    dtype = "bfloat16" if result["machine"]["precision"] == "bf16-mixed" else "float32"
-    lines = [
-        f"This machine multiplies matrices at {rates['float32'] / 1e9:,.0f} GFLOP/s in float32 and "
-        f"{rates['bfloat16'] / 1e9:,.0f} in bfloat16, and copies memory at "
-        f"{roof['memory_bytes_per_second'] / 1e9:.1f} GB/s.",
-        "",
-    ]
     rows = []
-    for network, flops in roof["flops_per_image"].items():
-        for row in result["rows"]:
-            if row["network"] == network and row["loop"] in ("lean", "train.py"):
-                used = flops * row["images_per_second"]
-                share = f"{used / rates[dtype]:.0%}"
-                rows.append(
-                    [
-                        network,
-                        row["batch_size"],
-                        row["loop"],
-                        f"{flops / 1e6:.1f}",
-                        f"{used / 1e9:.0f}",
-                        share,
-                    ]
-                )
-    header = ["network", "batch", "loop", "MFLOP per image", "GFLOP/s", f"of the {dtype} matrix rate"]
-    return "\n".join(lines) + "\n" + _table(header, rows)
+    for row in result["rows"]:
+        network, batch_size, rate = row["network"], row["batch_size"], row["images_per_second"]
+        shown = [network, batch_size, row["loop"], f"{rate:,}", f"{row['slowest']:,}–{row['fastest']:,}"]
+        for loop in ("tutorial", "lean"):
+            base = rates.get((network, batch_size, loop))
+            shown.append(f"{rate / base:.2f}" if base else "")
+        rows.append([*shown, f"{row['start_seconds']:.1f} s", f"{row['peak_memory_mb']:,} MB"])
+    header = ["network", "batch", "loop", "images/s", "min–max", "× tutorial", "× lean", "start", "memory"]
+    return _table(header, rows)
 
 
 def recipes(results: Path = RESULTS) -> str:
@@ -136,7 +100,7 @@ def ablation(results: Path = RESULTS) -> str:
 
 
 def speed(results: Path = RESULTS) -> str:
-    """Return the tables of `make bench`."""
+    """Return the table of `make bench`."""
     return bench(json.loads((results / "bench.json").read_text()))
 
 
