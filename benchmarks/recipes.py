@@ -3,8 +3,8 @@
 The recipe is conf/experiment/NAME.yaml, or `default` for train.py without arguments. Each seed is one run in
 logs/recipes/NAME/SEED; finished runs are kept, interrupted ones resumed. The test accuracies and the wall
 time of the whole command go to results/NAME.json, and from there into the README
-(`python -m benchmarks.tables`). By default the networks are also evaluated as an ensemble and
-with shifted images, which is reported apart; --no-ensemble skips this.
+(`python -m benchmarks.tables`). The networks are also evaluated as an ensemble and with shifted images, which
+is reported apart.
 """
 
 import argparse
@@ -110,7 +110,6 @@ def main() -> None:
     parser.add_argument("name", help="a file of conf/experiment, or default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
-    parser.add_argument("--no-ensemble", action="store_true")
     options = parser.parse_args()
 
     recipe = [] if options.name == "default" else [f"experiment={options.name}"]
@@ -118,16 +117,15 @@ def main() -> None:
     runs = {folder / str(seed): [*recipe, f"seed={seed}"] for seed in options.seeds}
     result = summarize(options.name, options.seeds, run_all(runs, options.jobs))
     result["runs_at_a_time"] = options.jobs
-    if not options.no_ensemble:
-        ckpts = [checkpoint(options.name, seed) for seed in options.seeds]
-        shifted = [evaluate([ckpt], "shifts=true")["test/acc"] for ckpt in ckpts]
-        all_of_them = f"ensemble of {len(ckpts)}"
-        both = evaluate(ckpts, "shifts=true")["test/acc"]
-        result["ensembles"] = [
-            {"label": "with shifted images (mean)", "n": len(ckpts), "test/acc": statistics.mean(shifted)},
-            {"label": all_of_them, "n": 1, "test/acc": evaluate(ckpts)["test/acc"]},
-            {"label": f"{all_of_them} with shifted images", "n": 1, "test/acc": both},
-        ]
+    ckpts = [checkpoint(options.name, seed) for seed in options.seeds]
+    shifted = [evaluate([ckpt], "shifts=true")["test/acc"] for ckpt in ckpts]
+    all_of_them = f"ensemble of {len(ckpts)}"
+    both = evaluate(ckpts, "shifts=true")["test/acc"]
+    result["ensembles"] = [
+        {"label": "with shifted images (mean)", "n": len(ckpts), "test/acc": statistics.mean(shifted)},
+        {"label": all_of_them, "n": 1, "test/acc": evaluate(ckpts)["test/acc"]},
+        {"label": f"{all_of_them} with shifted images", "n": 1, "test/acc": both},
+    ]
     write(options.name, result)
 
 
