@@ -210,7 +210,7 @@ class ImageData(L.LightningDataModule):
         name, known = type(source).__name__, source.classes(self.dir)
         _check_images(images, targets, name)
         if known is not None and known != self.classes:
-            targets = self._by_name(targets, known, source)
+            targets = self._by_name(targets, known, name)
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self.num_classes:
             raise UserError(
                 f"{name} has targets from {int(targets.min())} to {int(targets.max())}, "
@@ -218,15 +218,13 @@ class ImageData(L.LightningDataModule):
             )
         return convert(images, self.in_channels, self.image_size), targets
 
-    def _by_name(self, targets: Tensor, known: Sequence[str], source: Source) -> Tensor:
+    def _by_name(self, targets: Tensor, known: Sequence[str], source: str) -> Tensor:
         """Return the targets (N,) by `self.classes` instead of by the classes that the source knows."""
         unknown = [name for name in known if name not in self.classes]
         if unknown:
-            is_extra = source is self.extra
-            holder = f"data.extra={type(source).__name__}" if is_extra else self.dir
             raise UserError(
-                f"{holder} holds the class {unknown[0]}, which is not among data.classes: "
-                f"{', '.join(self.classes)}.{' Set data.extra=null.' if is_extra else ''}"
+                f"{source} holds the class {unknown[0]}, which is not among data.classes: "
+                f"{', '.join(self.classes)}."
             )
         return torch.tensor([self.classes.index(name) for name in known])[targets]
 

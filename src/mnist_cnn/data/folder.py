@@ -25,7 +25,6 @@ NAMES = {  # of the folders of a data set's parts, whatever their case
     "test": ("test", "testing"),
 }
 NAMED = 5  # unreadable files that a warning names
-DARK = 16  # of 255: if no pixel of a data set is brighter, its white is probably another number
 
 
 class ImageFolder(Source):
@@ -80,7 +79,7 @@ class ImageFolder(Source):
     def read(self, directory: Path, train: bool) -> tuple[Tensor, Tensor]:
         """Return uint8 images (N, C, H, W), as prepared, and int64 targets (N,).
 
-        Raises `UserError` if a class has no readable training image or there are no test images.
+        Raises `UserError` if there are no test images.
         """
         names, parts = self.classes(directory), _parts(directory)
         if "test" in parts:
@@ -95,18 +94,6 @@ class ImageFolder(Source):
             raise UserError(
                 f"{directory} has no readable test images. Add some to {directory / 'test'}, or remove that "
                 f"folder to keep data.source.test_size={self.test_size} of all images for the test."
-            )
-        for label, name in enumerate(names):
-            if train and not (targets == label).any():
-                raise UserError(
-                    f"No image of the class {name} in {directory} can be read for training. "
-                    "Add images to its folder or remove it."
-                )
-        if train and images.max() <= DARK:
-            log.warning(
-                "No pixel of the training images is brighter than %d of 255. If that is white in these "
-                "files, set data.grey_values=[0,%d]",
-                *[int(images.max())] * 2,
             )
         return images, targets
 

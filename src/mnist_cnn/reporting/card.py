@@ -18,7 +18,6 @@ from mnist_cnn.reporting import scores
 from mnist_cnn.training.classifier import Classifier
 
 CONFUSIONS = 5  # that are named
-FACTS = ("epochs", "best_epoch", "steps", "seconds", "precision", "device", "devices")  # of metrics.json
 
 
 def write(
@@ -52,7 +51,7 @@ def write(
         settings=classifier.config.get("hparams", {}),
         metrics=metrics,
         results={name: scores.metric(name, value) for name, value in metrics.items() if "/" in name},
-        facts={name: metrics[name] for name in FACTS if name in metrics},
+        facts={name: value for name, value in metrics.items() if "/" not in name and name != "status"},
         tested=len(logits),
         **(_errors(data, logits) if len(logits) else {}),
     )
