@@ -5,13 +5,10 @@ images kept for validation, on which the accuracy is measured. Writes results/ab
 """
 
 import argparse
-import json
 import os
-import statistics
 from pathlib import Path
 
-from benchmarks import machine
-from benchmarks.recipes import RESULTS, ROOT, run_all
+from benchmarks.recipes import ROOT, run_all, spread, write
 
 VARIANTS = {
     "best_simple": [],
@@ -44,24 +41,14 @@ def main() -> None:
     for index, label in enumerate(VARIANTS):
         start = index * len(options.seeds)
         accuracies = [result["val/acc"] for result in results[start : start + len(options.seeds)]]
-        rows.append(
-            {
-                "label": label,
-                "n": len(accuracies),
-                "val/acc": accuracies,
-                "mean": statistics.mean(accuracies),
-                "std": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
-            }
-        )
+        rows.append({"label": label, "val/acc": accuracies} | spread(accuracies))
     result = {
         "command": f"python -m benchmarks.ablation --epochs {options.epochs}",
-        "machine": machine.describe(),
         "epochs": options.epochs,
         "seeds": options.seeds,
         "rows": rows,
     }
-    (RESULTS / "ablation.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(rows, indent=1))
+    write("ablation", result)
 
 
 if __name__ == "__main__":

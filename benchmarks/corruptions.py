@@ -5,11 +5,9 @@ seeds to results/corruptions.json.
 """
 
 import argparse
-import json
 import statistics
 
-from benchmarks import machine
-from benchmarks.recipes import RESULTS, checkpoint, evaluate
+from benchmarks.recipes import checkpoint, evaluate, write
 
 
 def main() -> None:
@@ -24,13 +22,11 @@ def main() -> None:
     result = {
         "command": "python evaluate.py ckpt=… data=mnist_c",
         "measured_by": f"python -m benchmarks.corruptions {' '.join(options.names)}",
-        "machine": machine.describe(),
         "seeds": options.seeds,
         "n": len(options.seeds),
         "networks": networks,
     }
-    (RESULTS / "corruptions.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(networks, indent=1))
+    write("corruptions", result)
 
 
 if __name__ == "__main__":

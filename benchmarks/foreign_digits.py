@@ -5,7 +5,6 @@ the sizes of scans and read as `predict.py` does. Writes results/foreign_digits.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
-from benchmarks import machine
 from benchmarks.own_digits import describe_network
-from benchmarks.recipes import RESULTS
+from benchmarks.recipes import write
 from mnist_cnn.inference.predictor import Predictor
 from mnist_cnn.preparation.finding import NothingFound, find_digits
 
@@ -72,14 +70,11 @@ def main() -> None:
     }
     result = {
         "measured_by": "python -m benchmarks.foreign_digits",
-        "machine": machine.describe(),
         "n": len(targets),
         "networks": [describe_network(path) for path in options.ckpt],
         "accuracy": accuracy,
     }
-    (RESULTS / "foreign_digits.json").write_text(json.dumps(result, indent=1) + "\n")
-    for name, rates in accuracy.items():
-        print(f"{name:32}", *(f"{rate:7.2%}" for rate in rates))
+    write("foreign_digits", result)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 The recipe is conf/experiment/NAME.yaml, or `default` for train.py without arguments. Each seed is one run in
 logs/recipes/NAME/SEED; finished runs are kept, interrupted ones resumed. The test accuracies and the wall
 time of the whole command go to results/NAME.json, and from there into the README
-(`python -m benchmarks.tables`). By default the networks are also evaluated as an ensemble and
-with shifted images, which is reported apart; --no-ensemble skips this.
+(`python -m benchmarks.tables`). The networks are also evaluated as an ensemble and with shifted images, which
+is reported apart.
 """
 
 import argparse
@@ -53,6 +53,22 @@ def run_all(runs: dict[Path, list[str]], jobs: int) -> list[dict[str, Any]]:
         return list(pool.map(lambda item: run(item[0], item[1], threads), runs.items()))
 
 
+def write(name: str, result: dict[str, Any]) -> None:
+    """Write results/NAME.json, with the machine that it was measured on."""
+    from benchmarks import machine
+
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(result | {"machine": machine.describe()}, indent=1)
+    (RESULTS / f"{name}.json").write_text(text + "\n")
+    print(text)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    """Return the number of values, their mean and their standard deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"n": len(values), "mean": statistics.mean(values), "std": deviation}
+
+
 def evaluate(ckpts: list[Path], *overrides: str) -> dict[str, Any]:
     """Return evaluation.json of checkpoints, as an ensemble where there are several."""
     folder = ROOT / "logs" / "recipes" / "evaluations" / str(time.time_ns())
@@ -75,22 +91,16 @@ def checkpoint(name: str, seed: int) -> Path:
 
 def summarize(name: str, seeds: list[int], results: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what results/NAME.json holds of the runs."""
-    from benchmarks import machine
-
     accuracies = [result["test/acc"] for result in results]
     return {
         "command": "python train.py" + ("" if name == "default" else f" experiment={name}"),
         "measured_by": f"python -m benchmarks.recipes {name}",
-        "machine": machine.describe(),
         "network": "CnnNet" if "cnnnet" in name else "SimpleCNN",
         "epochs": results[0]["epochs"],
         "seeds": seeds,
-        "n": len(seeds),
         "test/acc": accuracies,
-        "mean": statistics.mean(accuracies),
-        "std": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
         "seconds": round(statistics.mean(result["wall_seconds"] for result in results), 1),
-    }
+    } | spread(accuracies)
 
 
 def main() -> None:
@@ -100,7 +110,6 @@ def main() -> None:
     parser.add_argument("name", help="a file of conf/experiment, or default")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time (default: 1)")
-    parser.add_argument("--no-ensemble", action="store_true")
     options = parser.parse_args()
 
     recipe = [] if options.name == "default" else [f"experiment={options.name}"]
@@ -108,21 +117,16 @@ def main() -> None:
     runs = {folder / str(seed): [*recipe, f"seed={seed}"] for seed in options.seeds}
     result = summarize(options.name, options.seeds, run_all(runs, options.jobs))
     result["runs_at_a_time"] = options.jobs
-    if not options.no_ensemble:
-        ckpts = [checkpoint(options.name, seed) for seed in options.seeds]
-        shifted = [evaluate([ckpt], "shifts=true")["test/acc"] for ckpt in ckpts]
-        result["ensembles"] = [
-            {"label": "with shifted images (mean)", "n": len(ckpts), "test/acc": statistics.mean(shifted)},
-            {"label": f"ensemble of {len(ckpts)}", "n": 1, "test/acc": evaluate(ckpts)["test/acc"]},
-            {
-                "label": f"ensemble of {len(ckpts)} with shifted images",
-                "n": 1,
-                "test/acc": evaluate(ckpts, "shifts=true")["test/acc"],
-            },
-        ]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{options.name}.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    ckpts = [checkpoint(options.name, seed) for seed in options.seeds]
+    shifted = [evaluate([ckpt], "shifts=true")["test/acc"] for ckpt in ckpts]
+    all_of_them = f"ensemble of {len(ckpts)}"
+    both = evaluate(ckpts, "shifts=true")["test/acc"]
+    result["ensembles"] = [
+        {"label": "with shifted images (mean)", "n": len(ckpts), "test/acc": statistics.mean(shifted)},
+        {"label": all_of_them, "n": 1, "test/acc": evaluate(ckpts)["test/acc"]},
+        {"label": f"{all_of_them} with shifted images", "n": 1, "test/acc": both},
+    ]
+    write(options.name, result)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 
-from benchmarks.recipes import RESULTS, ROOT, run, summarize
+from benchmarks.recipes import ROOT, run, summarize, write
 
 GOAL = 0.9901
 
@@ -76,9 +76,7 @@ def main() -> None:
     }
     times = statistics.median(loop["seconds"] for loop in loops) / result["seconds"]
     result["times_faster"] = round(times, 1)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "sprint.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result, indent=1))
+    write("sprint", result)
 
 
 if __name__ == "__main__":

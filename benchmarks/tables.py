@@ -17,67 +17,33 @@ _MARKED = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def bench(result: Mapping[str, Any]) -> str:
-    """Return the tables of `make bench`."""
-    rows = []
-    base = {
+    """Return the table of `make bench`."""
+    rates = {
         (row["network"], row["batch_size"], row["loop"]): row["images_per_second"] for row in result["rows"]
     }
+    rows = []
     for row in result["rows"]:
-        which, rate = (row["network"], row["batch_size"]), row["images_per_second"]
-        ratios = [
-            f"{rate / base[(*which, loop)]:.2f}" if (*which, loop) in base else ""
-            for loop in ("tutorial", "lean")
-        ]
-        spread = f"{row['slowest']:,}–{row['fastest']:,}"
-        rows.append(
-            [
-                *(row["network"], row["batch_size"], row["loop"], f"{rate:,}", spread, *ratios),
-                *(f"{row['start_seconds']:.1f} s", f"{row['peak_memory_mb']:,} MB"),
-            ]
-        )
+        network, batch_size, rate = row["network"], row["batch_size"], row["images_per_second"]
+        shown = [network, batch_size, row["loop"], f"{rate:,}", f"{row['slowest']:,}–{row['fastest']:,}"]
+        for loop in ("tutorial", "lean"):
+            base = rates.get((network, batch_size, loop))
+            shown.append(f"{rate / base:.2f}" if base else "")
+        rows.append([*shown, f"{row['start_seconds']:.1f} s", f"{row['peak_memory_mb']:,} MB"])
     header = ["network", "batch", "loop", "images/s", "min–max", "× tutorial", "× lean", "start", "memory"]
-    return f"{_table(header, rows)}\n{_roofline(result)}"
+    return _table(header, rows)
 
 
-def _roofline(result: Mapping[str, Any]) -> str:
-    roof = result["roofline"]
-    rates = roof["matmul_flops_per_second"]
-    dtype = "bfloat16" if result["machine"]["precision"] == "bf16-mixed" else "float32"
-    lines = [
-        f"This machine multiplies matrices at {rates['float32'] / 1e9:,.0f} GFLOP/s in float32 and "
-        f"{rates['bfloat16'] / 1e9:,.0f} in bfloat16, and copies memory at "
-        f"{roof['memory_bytes_per_second'] / 1e9:.1f} GB/s.",
-        "",
-    ]
-    rows = []
-    for network, flops in roof["flops_per_image"].items():
-        for row in result["rows"]:
-            if row["network"] == network and row["loop"] in ("lean", "train.py"):
-                used = flops * row["images_per_second"]
-                share = f"{used / rates[dtype]:.0%}"
-                rows.append(
-                    [
-                        network,
-                        row["batch_size"],
-                        row["loop"],
-                        f"{flops / 1e6:.1f}",
-                        f"{used / 1e9:.0f}",
-                        share,
-                    ]
-                )
-    header = ["network", "batch", "loop", "MFLOP per image", "GFLOP/s", f"of the {dtype} matrix rate"]
-    return "\n".join(lines) + "\n" + _table(header, rows)
-
-
-def recipes(results: Path = RESULTS) -> str:
+def recipes() -> str:
     """Return the accuracies of the recipes, one row for each experiment and each ensemble."""
-    rows = []
+    rows: list[list[object]] = []
     for name in ("default", "sprint", "best_simple", "best_cnnnet", "robust"):
-        path = results / f"{name}.json"
-        if path.is_file():
-            result = json.loads(path.read_text())
-            rows.append(_recipe_row(result))
-            rows += [_ensemble_row(name, one) for one in result.get("ensembles", [])]
+        result = _result(name)
+        seconds = result["seconds"]
+        duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
+        row = [f"`{result['command']}`", result["network"], result["epochs"], result["n"], accuracy(result)]
+        rows.append([*row, duration, result["machine"]["cpu"]])
+        ensembles = result.get("ensembles", [])
+        rows += [[one["label"], name, "", one["n"], f"{one['test/acc']:.2%}", "", ""] for one in ensembles]
     return _table(["recipe", "network", "epochs", "n", "test accuracy", "time per run", "machine"], rows)
 
 
@@ -87,57 +53,37 @@ def accuracy(result: Mapping[str, Any]) -> str:
     return f"{result['mean']:.2%}{spread}"
 
 
-def _recipe_row(result: Mapping[str, Any]) -> list[str]:
-    return [
-        f"`{result['command']}`",
-        result["network"],
-        str(result["epochs"]),
-        str(result["n"]),
-        accuracy(result),
-        _duration(result["seconds"]),
-        result["machine"]["cpu"],
-    ]
-
-
-def _ensemble_row(name: str, one: Mapping[str, Any]) -> list[str]:
-    return [one["label"], name, "", str(one["n"]), f"{one['test/acc']:.2%}", "", ""]
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
-
-
-def corruptions(results: Path = RESULTS) -> str:
+def corruptions() -> str:
     """Return the accuracies on corrupted digits of the default run's network and of the recipes."""
-    result = json.loads((results / "corruptions.json").read_text())
-    networks = result["networks"]
+    networks = _result("corruptions")["networks"]
     parts = next(iter(networks.values()))
     rows = [[part, *(f"{accuracies[part]:.2%}" for accuracies in networks.values())] for part in parts]
     return _table(["test images", *networks], rows)
 
 
-def own_digits(results: Path = RESULTS, file: str = "own_digits.json") -> str:
+def own_digits(name: str = "own_digits") -> str:
     """Return the accuracies on rendered digits by condition."""
-    result = json.loads((results / file).read_text())
-    rows = [[name, *(f"{rate:.2%}" for rate in rates)] for name, rates in result["accuracy"].items()]
+    result = _result(name)
+    rows = [
+        [condition, *(f"{rate:.2%}" for rate in rates)] for condition, rates in result["accuracy"].items()
+    ]
     return _table(["condition", *(f"`{command}`" for command in result["networks"])], rows)
 
 
-def foreign_digits(results: Path = RESULTS) -> str:
+def foreign_digits() -> str:
     """Return the accuracies on digits of another collection, by the form of the scan."""
-    return own_digits(results, "foreign_digits.json")
+    return own_digits("foreign_digits")
 
 
-def ablation(results: Path = RESULTS) -> str:
+def ablation() -> str:
     """Return what each ingredient of best_simple gives."""
-    result = json.loads((results / "ablation.json").read_text())
-    rows = [[row["label"], str(row["n"]), accuracy(row)] for row in result["rows"]]
+    rows = [[row["label"], row["n"], accuracy(row)] for row in _result("ablation")["rows"]]
     return _table(["", "n", "validation accuracy"], rows)
 
 
-def speed(results: Path = RESULTS) -> str:
-    """Return the tables of `make bench`."""
-    return bench(json.loads((results / "bench.json").read_text()))
+def speed() -> str:
+    """Return the table of `make bench`."""
+    return bench(_result("bench"))
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -149,6 +95,10 @@ TABLES: dict[str, Callable[[], str]] = {
 def updated(page: str) -> str:
     """Return the text of a page with its tables made anew."""
     return _MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]().strip()}\n{found[3]}", page)
+
+
+def _result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -1,8 +1,8 @@
 """Images per second of this repository's training, all logging on, against two loops without it.
 
 `make bench` runs the loops in turn, each in a process of its own, several times over, and prints the medians
-(smallest to largest) as a table; results/bench.json and results/bench.md keep it. All train on real MNIST
-with SGD and cross-entropy:
+(smallest to largest) as a table; results/bench.json keeps it. All train on real MNIST with SGD and
+cross-entropy:
 
 - tutorial: one image at a time through torchvision's transforms, float32, the loss read in every step;
 - lean: the least that PyTorch needs for the same work: bytes in memory, one index operation per batch,
@@ -183,34 +183,17 @@ def _summary(network: str, batch_size: int, loop: str, runs: list[Result]) -> di
 
 
 def _write(options: argparse.Namespace, rows: list[dict[str, Any]]) -> None:
-    import torch
-
     from benchmarks import machine, tables
-    from mnist_cnn.models import CnnNet, SimpleCNN
 
-    roofline = {
-        "flops_per_image": {
-            "simple": machine.flops_per_image(SimpleCNN(), 28),
-            "cnnnet": machine.flops_per_image(CnnNet(), 32),
-        },
-        "matmul_flops_per_second": {
-            "float32": round(machine.matmul_rate(torch.float32)),
-            "bfloat16": round(machine.matmul_rate(torch.bfloat16)),
-        },
-        "memory_bytes_per_second": round(machine.memory_bandwidth()),
-    }
     result = {
         "command": "make bench",
         "machine": machine.describe(),
         "images": options.images,
         "rows": rows,
-        "roofline": roofline,
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(result, indent=1) + "\n")
-    table = tables.bench(result)
-    options.output.with_suffix(".md").write_text(table)
-    print(f"\n{table}\n{options.output}")
+    print(f"\n{tables.bench(result)}\n{options.output}")
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ REFUSED = [
     (["trainer.max_epochs=abc"], "trainer.max_epochs=abc"),
     (["trainer.max_epochs=3", "trainer.accelerator=gpu"], "trainer.accelerator=gpu"),
     (["trainer.max_epochs=3", "trainer.max_time=never"], "refuses these settings"),
-    (["trainer.max_epochs=3", "trainer.limit_val_batches=0.0001"], "less than one of"),
+    (["trainer.max_epochs=3", "trainer.limit_val_batches=0.0001"], "refuses these settings"),
     (["optm.lr=1"], "there is no setting optm.lr"),
 ]
 

@@ -3,11 +3,9 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from mnist_cnn.data.strokes import EuropeanDigits
-from mnist_cnn.errors import UserError
 
 
 def test_digits_have_the_form_of_mnist_and_are_the_same_each_time() -> None:
@@ -24,8 +22,3 @@ def test_digits_have_the_form_of_mnist_and_are_the_same_each_time() -> None:
             np.abs([np.average(axis, weights=image[rows, columns]) - 14 for axis in (rows, columns)]).max()
             < 2
         )
-
-
-def test_negative_count_is_refused() -> None:
-    with pytest.raises(UserError, match=r"data\.extra\.count=-1 is negative"):
-        EuropeanDigits(count=-1)

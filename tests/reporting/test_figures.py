@@ -41,11 +41,6 @@ def labels(axes: Axes) -> list[str]:
     return [label.get_text() for label in axes.get_yticklabels()]
 
 
-def right_labels(axes: Axes) -> list[str]:
-    [margin] = axes.child_axes
-    return [label.get_text() for label in margin.get_yticklabels()]
-
-
 def cut_off(figure: Figure) -> list[str]:
     """Return the titles and captions that extend beyond the edges of the figure."""
     figures.to_image(figure)
@@ -142,11 +137,12 @@ def test_equal_confidence_keeps_order_of_data() -> None:
 
 def test_confusion_matrix_shows_exact_counts_and_names() -> None:
     counts = torch.tensor([[978, 2, 0], [1, 1134, 0], [0, 4, 1028]])
-    axes = figures.confusion_matrix(counts, CLASSES[:3]).axes[0]
-    assert texts(axes)[:9] == ["978", "2", "0", "1", "1134", "0", "0", "4", "1028"]
-    assert right_labels(axes) == ["99.80%", "99.91%", "99.61%"]
-    assert axes.get_title() == "Accuracy 99.78%: 7 errors in 3,147 images"
-    assert [label.get_text() for label in axes.get_xticklabels()] == labels(axes) == CLASSES[:3]
+    figure = figures.confusion_matrix(counts, CLASSES[:3])
+    axes = figure.axes[0]
+    assert texts(axes) == ["978", "2", "0", "1", "1134", "0", "0", "4", "1028"]
+    assert figure.get_suptitle() == "Accuracy 99.78%: 7 errors in 3,147 images"
+    assert [label.get_text() for label in axes.get_xticklabels()] == CLASSES[:3]
+    assert labels(axes) == ["T-shirt/top  99.80%", "Trouser  99.91%", "Pullover  99.61%"]
 
 
 def test_confusion_matrix_colour_is_share_of_errors() -> None:
@@ -176,7 +172,7 @@ def test_confusion_matrix_of_many_classes_keeps_its_size(size: int) -> None:
     assert named == [classes[int(place)] for place in axes.get_xticks()]
     assert named[0] == "class 0"
     assert 16 <= len(named) <= 30
-    assert len(axes.texts) == (30 * 30 + 1 if size == 30 else 0)  # the counts, and the header of a column
+    assert len(axes.texts) == (30 * 30 if size == 30 else 0)
 
 
 def test_dollar_signs_in_class_names_are_no_formulas() -> None:
@@ -200,9 +196,8 @@ def test_kernels_share_a_symmetric_scale() -> None:
     weight = torch.full((6, 1, 5, 5), 0.1)
     weight[3, 0, 2, 2] = -0.4
     tiles, scale = figures.kernels(torch.nn.Parameter(weight)).axes
-    assert len(tiles.images) == 6
-    for image in tiles.images:
-        assert image.get_clim() == pytest.approx((-0.4, 0.4))
+    [image] = tiles.images
+    assert image.get_clim() == pytest.approx((-0.4, 0.4))
     assert scale.get_ylim() == pytest.approx((-0.4, 0.4))
     assert tiles.get_title() == "6 kernels, 5×5"
 
@@ -213,9 +208,10 @@ def test_kernels_with_three_inputs_are_colour_images() -> None:
     weight[0, 2, 1, 1] = -0.2
     figure = figures.kernels(weight)
     [image] = figure.axes[0].images
-    np.testing.assert_allclose(image.get_array()[0, 0], [1, 0.5, 0.5])
-    np.testing.assert_allclose(image.get_array()[1, 1], [0.5, 0.5, 0])
-    np.testing.assert_allclose(image.get_array()[2, 2], [0.5, 0.5, 0.5])
+    colours = image.get_array()[::4, ::4]  # a value is drawn as 4 x 4 pixels
+    np.testing.assert_allclose(colours[0, 0], [1, 0.5, 0.5])
+    np.testing.assert_allclose(colours[1, 1], [0.5, 0.5, 0])
+    np.testing.assert_allclose(colours[2, 2], [0.5, 0.5, 0.5])
     assert "±0.2" in figure.axes[0].get_title()
     assert cut_off(figure) == []
 
@@ -241,7 +237,7 @@ def test_each_layer_is_a_labelled_row(channels: int) -> None:
         "fc1: 128 features",
         "fc2: 10 features",
     ]
-    assert [len(axes.images) for axes in figure.axes] == [1, 16, 6, 1, 0]
+    assert [len(axes.images) for axes in figure.axes] == [1, 1, 1, 1, 0]
     assert figure.axes[3].images[0].get_array().shape == (1, 128)
 
 
@@ -314,22 +310,17 @@ def test_loss_scale_is_logarithmic_over_decades() -> None:
 
 # --- what is empty, constant or not finite -------------------------------------------------------
 
-NONE = torch.empty(0, dtype=torch.int64)
 TEN = torch.arange(10)
 
 
 @pytest.mark.parametrize(
     ("draw", "expected"),
     [
-        (lambda: figures.predictions(digits(0), NONE, NONE, NONE), ["No images"]),
-        (
-            lambda: figures.most_wrong(digits(10), TEN, TEN, torch.ones(10)),
-            ["10 images, none of them wrong"],
-        ),
-        (lambda: figures.loss_curve([]), ["No values"]),
+        (lambda: figures.most_wrong(digits(10), TEN, TEN, torch.ones(10)), ["0 errors in 10 images"]),
+        (lambda: figures.loss_curve([]), []),
     ],
 )
-def test_nothing_to_draw_is_said(draw: Callable[[], Figure], expected: Sequence[str]) -> None:
+def test_figures_of_nothing_are_drawn(draw: Callable[[], Figure], expected: Sequence[str]) -> None:
     for axes in draw().axes:
         assert (texts(axes), list(axes.images)) == (expected, [])
 

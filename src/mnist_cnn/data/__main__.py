@@ -18,18 +18,10 @@ def main() -> None:
         "--dir", default=data_folder(), type=Path, help="folder of files (default: %(default)s)"
     )
     options = parser.parse_args()
-    source = SOURCES[options.name]()
     try:
-        origin = source.fetch(options.dir)
-        for split in ("train", "test"):
-            images, targets = source.read(options.dir, train=split == "train")
-            first = ", ".join(map(str, targets[:5].tolist()))
-            print(f"{split:>5}: {len(images):,} images, labels {first}, …")
+        print(SOURCES[options.name]().fetch(options.dir))
     except (UserError, OSError) as error:
         sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    print(f"{options.name}: {origin}")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from mnist_cnn.preparation.grey_values import grey_values_of
 
 log = logging.getLogger(__name__)
 
-Arrays = tuple[NDArray[Any], NDArray[Any]]  # images, labels (N,)
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 
 
@@ -34,10 +33,10 @@ class ArrayFile(Source):
     number of the fewest bits that hold the values.
     """
 
-    def __init__(self, file: str, test_size: int | float | None = None) -> None:
+    def __init__(self, file: str, test_size: int | float = 0.2) -> None:
         self.file = file
         self.test_size = test_size
-        self._loaded: tuple[Arrays, Arrays] | None = None
+        self._loaded: list[NDArray[Any]] = []
 
     def fetch(self, directory: Path) -> str:
         """Check that the file is there; it is not downloaded."""
@@ -51,13 +50,11 @@ class ArrayFile(Source):
     def read(self, directory: Path, train: bool) -> tuple[Tensor, Tensor]:
         """Return uint8 images (N, 1 or 3, H, W) and int64 labels (N,)."""
         path = directory / self.file
-        if self._loaded is None:
-            self._loaded = _read_npz(path) if path.suffix == ".npz" else self._read_csv(path)
-        values = self._loaded[0][0]
-        black, white = self.preparation.grey_values or grey_values_of(values)
+        self._loaded = self._loaded or self._load(path)
+        black, white = self.preparation.grey_values or grey_values_of(self._loaded[0])
         if train and white != 255:
             log.info("%s: black is %g, white is %g", path, black, white)
-        images, labels = self._loaded[0 if train else 1]
+        images, labels = self._loaded[:2] if train else self._loaded[2:]
         if (black, white) != (0, 255) or images.dtype != np.uint8:
             scaled = np.rint((images.astype(np.float32) - black) * (255 / (white - black)))
             images = scaled.clip(0, 255).astype(np.uint8)
@@ -65,7 +62,21 @@ class ArrayFile(Source):
         tensor = tensor.unsqueeze(1) if tensor.dim() == 3 else tensor.permute(0, 3, 1, 2).contiguous()
         return tensor, torch.from_numpy(labels.astype(np.int64))
 
-    def _read_csv(self, path: Path) -> tuple[Arrays, Arrays]:
+    def _load(self, path: Path) -> list[NDArray[Any]]:
+        """Return the arrays of KEYS."""
+        arrays = _read_npz(path) if path.suffix == ".npz" else self._read_csv(path)
+        for images, labels in (arrays[:2], arrays[2:]):
+            fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
+            if not fits or labels.shape != images.shape[:1] or images.dtype.kind not in "uif":
+                raise UserError(
+                    f"{path} holds images {images.dtype} {images.shape} and labels {labels.shape}. Expected "
+                    "images (N, H, W) or (N, H, W, 3) and labels (N,)."
+                )
+            if labels.dtype.kind not in "uif" or not (labels == np.rint(labels)).all():
+                raise UserError(f"{path}: the labels should be whole numbers, 0 for the first class.")
+        return arrays
+
+    def _read_csv(self, path: Path) -> list[NDArray[Any]]:
         try:
             with path.open(encoding="utf-8-sig") as file:
                 has_names = not file.readline().split(",")[0].strip().replace(".", "").isdigit()
@@ -81,35 +92,19 @@ class ArrayFile(Source):
                 "row, as in 785 columns of 28x28 pixels."
             )
         labels, images = rows[:, 0], rows[:, 1:].reshape(-1, side, side)
-        _check_labels(labels, path)
-        if self.test_size is None:
-            raise UserError("data.source.test_size is missing: give how many rows to keep for the test.")
         targets = torch.from_numpy(labels).long()
-        train, test = stratified_split(targets, self.test_size, seed=0, setting="data.source.test_size")
-        return (images[train], labels[train]), (images[test], labels[test])
+        parts = stratified_split(targets, self.test_size, seed=0, setting="data.source.test_size")
+        train, test = (part.numpy() for part in parts)
+        return [images[train], labels[train], images[test], labels[test]]
 
 
-def _read_npz(path: Path) -> tuple[Arrays, Arrays]:
+def _read_npz(path: Path) -> list[NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [key for key in KEYS if key not in file]
             if missing:
                 held = ", ".join(file.files[:8])
                 raise UserError(f"{path} has no {missing[0]}; it has {held}. Expected {', '.join(KEYS)}.")
-            arrays = [file[key] for key in KEYS]
+            return [file[key] for key in KEYS]
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not an .npz file of arrays: {one_line(error)}") from None
-    for images, labels in (arrays[:2], arrays[2:]):
-        fits = images.ndim == 3 or (images.ndim == 4 and images.shape[3] in (1, 3))
-        if not fits or labels.shape != images.shape[:1] or images.dtype.kind not in "uif":
-            raise UserError(
-                f"{path} holds images {images.dtype} {images.shape} and labels {labels.shape}. Expected "
-                "images (N, H, W) or (N, H, W, 3) and labels (N,)."
-            )
-        _check_labels(labels, path)
-    return (arrays[0], arrays[1]), (arrays[2], arrays[3])
-
-
-def _check_labels(labels: NDArray[Any], path: Path) -> None:
-    if labels.dtype.kind not in "uif" or not (labels == np.rint(labels)).all():
-        raise UserError(f"{path}: the labels should be whole numbers, 0 for the first class.")

@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mnist_cnn.errors import UserError
-
 NODES = 6  # the elastic field has NODES x NODES random displacements, blurred over one distance of nodes
 
 
@@ -27,8 +25,7 @@ class Warp:
     elastic distortions of Simard, Steinkraus and Platt (2003); 0 leaves it out.
 
     The coordinates that each pixel is read from are linear in the random numbers of an image, so those of a
-    batch are one matrix product. Numbers are drawn from torch's default generator of the device. Raises
-    `UserError` for a negative range.
+    batch are one matrix product. Numbers are drawn from torch's default generator of the device.
     """
 
     def __init__(
@@ -39,11 +36,6 @@ class Warp:
         translate: float = 0.0,
         elastic: float = 0.0,
     ) -> None:
-        if min(degrees, scale, shear, translate, elastic) < 0:
-            raise UserError(
-                f"augment has a negative range: degrees={degrees}, scale={scale}, shear={shear}, "
-                f"translate={translate}, elastic={elastic}. 0 leaves one out."
-            )
         self.radians = math.radians(degrees)
         self.scale = scale
         self.shear = shear

@@ -188,26 +188,13 @@ class ImageData(L.LightningDataModule):
                     torch.cat([self.train.images, images]), torch.cat([self.train.targets, targets])
                 )
             self.test = ImagesInMemory(*self._read(self.source, train=False))
-        if self.trainer is not None:
-            self._check_limits(self.trainer)
+        if self.trainer is not None and self.trainer.check_val_every_n_epoch is not None:
+            self._check_validation(self.trainer)
 
-    def _check_limits(self, trainer: L.Trainer) -> None:
-        """Raise `UserError` if less than a batch is left, or if an epoch does not end with a validation."""
-        loaders = {
-            "train": self.train_dataloader(),
-            "val": self.val_dataloader(),
-            "test": self.test_dataloader(),
-        }
-        for name, loader in loaders.items():
-            limit = getattr(trainer, f"limit_{name}_batches")
-            if isinstance(limit, float) and 0 < limit * len(loader) < 1:
-                raise UserError(
-                    f"trainer.limit_{name}_batches={limit} is less than one of {len(loader)} batches."
-                )
+    def _check_validation(self, trainer: L.Trainer) -> None:
+        """Raise `UserError` if an epoch does not end with a validation."""
         limit, interval = trainer.limit_train_batches, trainer.val_check_interval
-        if interval is None or trainer.check_val_every_n_epoch is None:
-            return
-        batches = len(loaders["train"])
+        batches = len(self.train_dataloader())
         batches = int(batches * limit) if isinstance(limit, float) else min(batches, limit)
         every = max(1, int(batches * interval)) if isinstance(interval, float) else interval
         if batches % every:
@@ -223,7 +210,7 @@ class ImageData(L.LightningDataModule):
         name, known = type(source).__name__, source.classes(self.dir)
         _check_images(images, targets, name)
         if known is not None and known != self.classes:
-            targets = self._by_name(targets, known, source)
+            targets = self._by_name(targets, known, name)
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self.num_classes:
             raise UserError(
                 f"{name} has targets from {int(targets.min())} to {int(targets.max())}, "
@@ -231,17 +218,19 @@ class ImageData(L.LightningDataModule):
             )
         return convert(images, self.in_channels, self.image_size), targets
 
-    def _by_name(self, targets: Tensor, known: Sequence[str], source: Source) -> Tensor:
+    def _by_name(self, targets: Tensor, known: Sequence[str], source: str) -> Tensor:
         """Return the targets (N,) by `self.classes` instead of by the classes that the source knows."""
         unknown = [name for name in known if name not in self.classes]
         if unknown:
-            is_extra = source is self.extra
-            holder = f"data.extra={type(source).__name__}" if is_extra else self.dir
             raise UserError(
-                f"{holder} holds the class {unknown[0]}, which is not among data.classes: "
-                f"{', '.join(self.classes)}.{' Set data.extra=null.' if is_extra else ''}"
+                f"{source} holds the class {unknown[0]}, which is not among data.classes: "
+                f"{', '.join(self.classes)}."
             )
         return torch.tensor([self.classes.index(name) for name in known])[targets]
+
+    def describe_sizes(self) -> str:
+        """Return how many images each part has."""
+        return ", ".join(f"{len(part):,} {name}" for name, part in self.parts().items() if len(part))
 
     def describe_classes(self) -> str:
         """Return the names of the classes, of many the first and last, and how many images each has."""
@@ -274,13 +263,8 @@ class ImageData(L.LightningDataModule):
         assert self.test is not None
         return self._evaluation_loader(self.test)
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Return the test images in order."""
-        return self.test_dataloader()
-
     def _evaluation_loader(self, dataset: ImagesInMemory) -> DataLoader[Batch]:
         sampler = rank_indices(len(dataset), *self._rank())
-        # Lightning makes the loader again for predictions, from arguments by name.
         return DataLoader(dataset, batch_size=EVAL_BATCH_SIZE, sampler=sampler, collate_fn=_unchanged)
 
     def _rank(self) -> tuple[int, int]:
@@ -291,22 +275,17 @@ class ImageData(L.LightningDataModule):
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Normalize a batch on the device that it was moved to; in training, augment it before."""
         images, targets = batch
+        scaled = _scale(images)
         if self.augment is not None and self.trainer is not None and self.trainer.training:
-            images = self.augment(_scale(images))  # may share memory with other tensors
-            return self._standardize(images), targets
-        return self.normalize(images), targets
+            scaled = self.augment(scaled)
+        return self._standardize(scaled), targets
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return uint8 images (B, C, H, W) as float32, channels last, normalized by `mean` and `std`."""
-        scaled = _scale(images)
-        return self._standardize(scaled, out=scaled)
+        return self._standardize(_scale(images))
 
-    def _standardize(self, images: Tensor, out: Tensor | None = None) -> Tensor:
-        if isinstance(self.mean, Tensor) and self.mean.device != images.device:
-            self.mean = self.mean.to(images.device)
-        if isinstance(self.std, Tensor) and self.std.device != images.device:
-            self.std = self.std.to(images.device)
-        return torch.sub(images, self.mean, out=out).div_(self.std)
+    def _standardize(self, images: Tensor) -> Tensor:
+        return images.sub_(self.mean.to(images.device)).div_(self.std.to(images.device))
 
 
 def _scale(images: Tensor) -> Tensor:
@@ -314,16 +293,16 @@ def _scale(images: Tensor) -> Tensor:
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
 
 
-def _per_channel(value: float | Sequence[float], channels: int, setting: str) -> float | Tensor:
-    """Return a number as it is, because that is fastest, and a list as a tensor (channels, 1, 1)."""
+def _per_channel(value: float | Sequence[float], channels: int, setting: str) -> Tensor:
+    """Return a number as a tensor (), and a list as a tensor (channels, 1, 1), both float32."""
     if isinstance(value, int | float):
-        return float(value)
+        return torch.tensor(float(value))
     if len(value) != channels:
         raise UserError(
             f"{setting}={list(value)} has {len(value)} values, but data.in_channels={channels}: "
             "give one number, or a list with one for each channel."
         )
-    return float(value[0]) if channels == 1 else torch.tensor(list(value), dtype=torch.float32).view(-1, 1, 1)
+    return torch.tensor(list(value), dtype=torch.float32).view(-1, 1, 1)
 
 
 def _black_and_white(values: Sequence[float] | None) -> GreyValues | None:

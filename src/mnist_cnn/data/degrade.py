@@ -36,17 +36,13 @@ class Degrade:
     - `specks`: the fraction of pixels that turn black or white;
     - `patch`: the largest side of a rectangle of one grey level, as a fraction of the image's.
 
-    Numbers are drawn from torch's default generator of the device. Raises `UserError` for strengths outside
-    of [0, 1].
+    Numbers are drawn from torch's default generator of the device. Raises `UserError` for an unknown name.
     """
 
     def __init__(self, share: float = 1 / 3, **strengths: float) -> None:
         unknown = sorted(strengths.keys() - DEGRADATIONS.keys())
         if unknown:
             raise UserError(f"The augmentation has no {unknown[0]}; it has {', '.join(DEGRADATIONS)}.")
-        for name, value in {"share": share, **strengths}.items():
-            if not 0 <= value <= 1:
-                raise UserError(f"The augmentation's {name}={value} must be in [0, 1]; 0 leaves it out.")
         self.share = share
         # In the order of the table, whatever that of the settings is.
         self.degradations = [

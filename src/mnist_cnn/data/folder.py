@@ -25,7 +25,6 @@ NAMES = {  # of the folders of a data set's parts, whatever their case
     "test": ("test", "testing"),
 }
 NAMED = 5  # unreadable files that a warning names
-DARK = 16  # of 255: if no pixel of a data set is brighter, its white is probably another number
 
 
 class ImageFolder(Source):
@@ -80,7 +79,7 @@ class ImageFolder(Source):
     def read(self, directory: Path, train: bool) -> tuple[Tensor, Tensor]:
         """Return uint8 images (N, C, H, W), as prepared, and int64 targets (N,).
 
-        Raises `UserError` if a class has no readable training image or there are no test images.
+        Raises `UserError` if there are no test images.
         """
         names, parts = self.classes(directory), _parts(directory)
         if "test" in parts:
@@ -95,18 +94,6 @@ class ImageFolder(Source):
             raise UserError(
                 f"{directory} has no readable test images. Add some to {directory / 'test'}, or remove that "
                 f"folder to keep data.source.test_size={self.test_size} of all images for the test."
-            )
-        for label, name in enumerate(names):
-            if train and not (targets == label).any():
-                raise UserError(
-                    f"No image of the class {name} in {directory} can be read for training. "
-                    "Add images to its folder or remove it."
-                )
-        if train and images.max() <= DARK:
-            log.warning(
-                "No pixel of the training images is brighter than %d of 255. If that is white in these "
-                "files, set data.grey_values=[0,%d]",
-                *[int(images.max())] * 2,
             )
         return images, targets
 
@@ -155,20 +142,17 @@ def _parts(directory: Path) -> dict[str, Path]:
 
 
 def _refuse_parts_as_classes(folders: list[Path]) -> None:
-    """Raise `UserError` if what should be class folders hold the class folders of parts, as test/ may."""
+    """Raise `UserError` if what should be class folders hold class folders, as test/ may."""
     names = {folder.name for folder in folders}
     inner = {folder: [inside.name for inside in _folders(folder)] for folder in folders}
     first = inner[folders[0]]
-    if len(first) > 1 and all(found == first for found in inner.values()):
-        raise UserError(
-            f"{' and '.join(sorted(names)[:2])} each hold the folders {', '.join(first[:3])}: they look like "
-            "parts of a data set, not like classes. Name them train and test, and perhaps val."
-        )
+    are_alike = len(first) > 1 and all(found == first for found in inner.values())
     for folder, found in inner.items():
-        if names & set(found):
+        if are_alike or names & set(found):
             raise UserError(
-                f"{folder} holds class folders, as does {folder.parent}: move the class folders for training "
-                f"to {folder.parent / 'train'}, or remove {folder}."
+                f"{folder} holds the folders {', '.join(found[:3])}: it looks like a part of a data set, not "
+                f"like a class. Move the class folders for training to {folder.parent / 'train'}, those for "
+                f"the test to {folder.parent / 'test'}."
             )
 
 

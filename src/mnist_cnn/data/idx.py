@@ -59,7 +59,7 @@ class IDXSource(Source):
         verified = f"{folder} (checksums verified)"
         # Without the lock, so that a folder without write permission can be used. This is safe: files
         # appear by os.replace, complete.
-        if all((folder / file).is_file() and self._is_right(folder / file, file) for file in self.md5):
+        if all(self._content(folder / file, file) for file in self.md5):
             return verified
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,13 +83,14 @@ class IDXSource(Source):
                     shutil.rmtree(aside, ignore_errors=True)
         raise DataUnavailable(self._advice(folder, tried))
 
-    def _is_right(self, path: Path, file: str) -> bool:
-        """Return whether `path` has the content of `file`; it may be packed."""
+    def _content(self, path: Path, file: str) -> bytes | None:
+        """Return the content of `file` if `path`, which may be packed, has it."""
         try:
             content = path.read_bytes() if path.name == file else gzip.decompress(path.read_bytes())
-        except (EOFError, gzip.BadGzipFile, zlib.error):
-            return False
-        return hashlib.md5(content, usedforsecurity=False).hexdigest() == self.md5[file]
+        except (FileNotFoundError, EOFError, gzip.BadGzipFile, zlib.error):
+            return None
+        is_right = hashlib.md5(content, usedforsecurity=False).hexdigest() == self.md5[file]
+        return content if is_right else None
 
     def _use_existing(self, folder: Path, file: str) -> bool:
         """Return whether `file` is there, after unpacking it if there is a .gz file; warn about bad ones.
@@ -98,20 +99,19 @@ class IDXSource(Source):
         """
         packed = [parent / f"{file}.gz" for parent in (folder, self.installed) if parent is not None]
         for path in (folder / file, *packed):
-            if not path.is_file():
-                continue
-            if not self._is_right(path, file):
-                log.warning("%s is not used and will be replaced: wrong checksum", path)
-                continue
-            if path in packed:
+            content = self._content(path, file)
+            if content is not None and path in packed:
                 with atomic_write(folder / file) as aside:
-                    aside.write_bytes(gzip.decompress(path.read_bytes()))
-            return True
+                    aside.write_bytes(content)
+            if content is not None:
+                return True
+            if path.is_file():
+                log.warning("%s is not used and will be replaced: wrong checksum", path)
         return False
 
     def _take(self, files: list[str], downloaded: Path, folder: Path) -> None:
         for file in files:
-            if not self._is_right(downloaded / file, file):
+            if self._content(downloaded / file, file) is None:
                 raise download.DownloadFailed(f"wrong checksum of {file}")
         for file in files:
             os.replace(downloaded / file, folder / file)

@@ -2,12 +2,9 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torchvision.transforms import functional as F
 
 CHUNK = 1000  # images converted at a time, so that the intermediate floats take little memory
-
-# Of red, green and blue, in thousandths (ITU-R 601, as in Pillow).
-LUMA_WEIGHTS = (299, 587, 114)
 
 
 def convert(images: Tensor, channels: int, size: int) -> Tensor:
@@ -18,28 +15,13 @@ def convert(images: Tensor, channels: int, size: int) -> Tensor:
     """
     if images.shape[1:] == (channels, size, size):
         return images
-    return torch.cat([_resized(_recoloured(part, channels), size) for part in images.split(CHUNK)])
+    return torch.cat([_converted(part, channels, size) for part in images.split(CHUNK)])
 
 
-def _recoloured(images: Tensor, channels: int) -> Tensor:
-    if images.shape[1] == channels:
-        return images
-    if channels == 3:
-        return images.expand(-1, 3, -1, -1)
-    weights = torch.tensor(LUMA_WEIGHTS).view(3, 1, 1)
-    luma = (images * weights).sum(1, keepdim=True)  # int64, so that the result is exact
-    return ((luma + 500) // 1000).to(torch.uint8)
-
-
-def _resized(images: Tensor, size: int) -> Tensor:
-    largest = max(images.shape[-2:])
-    if largest <= size:
-        return _padded(images, size)
-    return F.interpolate(_padded(images, largest), (size, size), mode="bilinear", antialias=True)
-
-
-def _padded(images: Tensor, size: int) -> Tensor:
-    height, width = images.shape[-2:]
-    across, down = size - width, size - height
-    left, top = across // 2, down // 2
-    return F.pad(images, (left, across - left, top, down - top))
+def _converted(images: Tensor, channels: int, size: int) -> Tensor:
+    if images.shape[1] != channels:
+        images = F.rgb_to_grayscale(images) if channels == 1 else images.expand(-1, 3, -1, -1)
+    side = max(size, *images.shape[-2:])
+    square = F.center_crop(images, [side, side])  # pads with zeros
+    resized: Tensor = F.resize(square, [size, size])
+    return resized

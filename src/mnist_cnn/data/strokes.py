@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist_cnn.data.source import Source
-from mnist_cnn.errors import UserError
 
 SIZE = 28  # pixels of a side of an image
 BOX = 20  # the longer side of a digit in it, with its strokes
@@ -23,13 +22,10 @@ Array = NDArray[np.float64]
 class EuropeanDigits(Source):
     """Ones with a long upstroke, and sevens, most of them crossed: `count` of each, the same each time.
 
-    They are polylines of one random width, in random proportions, antialiased, in MNIST's form. Raises
-    `UserError` for a negative `count`.
+    They are polylines of one random width, in random proportions, antialiased, in MNIST's form.
     """
 
     def __init__(self, count: int) -> None:
-        if count < 0:
-            raise UserError(f"data.extra.count={count} is negative; data.extra=null leaves the images out.")
         self.count = count
 
     def fetch(self, directory: Path) -> str:

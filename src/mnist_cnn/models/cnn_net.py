@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mnist_cnn.models.layers import check_image_size, check_images, get_layers
+from mnist_cnn.models.layers import check_image_size, get_layers
 
 
 class CnnNet(nn.Module):
@@ -13,7 +13,7 @@ class CnnNet(nn.Module):
     arguments it has 61,706 parameters in 10 tensors.
     `layers` selects the implementation of the layers: "torch", or "handmade" for `models.handmade`; the
     parameters are the same. With `standardize` each image is first brought to mean 0 and variance 1. Raises
-    `UserError` for unknown `layers`, for an `image_size` below 16 and for images of another shape.
+    `UserError` for unknown `layers` and for an `image_size` below 16.
     """
 
     def __init__(
@@ -37,7 +37,6 @@ class CnnNet(nn.Module):
         self.fc3 = layer_set.linear(84, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, self.conv1.in_channels, self.image_size, name="CnnNet")
         if self.standardize:
             images = F.layer_norm(images, images.shape[1:])
         # Max pooling and ReLU give the same in either order; pooling first leaves ReLU a quarter of the work.

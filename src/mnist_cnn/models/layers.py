@@ -1,4 +1,4 @@
-"""What the networks share: their layers, torch's own or handmade, and checks of the images."""
+"""What the networks share: their layers, torch's own or handmade, and a check of the image size."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,13 +39,4 @@ def check_image_size(size: int, smallest: int, name: str) -> None:
         raise UserError(
             f"model.image_size={size} is too small: the convolutions and poolings of {name} need at least "
             f"{smallest}x{smallest} pixels. Set model.image_size to {smallest} or more."
-        )
-
-
-def check_images(images: Tensor, channels: int, size: int, name: str) -> None:
-    """Raise `UserError` unless `images` has the shape (B, channels, size, size)."""
-    if images.ndim != 4 or tuple(images.shape[1:]) != (channels, size, size):
-        raise UserError(
-            f"{name} expects images of shape (B, {channels}, {size}, {size}), got {tuple(images.shape)}. "
-            "Set model.in_channels and model.image_size to match the images, or convert the images."
         )

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mnist_cnn.models.layers import check_image_size, check_images, get_layers
+from mnist_cnn.models.layers import check_image_size, get_layers
 
 
 class SimpleCNN(nn.Module):
@@ -13,7 +13,7 @@ class SimpleCNN(nn.Module):
     arguments it has 421,642 parameters in 8 tensors.
     `layers` selects the implementation of the layers: "torch", or "handmade" for `models.handmade`; the
     parameters are the same. With `standardize` each image is first brought to mean 0 and variance 1. Raises
-    `UserError` for unknown `layers`, for an `image_size` below 4 and for images of another shape.
+    `UserError` for unknown `layers` and for an `image_size` below 4.
     """
 
     def __init__(
@@ -36,7 +36,6 @@ class SimpleCNN(nn.Module):
         self.fc2 = layer_set.linear(128, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        check_images(images, self.conv1.in_channels, self.image_size, name="SimpleCNN")
         if self.standardize:
             images = F.layer_norm(images, images.shape[1:])
         # Max pooling and ReLU give the same in either order; pooling first leaves ReLU a quarter of the work.

@@ -18,7 +18,6 @@ from mnist_cnn.reporting import scores
 from mnist_cnn.training.classifier import Classifier
 
 CONFUSIONS = 5  # that are named
-FACTS = ("epochs", "best_epoch", "steps", "seconds", "precision", "device", "devices")  # of metrics.json
 
 
 def write(
@@ -44,7 +43,7 @@ def write(
         path=path,
         data=data,
         is_mnist=isinstance(data.source, MNIST),
-        sizes=", ".join(f"{len(part):,} {name}" for name, part in data.parts().items() if len(part)),
+        sizes=data.describe_sizes(),
         network=type(classifier.network).__name__,
         loss=type(classifier.loss).__name__,
         parameters=sum(parameter.numel() for parameter in classifier.network.parameters()),
@@ -52,7 +51,7 @@ def write(
         settings=classifier.config.get("hparams", {}),
         metrics=metrics,
         results={name: scores.metric(name, value) for name, value in metrics.items() if "/" in name},
-        facts={name: metrics[name] for name in FACTS if name in metrics},
+        facts={name: value for name, value in metrics.items() if "/" not in name and name != "status"},
         tested=len(logits),
         **(_errors(data, logits) if len(logits) else {}),
     )

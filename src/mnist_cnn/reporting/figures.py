@@ -12,14 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import NDArray
@@ -37,6 +36,7 @@ log = logging.getLogger(__name__)
 
 # Blue and vermilion of Okabe and Ito's palette, distinguishable with every kind of colour vision.
 BLUE, VERMILION = "#0072B2", "#D55E00"
+COLUMNS = 8  # predictions side by side
 MAPS_PER_ROW = 16
 MAX_COUNTS = 30  # classes up to which a confusion matrix has its counts
 
@@ -48,15 +48,40 @@ def predictions(
     confidence: Tensor,
     classes: Sequence[str] | None = None,
     are_probabilities: bool = True,
+    title: str = "",
+    frame_errors: bool = True,
 ) -> Figure:
     """Draw images with their labels and predictions, wrong predictions in a coloured frame.
 
     images: (N, C, H, W) of any type and range, C 1 or 3; targets, predicted: (N,) class indices;
     confidence: (N,), the score of the predicted class, a probability or an output of the network.
     """
-    captions = _captions(targets, predicted, confidence, classes, are_probabilities)
-    wrong = (targets != predicted).tolist()
-    return _gallery(images, captions, wrong, columns=10, empty="No images")
+    name = str if classes is None else classes.__getitem__
+    captions = [
+        f"Label: {name(label)}\nPred: {name(guess)}\n{score(value, are_probabilities)}"
+        for label, guess, value in zip(targets.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
+    ]
+    columns = max(min(COLUMNS, len(captions)), 1)
+    # All lengths are in inches, also the coordinates of the axes.
+    longest = max(map(len, "\n".join(captions).split("\n")))
+    across = max(1.3, 0.085 * longest)  # long class names must not overlap
+    side, above, header = 1.2, 0.63, 0.3 if title else 0.0
+    down = above + side + 0.1
+    width = max(across * columns, 0.095 * len(title))
+    height = header + down * math.ceil(len(captions) / columns)
+    figure, axes = whole_figure(width, height)
+    axes.text(width / 2, 0.06, title, ha="center", va="top", fontsize=12)
+    for index, (image, caption) in enumerate(zip(_array(images), captions, strict=True)):
+        x = (width - across * columns) / 2 + across * (index % columns + 0.5)  # of the middle
+        y = header + above + down * (index // columns)
+        # The frame is for readers who do not see the colour.
+        frame = VERMILION if frame_errors and targets[index] != predicted[index] else None
+        place_image(axes, _displayable(image), (x - side / 2, y), side, frame)
+        text = axes.text(x, y - 0.06, caption, ha="center", va="bottom", fontsize=10, parse_math=False)
+        text.set_color(frame or "black")
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
+    axes.set_axis_off()
+    return figure
 
 
 def most_wrong(
@@ -70,21 +95,19 @@ def most_wrong(
 ) -> Figure:
     """Draw the wrongly classified images, the most confident first, up to `limit` of them.
 
-    images: (N, C, H, W) of any type and range, C 1 or 3; targets, predicted: (N,) class indices;
-    confidence: (N,), the score of the predicted class, a probability or an output of the network.
+    The arguments are those of `predictions`.
     """
     wrong = (targets != predicted).nonzero().flatten()
     order = confidence[wrong].argsort(descending=True, stable=True)  # equal scores keep the data's order
     shown = wrong[order[:limit]]
-    captions = _captions(targets[shown], predicted[shown], confidence[shown], classes, are_probabilities)
-    errors = f"{_plural(len(wrong), 'error')} in {_plural(len(targets), 'image')}"
-    title = f"{errors}, most confident first"
+    title = f"{_plural(len(wrong), 'error')} in {_plural(len(targets), 'image')}"
     if len(shown) < len(wrong):
-        title = f"The {len(shown)} most confident of {errors}"
-    picked = images[shown.to(images.device)]
-    unframed = [False] * len(captions)  # all are wrong: a frame would add no information
-    empty = f"{_plural(len(targets), 'image')}, none of them wrong"
-    return _gallery(picked, captions, unframed, columns=8, empty=empty, title=title)
+        title = f"The {len(shown)} most confident of {title}"
+    elif len(shown):
+        title += ", most confident first"
+    picked, scores = images[shown.to(images.device)], confidence[shown]
+    labels, guesses = targets[shown], predicted[shown]
+    return predictions(picked, labels, guesses, scores, classes, are_probabilities, title, frame_errors=False)
 
 
 def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Figure:
@@ -93,13 +116,13 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
     counts: (K, K) integers, one row per label, one column per prediction. The cells are small, so that the
     counts can be read where the figure is shown at the size of a card.
     """
-    table = _array(counts).astype(np.int64)
+    table = _array(counts)
     size = len(table)
     names = list(classes or map(str, range(size)))
     totals, correct = table.sum(axis=1), np.diag(table)
     # Correct counts are about a hundred times the errors, which would all look alike on one colour scale.
     share = np.ma.masked_array(100 * table / np.maximum(totals, 1)[:, None], mask=np.eye(size, dtype=bool))
-    top = max(float(share.max()), 0.1) if size > 1 else 0.1
+    top = max(float(share.filled(0).max()), 0.1)
 
     side = 0.44 * max(min(size, MAX_COUNTS), 6)
     figure = _figure(side + 1.6, side + 1.2)
@@ -108,40 +131,32 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
     image = axes.imshow(share, cmap=cmap, vmin=0, vmax=top)
     named = range(0, size, math.ceil(size / MAX_COUNTS))
     labels = [names[k] for k in named]
-    tilted = max(map(len, labels)) > 3
-    rotation, ha = (45, "right") if tilted else (0, "center")
+    rotation, ha = (45, "right") if max(map(len, labels)) > 3 else (0, "center")
     axes.set_xticks(named, labels, rotation=rotation, ha=ha, parse_math=False)
-    axes.set_yticks(named, labels, parse_math=False)
-    axes.set(xlabel="Prediction (orange: share of the label's images)", ylabel="Label")
+    rows = [f"{names[k]}  {_percent(correct[k], totals[k])}" for k in named]
+    axes.set_yticks(named, rows, parse_math=False)
+    axes.set_ylabel("Label, and its accuracy")
+    figure.supxlabel("Prediction (orange: share of the label's images)", fontsize=10)
     if size <= MAX_COUNTS:
         _write_counts(axes, table, share, top)
-        _right_labels(axes, [_percent(c, t) for c, t in zip(correct, totals, strict=True)])
-        # The title of the axes would be centred over the cells; this text is the header of the column.
-        axes.text(size - 0.4, -0.6, "Accuracy", fontsize=10)
     else:
-        bar = figure.colorbar(image, ax=axes, shrink=0.7, label="Errors in % of the label's images")
-        bar.ax.spines[:].set_visible(False)
+        figure.colorbar(image, ax=axes, shrink=0.7, label="Errors in % of the label's images")
     errors, images = int(totals.sum() - correct.sum()), int(totals.sum())
-    axes.set_title(
-        f"Accuracy {_percent(correct.sum(), images)}: {_plural(errors, 'error')} in "
-        f"{_plural(images, 'image')}",
-        pad=14,
-    )
+    accuracy = _percent(correct.sum(), images)
+    figure.suptitle(f"Accuracy {accuracy}: {_plural(errors, 'error')} in {_plural(images, 'image')}")
     return figure
 
 
 def _write_counts(axes: Axes, table: Array, share: Array, top: float) -> None:
-    """Write the counts into the cells of a confusion matrix, and lines between the cells."""
+    """Write the counts into the cells of a confusion matrix, and draw lines between the cells."""
     for (row, column), count in np.ndenumerate(table):
-        if row == column:
-            color = "black"
-        elif count == 0:
+        color = "black"
+        if row != column and count == 0:
             color = "0.7"
-        else:
-            color = "white" if share[row, column] > 0.6 * top else "black"
-        axes.text(
-            column, row, str(count), ha="center", va="center", color=color, fontsize=11, in_layout=False
-        )
+        elif row != column and share[row, column] > 0.6 * top:
+            color = "white"
+        text = axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=11)
+        text.set_in_layout(False)
     axes.set_xticks(np.arange(len(table) + 1) - 0.5, minor=True)
     axes.set_yticks(np.arange(len(table) + 1) - 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=1)
@@ -156,7 +171,7 @@ def kernels(weight: Tensor) -> Figure:
     is 0, because a mean would hide kernels that respond to colour; with other numbers of inputs it is
     drawn as the mean over them.
     """
-    values = _finite(_array(weight))
+    values = _finite(weight)
     count, inputs, height, width = values.shape
     title = f"{_plural(count, 'kernel')}, {height}×{width}"
     if inputs not in (1, 3):
@@ -164,18 +179,17 @@ def kernels(weight: Tensor) -> Figure:
         title += f", mean over {inputs} inputs"
     bound = float(np.nanmax(np.abs(values), initial=0)) or 1.0  # 1 if all are 0
     columns = min(count, 8)
-    rows = math.ceil(count / columns)
     side = max(0.75, 4.4 / columns)  # inches; the title also needs room above few kernels
-    figure = _figure(side * columns + 0.9, side * rows * height / width + 0.5)
+    figure = _figure(side * columns + 0.9, side * math.ceil(count / columns) * height / width + 0.5)
     axes = figure.add_subplot()
+    axes.set_axis_off()
     if inputs == 3:
-        shown = (0.5 + values / (2 * bound)).clip(0, 1).transpose(0, 2, 3, 1)
-        _tiles(axes, shown, columns, limits=(0, 1), cmap="gray")
+        colours = (0.5 + values / (2 * bound)).transpose(0, 2, 3, 1)
+        axes.imshow(np.nan_to_num(_montage(colours, columns), nan=1))  # white between the kernels
         title += f"\nRed, green, blue: grey is 0, full colour ±{bound:.2g}"
     else:
-        image = _tiles(axes, values[:, 0], columns, limits=(-bound, bound), cmap="RdBu_r")
-        scale = figure.colorbar(image, ax=axes)
-        scale.ax.spines[:].set_visible(False)
+        image = axes.imshow(_montage(values[:, 0], columns), cmap="RdBu_r", vmin=-bound, vmax=bound)
+        figure.colorbar(image, ax=axes).ax.spines[:].set_visible(False)
     axes.set_title(title)
     return figure
 
@@ -186,38 +200,36 @@ def feature_maps(image: Tensor, layers: Mapping[str, Tensor]) -> Figure:
     image: (C, H, W), C 1 or 3; layers: name -> (C, H, W) maps, of which the first 16 are shown,
     or (F,) features, drawn as bars up to 16 (the largest in colour), as a strip beyond.
     """
-    values = {name: _finite(_array(layer)) for name, layer in layers.items()}
     width = 11.0  # inches of the column with the layers
+    values = {name: _finite(layer) for name, layer in layers.items()}
     heights = [_row_height(layer, width) for layer in values.values()]
     figure = _figure(width + 2.0, max(sum(heights) + 0.3 * len(heights) + 0.2, 2.2))
-    grid = figure.add_gridspec(
-        max(len(heights), 1), 2, width_ratios=(1.5, width), height_ratios=heights or None
-    )
+    grid = figure.add_gridspec(len(heights), 2, width_ratios=(1.5, width), height_ratios=heights)
     axes = figure.add_subplot(grid[:, 0])
-    pixels = _displayable(_array(image))
-    axes.imshow(pixels, cmap="gray")
-    axes.set_title(f"input\n{pixels.shape[0]}×{pixels.shape[1]}", fontsize=10)
+    axes.imshow(_displayable(_array(image)), cmap="gray")
+    axes.set_title(f"input\n{image.shape[1]}×{image.shape[2]}", fontsize=10)
     axes.set_axis_off()
     for row, (name, layer) in enumerate(values.items()):
         axes = figure.add_subplot(grid[row, 1])
-        if layer.ndim == 3:
-            maps = layer[:MAPS_PER_ROW]
-            size = f"{layer.shape[1]}×{layer.shape[2]}"
-            label = f"{name}: {len(maps)} of {_plural(len(layer), 'map')}, {size}"
-            limits = (float(np.nanmin(layer, initial=0)), float(np.nanmax(layer, initial=0)))
-            _tiles(axes, maps, _map_columns(layer), limits, cmap="viridis")
-        elif len(layer) <= MAPS_PER_ROW:
-            label = f"{name}: {_plural(len(layer), 'feature')}"
+        label = f"{name}: {_plural(len(layer), 'feature')}"
+        if layer.ndim == 1 and len(layer) <= MAPS_PER_ROW:
             colors = [BLUE if i == layer.argmax() else "0.75" for i in range(len(layer))]
             axes.bar(range(len(layer)), layer, color=colors)
             axes.axhline(0, color="black", linewidth=0.8)
-            axes.set_xticks(range(len(layer)))
-            axes.set_xlim(-0.5, len(layer) - 0.5)
+            axes.set(xticks=range(len(layer)), xlim=(-0.5, len(layer) - 0.5))
             axes.tick_params(labelsize=8)
             axes.spines[["top", "right"]].set_visible(False)
-        else:
-            label = f"{name}: {_plural(len(layer), 'feature')}"
+        elif layer.ndim == 1:
             axes.imshow(layer[None], cmap="viridis", aspect="auto", interpolation="nearest")
+            axes.set_axis_off()
+        else:
+            shown = layer[:MAPS_PER_ROW]
+            size = f"{layer.shape[1]}×{layer.shape[2]}"
+            label = f"{name}: {len(shown)} of {_plural(len(layer), 'map')}, {size}"
+            low, high = np.nanmin(layer, initial=0), np.nanmax(layer, initial=0)
+            maps = _montage(shown, _map_columns(layer))
+            axes.imshow(maps, cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
+            axes.set_anchor("NW")
             axes.set_axis_off()
         axes.set_title(label, loc="left", fontsize=10)
     return figure
@@ -231,14 +243,14 @@ def loss_curve(history: Sequence[Mapping[str, float]]) -> Figure:
     """
     figure = _figure(10, 4)
     left, right = figure.subplots(1, 2)
-    losses = _curves(left, history, "loss", best=min, scale=1, form="{:.4f}", corner="upper right")
+    losses = _curves(left, history, "loss", best=min, scale=1, form="{:.4f}")
     if losses and max(losses) > 10 * min(losses) > 0:  # late epochs would be a flat line
         left.set_yscale("log")
         left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         left.yaxis.set_major_formatter("{x:g}")
         left.yaxis.set_minor_formatter(NullFormatter())
     left.set(title="Loss", xlabel="Epoch")
-    accuracies = _curves(right, history, "acc", best=max, scale=100, form="{:.2f}%", corner="lower right")
+    accuracies = _curves(right, history, "acc", best=max, scale=100, form="{:.2f}%")
     if accuracies:
         margin = max(0.05 * (100 - min(accuracies)), 0.05)
         right.set_ylim(min(accuracies) - margin, 100 + margin)
@@ -321,9 +333,10 @@ def _array(values: Tensor) -> Array:
     return array
 
 
-def _finite(values: Array) -> Array:
-    """Replace infinities, which cannot be drawn, by NaN, which is left blank."""
-    finite: Array = np.where(np.isfinite(values), values, np.nan)
+def _finite(values: Tensor) -> Array:
+    """Return an array with NaN, which is left blank, for infinities, which cannot be drawn."""
+    array = _array(values)
+    finite: Array = np.where(np.isfinite(array), array, np.nan)
     return finite
 
 
@@ -333,21 +346,6 @@ def _plural(count: int, noun: str) -> str:
 
 def _percent(part: int, whole: int) -> str:
     return f"{part / whole:.2%}" if whole else "–"
-
-
-def _captions(
-    targets: Tensor,
-    predicted: Tensor,
-    confidence: Tensor,
-    classes: Sequence[str] | None,
-    are_probabilities: bool,
-) -> list[str]:
-    name = str if classes is None else classes.__getitem__
-    rows = zip(targets.tolist(), predicted.tolist(), confidence.tolist(), strict=True)
-    return [
-        f"Label: {name(label)}\nPred: {name(guess)}\n{score(value, are_probabilities)}"
-        for label, guess, value in rows
-    ]
 
 
 def _displayable(image: Array) -> Array:
@@ -362,80 +360,18 @@ def _displayable(image: Array) -> Array:
     return scaled
 
 
-def _gallery(
-    images: Tensor,
-    captions: list[str],
-    framed: list[bool],
-    columns: int,
-    empty: str,
-    title: str = "",
-) -> Figure:
-    if not captions:
-        figure = _figure(5, 1)
-        _message(figure.add_subplot(), empty)
-        return figure
-    columns = min(columns, len(captions))
-    rows = math.ceil(len(captions) / columns)
-    # All lengths are in inches, also the coordinates of the axes.
-    longest = max(len(line) for caption in captions for line in caption.split("\n"))
-    across = max(1.3, 0.085 * longest)  # long class names must not overlap
-    side, above, header = 1.2, 0.63, 0.3 if title else 0.0
-    down = above + side + 0.1
-    width, height = max(across * columns, 0.095 * len(title)), header + down * rows
-    figure, axes = whole_figure(width, height)
-    if title:
-        axes.text(width / 2, 0.06, title, ha="center", va="top", fontsize=12)
-    tiles = zip(_array(images), captions, framed, strict=True)
-    for index, (image, caption, frame) in enumerate(tiles):
-        middle = (width - across * columns) / 2 + across * (index % columns + 0.5)
-        y = header + above + down * (index // columns)
-        color = VERMILION if frame else "black"
-        # The frame is for readers who do not see the colour.
-        corner = (middle - side / 2, y)
-        place_image(axes, _displayable(image), corner, side, frame=color if frame else None)
-        axes.text(
-            middle, y - 0.06, caption, ha="center", va="bottom", fontsize=10, color=color, parse_math=False
-        )
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
-    axes.set_axis_off()
-    return figure
+def _montage(tiles: Array, columns: int) -> Array:
+    """Join tiles (N, H, W) or (N, H, W, 3) in rows of `columns`, with NaN between them.
 
-
-def _message(axes: Axes, text: str) -> None:
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes)
-    axes.set_axis_off()
-
-
-def _right_labels(axes: Axes, labels: list[str]) -> None:
-    """Write a label to the right of each row of `axes`."""
-    margin = axes.secondary_yaxis("right")
-    margin.set_yticks(range(len(labels)), labels)
-    margin.tick_params(length=0)
-    margin.spines[:].set_visible(False)
-
-
-def _tiles(axes: Axes, tiles: Array, columns: int, limits: tuple[float, float], cmap: str) -> AxesImage:
-    """Draw (N, H, W) or (N, H, W, 3) in one Axes, far faster than one each; return the last image."""
-    height, width = tiles.shape[1:3]
-    right, down = width * 1.12, height * 1.12  # the gap grows with the tile
-    for index, tile in enumerate(tiles):
-        x, y = index % columns * right, index // columns * down
-        image = axes.imshow(
-            tile,
-            cmap=cmap,
-            vmin=limits[0],
-            vmax=limits[1],
-            interpolation="nearest",
-            extent=(x, x + width, y + height, y),
-        )
-        image.set_in_layout(False)  # within the axes: the layout need not ask for its size
-    rows = math.ceil(len(tiles) / columns)
-    # imshow sets the limits to its last tile; limits over all columns keep the tiles at one size.
-    axes.set_xlim(0, columns * right - (right - width))
-    axes.set_ylim(rows * down - (down - height), 0)
-    axes.set_anchor("NW")
-    axes.set_axis_off()
-    return image
+    One image is drawn far faster than many. NaN is left blank.
+    """
+    tiles = tiles.repeat(4, axis=1).repeat(4, axis=2)  # a gap may be narrower than a pixel
+    gap = math.ceil(tiles.shape[1] / 10)
+    margins = [(0, -len(tiles) % columns), (0, gap), (0, gap), (0, 0)][: tiles.ndim]
+    padded = np.pad(tiles, margins, constant_values=np.nan)
+    rows = [np.concatenate(row, axis=1) for row in np.split(padded, len(padded) // columns)]
+    joined: Array = np.concatenate(rows)[:-gap, :-gap]
+    return joined
 
 
 def _map_columns(layer: Array) -> int:
@@ -456,14 +392,14 @@ def _curves(
     best: Callable[[Sequence[float]], float],
     scale: float,
     form: str,
-    corner: Literal["upper right", "lower right"],  # where such a curve leaves space for the legend
 ) -> list[float]:
     """Draw the training and validation curve of a metric; return all values drawn."""
     drawn: list[float] = []
     for split, color, marker in (("train", BLUE, "o"), ("val", VERMILION, "s")):
         key = f"{split}/{metric}"
-        points = [(row["epoch"], scale * row[key]) for row in history if key in row]
-        points = [point for point in points if math.isfinite(point[1])]
+        points = [
+            (row["epoch"], scale * row[key]) for row in history if math.isfinite(row.get(key, math.nan))
+        ]
         if not points:
             continue
         epochs, values = zip(*points, strict=True)
@@ -471,12 +407,10 @@ def _curves(
         label = f"{split}: best {form.format(peak)}, epoch {epochs[values.index(peak)]:.0f}"
         axes.plot(epochs, values, color=color, marker=marker, markersize=4, label=label)
         drawn += values
-    if not drawn:
-        _message(axes, "No values")
-        return drawn
-    axes.legend(loc=corner)
+    if drawn:
+        axes.legend()
+        axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
     axes.grid(which="both", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.set_xlim(history[0]["epoch"] - 0.5, history[-1]["epoch"] + 0.5)
     return drawn

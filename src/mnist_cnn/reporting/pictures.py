@@ -5,6 +5,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from mnist_cnn.data import ImageData
 from mnist_cnn.errors import UserError
@@ -87,18 +88,15 @@ def layer_outputs(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     images: (N, C, H, W). The values are float32 on the CPU, of shape (C, H, W) or (F,), in the order of
     computation.
     """
+    names = {
+        layer: name for name, layer in network.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)
+    }
     outputs: dict[str, Tensor] = {}
-    hooks = []
-    for name, layer in network.named_modules():
-        if isinstance(layer, nn.Conv2d | nn.Linear):
 
-            def keep(module: nn.Module, args: Any, output: Tensor, name: str = name) -> None:
-                outputs[name] = output[0].detach().float().cpu()
+    def keep(module: nn.Module, args: Any, output: Any) -> None:
+        if module in names:
+            outputs[names[module]] = output[0].detach().float().cpu()
 
-            hooks.append(layer.register_forward_hook(keep))
-    try:
+    with register_module_forward_hook(keep):
         network(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
     return outputs

@@ -20,14 +20,11 @@ def split_metrics(row: Mapping[str, float], split: str, extra: bool = True) -> s
 
     `extra` includes metrics other than the loss and the accuracy.
     """
-    prefix = f"{split}/"
-    names = [name for name in row if name.startswith(prefix)]
-    names.sort(key=lambda name: name not in (f"{prefix}loss", f"{prefix}acc"))  # keeps the order otherwise
     parts = []
-    for name in names:
-        label, text = name.removeprefix(prefix), metric(name, row[name])
-        if label == "acc":
-            parts.append(text)
-        elif label == "loss" or extra:
-            parts.append(f"{label} {text}")
+    for name, value in row.items():
+        group, _, label = name.partition("/")
+        if group == split and label == "acc":
+            parts.append(metric(name, value))
+        elif group == split and (label == "loss" or extra):
+            parts.append(f"{label} {metric(name, value)}")
     return ", ".join(parts)

@@ -18,10 +18,10 @@ def as_pair(size: Size) -> Pair:
     return vertical, horizontal
 
 
-def pad(x: Tensor, padding: Pair, value: float = 0.0) -> Tensor:
-    """Add `padding` rows and columns of `value` on each side of x (B, C, H, W)."""
+def pad(x: Tensor, padding: Pair) -> Tensor:
+    """Add `padding` rows and columns of zeros on each side of x (B, C, H, W)."""
     vertical, horizontal = padding
-    return F.pad(x, (horizontal, horizontal, vertical, vertical), value=value)
+    return F.pad(x, (horizontal, horizontal, vertical, vertical))
 
 
 def cast_for_autocast(*tensors: Any, to: torch.dtype | None = None) -> tuple[Any, ...]:

@@ -34,7 +34,7 @@ def upsample_max(delta: Tensor, argmax: Tensor, input_size: Pair, window: Pair, 
     delta (B, C, I, J), argmax (B, C, I, J) the index of the maximum in its window, counted row by row,
     input_size = (H, W) -> (B, C, H, W). Section 2.2.1.
     """
-    upsampled = zeros(delta, input_size)
+    upsampled = delta.new_zeros(*delta.shape[:2], *input_size)
     for index, element in enumerate(window_elements(upsampled, window, stride)):
         element += delta * (argmax == index)
     return upsampled
@@ -47,18 +47,11 @@ def upsample_average(delta: Tensor, input_size: Pair, window: Pair, stride: Pair
 
     delta (B, C, I, J), input_size = (H, W) -> (B, C, H, W). Section 2.2.1.
     """
-    upsampled = zeros(delta, input_size)
+    upsampled = delta.new_zeros(*delta.shape[:2], *input_size)
     share = delta / (window[0] * window[1])
     for element in window_elements(upsampled, window, stride):
         element += share
     return upsampled
-
-
-def zeros(delta: Tensor, input_size: Pair) -> Tensor:
-    """Return zeros (B, C, H, W) for the gradient of the input, in the memory format of convolutions."""
-    shape = (*delta.shape[:2], *input_size)
-    empty = torch.empty(shape, dtype=delta.dtype, device=delta.device, memory_format=torch.channels_last)
-    return empty.zero_()
 
 
 class MaxPooling(Function):
