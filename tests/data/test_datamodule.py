@@ -93,7 +93,7 @@ def test_extra_images_are_trained_on_by_the_names_of_their_classes() -> None:
 
 def test_extra_images_of_another_class_are_refused() -> None:
     with pytest.raises(
-        UserError, match=r"EuropeanDigits holds the class 1, which is not among data\.classes"
+        UserError, match=r"data\.extra=EuropeanDigits holds the class 1, which is not among data\.classes"
     ):
         make_noise_data(classes=["0", "7", "2"], extra=EuropeanDigits(count=5)).setup()
 

@@ -159,6 +159,15 @@ def test_broken_files_are_named_and_left_out(tmp_path: Path, caplog: pytest.LogC
     assert "51.0 megapixels: larger than the limit" in caplog.text
 
 
+def test_class_without_a_readable_image_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "train" / "a" / "good.png")
+    save(tmp_path / "test" / "a" / "good.png")
+    (tmp_path / "train" / "b").mkdir()
+    (tmp_path / "train" / "b" / "bad.png").write_bytes(b"bad")
+    with pytest.raises(UserError, match=r"No image of the class b .* can be read for training"):
+        make_source().read(tmp_path, train=True)
+
+
 def test_grey_values_are_those_of_the_whole_data_set(tmp_path: Path) -> None:
     for name, level in (("a", 500), ("b", 4000)):
         save(tmp_path / name / "x.tif", Image.fromarray(np.full((8, 8), level, np.uint16)))
@@ -167,6 +176,15 @@ def test_grey_values_are_those_of_the_whole_data_set(tmp_path: Path) -> None:
     source.preparation = Preparation("resize", 1, 8, source.grey_values(tmp_path))
     images, _ = source.read(tmp_path, train=True)
     assert images[:, 0, 0, 0].tolist() == [round(500 / 4095 * 255), round(4000 / 4095 * 255)]
+
+
+def test_images_of_8_bits_that_are_nearly_black_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("a", "b"):
+        save(tmp_path / name / "x.png", 1)
+    make_source(0).read(tmp_path, train=True)
+    assert "set data.grey_values=[0,1]" in caplog.text
 
 
 def test_digits_are_found_in_the_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

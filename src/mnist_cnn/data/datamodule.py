@@ -207,7 +207,8 @@ class ImageData(L.LightningDataModule):
         return self._converted(source, *source.read(self.dir, train))
 
     def _converted(self, source: Source, images: Tensor, targets: Tensor) -> Batch:
-        name, known = type(source).__name__, source.classes(self.dir)
+        known = source.classes(self.dir)
+        name = f"{'data.extra=' if source is self.extra else ''}{type(source).__name__}"
         _check_images(images, targets, name)
         if known is not None and known != self.classes:
             targets = self._by_name(targets, known, name)
@@ -263,8 +264,13 @@ class ImageData(L.LightningDataModule):
         assert self.test is not None
         return self._evaluation_loader(self.test)
 
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Return the test images in order."""
+        return self.test_dataloader()
+
     def _evaluation_loader(self, dataset: ImagesInMemory) -> DataLoader[Batch]:
         sampler = rank_indices(len(dataset), *self._rank())
+        # Lightning makes the loader again for predictions, from arguments by name.
         return DataLoader(dataset, batch_size=EVAL_BATCH_SIZE, sampler=sampler, collate_fn=_unchanged)
 
     def _rank(self) -> tuple[int, int]:
@@ -285,7 +291,9 @@ class ImageData(L.LightningDataModule):
         return self._standardize(_scale(images))
 
     def _standardize(self, images: Tensor) -> Tensor:
-        return images.sub_(self.mean.to(images.device)).div_(self.std.to(images.device))
+        # They are copied to the device of the first batch, and stay there.
+        self.mean, self.std = self.mean.to(images.device), self.std.to(images.device)
+        return images.sub(self.mean).div_(self.std)  # an augmentation may return a tensor that it keeps
 
 
 def _scale(images: Tensor) -> Tensor:

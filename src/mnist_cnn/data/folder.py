@@ -25,6 +25,7 @@ NAMES = {  # of the folders of a data set's parts, whatever their case
     "test": ("test", "testing"),
 }
 NAMED = 5  # unreadable files that a warning names
+DARK = 16  # of 255: if no pixel of a data set is brighter, its white is probably another number
 
 
 class ImageFolder(Source):
@@ -79,7 +80,7 @@ class ImageFolder(Source):
     def read(self, directory: Path, train: bool) -> tuple[Tensor, Tensor]:
         """Return uint8 images (N, C, H, W), as prepared, and int64 targets (N,).
 
-        Raises `UserError` if there are no test images.
+        Raises `UserError` if a class has no readable training image or there are no test images.
         """
         names, parts = self.classes(directory), _parts(directory)
         if "test" in parts:
@@ -94,6 +95,18 @@ class ImageFolder(Source):
             raise UserError(
                 f"{directory} has no readable test images. Add some to {directory / 'test'}, or remove that "
                 f"folder to keep data.source.test_size={self.test_size} of all images for the test."
+            )
+        empty = [name for label, name in enumerate(names) if not (targets == label).any()]
+        if train and empty:
+            raise UserError(
+                f"No image of the class {empty[0]} in {directory} can be read for training. Add images to "
+                "its folder or remove it."
+            )
+        if train and images.max() <= DARK:
+            brightest = int(images.max())
+            log.warning(
+                f"No pixel of the training images is brighter than {brightest} of 255. If that is white in "
+                f"these files, set data.grey_values=[0,{brightest}]"
             )
         return images, targets
 
