@@ -44,6 +44,7 @@ class Progress(L.Callback):
         self.partial_epochs = 0  # ended by max_steps or max_time
         self._elapsed = 0.0  # before the run was resumed
         self._created = time.monotonic()
+        self._started = False
         self._reported = 0  # the latest epoch whose line has been printed
         self._bar: tqdm[Any] | None = None
         self._begin_epoch()
@@ -78,6 +79,7 @@ class Progress(L.Callback):
         return self._elapsed + time.monotonic() - self._created
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._started = True
         self._reported = trainer.current_epoch
         if trainer.is_global_zero:
             for name, description in describe_run(trainer, pl_module, self.lr_source).items():
@@ -116,6 +118,10 @@ class Progress(L.Callback):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._report_epoch(trainer, pl_module)
 
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._started and trainer.current_epoch and trainer.is_global_zero:
+            log.info(f"resumed    after epoch {trainer.current_epoch}, the last")
+
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
@@ -123,14 +129,15 @@ class Progress(L.Callback):
 
     def _update_bar(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
+        total, batch_images = images_per_epoch(trainer)
+        done = min(self._batches * batch_images, total)
         if self._bar is None:
-            data = trainer.datamodule  # type: ignore[attr-defined]
             self._bar = tqdm(
                 desc=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-                total=trainer.num_training_batches,
-                initial=self._batches,
+                total=total,
+                initial=done,
                 unit=" images",
-                unit_scale=data.batch_size * trainer.world_size,  # it counts batches
+                unit_scale=True,
                 leave=False,
                 # only in a terminal that no other process writes to
                 disable=None if multiprocessing.parent_process() is None else True,
@@ -139,7 +146,7 @@ class Progress(L.Callback):
             loss, accuracy = pl_module.train_metrics.so_far()
             if not math.isnan(loss):
                 self._bar.set_postfix_str(f"loss {loss:.4f}, {accuracy:.2%}", refresh=False)
-            self._bar.update(self._batches - self._bar.n)
+            self._bar.update(done - self._bar.n)
 
     def _close_bar(self) -> None:
         if self._bar is not None:
@@ -166,7 +173,30 @@ class Progress(L.Callback):
             parts.append(f"validation {scores.split_metrics(row, 'val')}")
         images, seconds = self.images - self._before[0], self.seconds - self._before[1]
         parts.append(f"{images / seconds if seconds else 0:,.0f} images/s")
-        log.info(textwrap.fill("   ".join(parts), WIDTH, subsequent_indent=" " * (len(parts[0]) + 3)))
+        log.info(_wrap(parts))
+
+
+def _wrap(parts: list[str]) -> str:
+    """Join the parts of a line; one for which no room is left starts another line."""
+    lines = [parts[0]]
+    for part in parts[1:]:
+        longer = f"{lines[-1]}   {part}"
+        if len(longer) <= WIDTH:
+            lines[-1] = longer
+        else:
+            lines.append(f"{' ' * len(parts[0])}   {part}")
+    return "\n".join(lines)
+
+
+def images_per_epoch(trainer: L.Trainer) -> tuple[int, int]:
+    """Return the number of images that all ranks train on in an epoch, and in each batch but the last."""
+    loader = trainer.train_dataloader
+    assert loader is not None
+    batch_images = loader.batch_size * trainer.world_size
+    batches = int(trainer.num_training_batches)
+    if batches == len(loader):  # the last batch is smaller, or larger by one image
+        return len(loader.sampler) * trainer.world_size, batch_images
+    return batches * batch_images, batch_images
 
 
 def log_detail(message: str) -> None:
@@ -191,16 +221,25 @@ def describe_run(
     }
     if lr_source is not None and "lr" in options:
         options["lr"] += f" (set by {lr_source})"
-    parameters = sum(parameter.numel() for parameter in classifier.network.parameters())
-    described = [type(optimizer).__name__, *(f"{name} {value}" for name, value in options.items())]
-    device = f"{trainer.world_size} x {describe_device(classifier.device)}"
-    lines = {
-        "network": f"{type(classifier.network).__name__}, {parameters:,} parameters",
-        "optimizer": ", ".join(described),
+    parameters = sum(p.numel() for p in classifier.network.parameters())
+    layers = [
+        f"{name} {type(layer).__name__} {sum(p.numel() for p in layer.parameters()):,}"
+        for name, layer in classifier.network.named_children()
+        if next(layer.parameters(), None) is not None
+    ]
+    sizes = [f"{len(part):,} {name}" for name, part in data.parts().items() if len(part)]
+    lines = {"network": f"{type(classifier.network).__name__}, {parameters:,} parameters"}
+    if layers:
+        lines["layers"] = ", ".join(layers)
+    lines |= {
+        "optimizer": ", ".join(
+            [type(optimizer).__name__, *(f"{name} {value}" for name, value in options.items())]
+        ),
         "loss": type(classifier.loss).__name__,
-        "data": f"{data.name}: {data.describe_sizes()}; {data.source_label}",
+        "data": f"{data.name}: {', '.join(sizes)}; {data.source_label}",
         "classes": data.describe_classes(),
-        "device": f"{device}; precision {trainer.precision}",
+        "device": f"{trainer.world_size} x {describe_device(classifier.device)}; "
+        f"precision {trainer.precision}",
     }
     if trainer.lr_scheduler_configs:
         lines["schedule"] = type(trainer.lr_scheduler_configs[0].scheduler).__name__

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.plugins.hparams import plugin_data_pb2
 from torch import Tensor, nn
+from torch.jit import TracerWarning  # type: ignore[attr-defined]
 from torch.utils.tensorboard import summary
 
 # TensorBoard opens the HPARAMS tab with five columns: first those marked as differing, then by name. These
@@ -87,6 +88,8 @@ class RunLogger(TensorBoardLogger):
         with warnings.catch_warnings():
             # SummaryWriter.add_graph is built on torch.jit.trace, which torch 2.14 deprecates.
             warnings.filterwarnings("ignore", message=r"`torch\.jit\.", category=FutureWarning)
+            # Tracing does not record checks of the images' shape, which the graph need not show.
+            warnings.filterwarnings("ignore", category=TracerWarning)
             self.experiment.add_graph(network, images)
 
     @rank_zero_only
