@@ -89,18 +89,13 @@ def command(network: str, batch_size: int, images: int, *overrides: str) -> Resu
     """Train on `images` images with train.py, with everything on."""
     with tempfile.TemporaryDirectory() as folder:
         measured = Path(folder) / "measured.json"
-        subprocess.run(
-            [
-                *(sys.executable, ROOT / "train.py", f"model={network}", f"data.batch_size={batch_size}"),
-                *("trainer.max_epochs=1", f"trainer.limit_train_batches={images // batch_size}"),
-                *(f"data.dir={ROOT / 'data'}", f"hydra.run.dir={folder}", *overrides),
-                *("+callbacks.measure._target_=benchmarks.measure.Measure",),
-                *(f"+callbacks.measure.file={measured}",),
-            ],
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        settings = [f"model={network}", f"data.batch_size={batch_size}", f"data.dir={ROOT / 'data'}"]
+        settings += ["trainer.max_epochs=1", f"trainer.limit_train_batches={images // batch_size}"]
+        settings += ["+callbacks.measure._target_=benchmarks.measure.Measure"]
+        settings += [f"+callbacks.measure.file={measured}", f"hydra.run.dir={folder}", *overrides]
+        started = [sys.executable, str(ROOT / "train.py"), *settings]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        subprocess.run(started, env=environment, check=True, stdout=subprocess.DEVNULL)
         rate: float = json.loads((Path(folder) / "metrics.json").read_text())["images_per_second"]
         result = json.loads(measured.read_text())
     return {"rate": rate, "start": result["first_step"] - STARTED, "memory": result["memory"]}

@@ -22,6 +22,8 @@ def main() -> None:
         print(SOURCES[options.name]().fetch(options.dir))
     except (UserError, OSError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -40,21 +40,17 @@ class Pictures(L.Callback):
             self._log(trainer, pl_module)
 
     def _log(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not trainer.is_global_zero or not any(map(takes_figures, trainer.loggers)):
-            return
-        assert isinstance(pl_module, Classifier)
-        with figures.warn_on_error("the figures of the network"):
-            _log_figures(trainer, pl_module)
+        if trainer.is_global_zero and any(map(takes_figures, trainer.loggers)):
+            with figures.warn_on_error("the figures of the network"):
+                _log_figures(trainer, pl_module)
 
 
-def _log_figures(trainer: L.Trainer, classifier: Classifier) -> None:
+def _log_figures(trainer: L.Trainer, classifier: L.LightningModule) -> None:
     data = trainer.datamodule  # type: ignore[attr-defined]
-    assert isinstance(data, ImageData)
-    dataset = data.val if data.val else data.train
-    assert dataset is not None
-    images, targets = dataset[:IMAGES]
-    batch = data.normalize(images.to(classifier.device))
-    batch = trainer.precision_plugin.convert_input(batch)
+    assert isinstance(data, ImageData) and isinstance(classifier, Classifier)
+    part = "validation" if data.val else "train"
+    images, targets = data.parts()[part][:IMAGES]
+    batch = trainer.precision_plugin.convert_input(data.normalize(images.to(classifier.device)))
     modes = {module: module.training for module in classifier.modules()}
     classifier.eval()  # no dropout, no update of running means
     try:
@@ -70,7 +66,7 @@ def _log_figures(trainer: L.Trainer, classifier: Classifier) -> None:
             module.training = mode
     # TensorBoard sorts its cards by tag: these come after the curves, train/ and val/.
     drawn = {
-        f"visuals/predictions_{'validation' if data.val else 'train'}": figures.predictions(
+        f"visuals/predictions_{part}": figures.predictions(
             images, targets, predicted, confidence, data.classes, classifier.gives_probabilities
         )
     }

@@ -18,19 +18,8 @@ from mnist_cnn.models.handmade.convolution import (
     rot180,
 )
 from mnist_cnn.models.handmade.linear import Linear, linear
-from mnist_cnn.models.handmade.losses import (
-    CrossEntropyLoss,
-    OneHotMSELoss,
-    cross_entropy,
-    mse_loss,
-    one_hot,
-)
-from mnist_cnn.models.handmade.pooling import (
-    avg_pool2d,
-    max_pool2d,
-    upsample_average,
-    upsample_max,
-)
+from mnist_cnn.models.handmade.losses import CrossEntropyLoss, OneHotMSELoss, cross_entropy, mse_loss, one_hot
+from mnist_cnn.models.handmade.pooling import avg_pool2d, max_pool2d, upsample_average, upsample_max
 from mnist_cnn.models.handmade.relu import relu
 
 __all__ = [

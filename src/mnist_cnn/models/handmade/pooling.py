@@ -65,13 +65,7 @@ class MaxPooling(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: Pair, stride: Pair) -> Tensor:
         ctx.input_size, ctx.window, ctx.stride = x.shape[2:], window, stride
-        elements = window_elements(x, window, stride)
-        maximum = next(elements).clone()
-        argmax = torch.zeros_like(maximum, dtype=torch.int16)
-        for index, element in enumerate(elements, start=1):
-            # Indices increase, so torch.maximum puts the index of a new maximum in place of the former one.
-            argmax = torch.maximum(argmax, index * (element > maximum).to(argmax.dtype))
-            maximum = torch.maximum(maximum, element)
+        maximum, argmax = torch.stack(list(window_elements(x, window, stride))).max(0)
         ctx.save_for_backward(argmax)
         return maximum
 
