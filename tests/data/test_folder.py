@@ -184,7 +184,7 @@ def test_images_of_8_bits_that_are_nearly_black_are_said(
     for name in ("a", "b"):
         save(tmp_path / name / "x.png", 1)
     make_source(0).read(tmp_path, train=True)
-    assert "set data.grey_values=[0,1]" in caplog.text
+    assert "No pixel of the training images is brighter than 1 of 255" in caplog.text
 
 
 def test_digits_are_found_in_the_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -103,10 +103,9 @@ class ImageFolder(Source):
                 "its folder or remove it."
             )
         if train and images.max() <= DARK:
-            brightest = int(images.max())
             log.warning(
-                f"No pixel of the training images is brighter than {brightest} of 255. If that is white in "
-                f"these files, set data.grey_values=[0,{brightest}]"
+                f"No pixel of the training images is brighter than {images.max()} of 255: they are black "
+                "to the network. If that is white in these files, write them again with 255 as white."
             )
         return images, targets
 
