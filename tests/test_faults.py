@@ -228,37 +228,28 @@ def test_data_damaged_between_two_starts_of_a_run_is_replaced(
 
 
 @pytest.mark.parametrize(
-    ("name", "rank", "message"),
+    ("lost", "message"),
     [
-        ("SIGKILL", 0, "Rank 0 was killed by SIGKILL."),
+        (fault("Refusal"), "This is the reason."),
+        (fault("Signal", name="SIGKILL"), "Rank 0 was killed by SIGKILL."),
         (
-            "SIGSTOP",
-            1,
+            fault("Signal", name="SIGSTOP", rank=1),
             "A rank has waited 8 s for another one. If that was not enough, set trainer.rank_timeout "
             "to more seconds.",
         ),
     ],
+    ids=["fails", "is killed", "hangs"],
 )
 def test_lost_rank_fails_its_job_and_leaves_no_process(
-    name: str, rank: int, message: str, command: Command, mnist: Path, tmp_path: Path
+    lost: str, message: str, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
     ranks = ("trainer=ddp", "trainer.devices=2", "trainer.rank_timeout=8")
-    lost = fault("Signal", name=name, rank=rank)
     done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}", lost)
     assert last_line(done) == f"train.py: {message}"
     assert processes_of(tmp_path) == []
     run = only_run(tmp_path)
     assert json.loads((run / "failed.json").read_text()) == {"error": message}
     assert load(run / "checkpoints" / "last.ckpt")["epoch"] == 0
-
-
-def test_rank_that_ends_before_the_start_fails_its_job_at_once(
-    command: Command, mnist: Path, tmp_path: Path
-) -> None:
-    ranks = ("trainer=ddp", "trainer.devices=2")  # which would wait ten minutes for each other
-    done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}", fault("EarlyEnd"))
-    assert last_line(done) == "train.py: Rank 1 was killed by SIGKILL."
-    assert processes_of(tmp_path) == []
 
 
 def test_missing_memory_is_reported_in_a_line(command: Command, mnist: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from mnist_cnn.training.loading import load
 from tests.conftest import Command, Start
-from tests.runs import SHORT, only_run, processes_of, scalars, weights
+from tests.runs import SHORT, jobs_of, only_run, processes_of, scalars, weights
 
 RUN = (
     *SHORT,
@@ -81,14 +81,24 @@ def test_stopped_run_saves_its_epoch_and_prints_how_to_continue(
     assert load(run / "checkpoints" / "last.ckpt")["global_step"] >= 100
 
 
-def test_two_ranks_stopped_within_an_epoch_continue_to_the_same_result(
+def test_two_ranks_stopped_within_an_epoch_continue_to_the_result_of_a_pool(
     train: Command, command: Command, start: Start, mnist: Path, tmp_path: Path
 ) -> None:
-    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    arguments = [*RUN, "trainer=ddp", "trainer.devices=2", "trainer.limit_train_batches=70"]
-    arguments += ["trainer.max_epochs=2"]
-    train(*arguments, f"hydra.run.dir={whole}")
-    started = start("train.py", *arguments, f"hydra.run.dir={stopped}", f"data.dir={mnist}")
+    arguments = [*RUN, "trainer=ddp", "trainer.limit_train_batches=70", "trainer.max_epochs=2"]
+    alone, stopped = tmp_path / "alone", tmp_path / "stopped"
+    pool = ("hydra.sweep.dir=pool", "hydra/launcher=pool", "hydra.launcher.n_jobs=2")
+    done = train("-m", *arguments, "trainer.devices=1,2", *pool, "hydra.launcher.threads=1")
+    assert done.stderr == ""
+    # Only the console has the numbers of the jobs, but for the lines of ranks.
+    assert "#0  epoch 2/2" in done.stdout and "\nepoch 2/2" in done.stdout
+    of_one, of_two = jobs_of(tmp_path / "pool")
+    assert "#" not in (of_one / "train.log").read_text()
+    train(*arguments, f"hydra.run.dir={alone}", "trainer.devices=1")
+    assert_same_result(of_one, alone)
+
+    started = start(
+        "train.py", *arguments, f"hydra.run.dir={stopped}", "trainer.devices=2", f"data.dir={mnist}"
+    )
     last = stopped / "checkpoints" / "last.ckpt"
     while not last.exists():
         time.sleep(0.05)
@@ -103,4 +113,4 @@ def test_two_ranks_stopped_within_an_epoch_continue_to_the_same_result(
     assert "trainer.devices cannot be changed from 2 to 1" in refused.stderr
     done = train(f"resume={stopped}", "trainer.devices=2")
     assert "resumed    in epoch 1, after" in done.stdout
-    assert_same_result(stopped, whole)
+    assert_same_result(stopped, of_two)

@@ -11,7 +11,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 from typing import Any
 
@@ -261,18 +260,6 @@ def test_two_ranks_train_one_network_and_leave_nothing_behind(
     (validated,) = trainer.validate(classifier, data, verbose=False)
     assert validated["val/acc"] == pytest.approx(trained["val/acc"], rel=1e-6)
     assert validated["val/loss"] == pytest.approx(trained["val/loss"], rel=1e-6)
-
-
-def test_failing_rank_fails_its_job_and_leaves_no_process(
-    command: Command, mnist: Path, tmp_path: Path
-) -> None:
-    done = command(
-        "train.py", *SHORT, "trainer=ddp", "trainer.devices=2", "optim.lr=1e30", f"data.dir={mnist}"
-    )
-    assert done.returncode == 1
-    assert "The loss is" in done.stderr
-    time.sleep(0.5)
-    assert processes_of(tmp_path) == []
 
 
 def test_fast_dev_run_succeeds(train: Command) -> None:

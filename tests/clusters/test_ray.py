@@ -8,7 +8,7 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from tests.clusters.conftest import wait_until
-from tests.conftest import Start
+from tests.conftest import Command, Start
 from tests.runs import SHORT, jobs_of, processes_of
 
 EPOCHS = 12
@@ -44,4 +44,17 @@ def test_jobs_of_a_lost_node_continue_on_another(
         assert json.loads((job / "metrics.json").read_text())["epochs"] == EPOCHS
         epochs = [epoch["epoch"] for epoch in json.loads((job / "history.json").read_text())]
         assert epochs == list(range(1, EPOCHS + 1))
+    assert processes_of(tmp_path) == []
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_job_on_ray_starts_its_own_ranks(train: Command, tmp_path: Path) -> None:
+    ranks = ("trainer=ddp", "trainer.devices=2")
+    ray = ("logger=tensorboard", "trainer.max_epochs=1", "hydra.sweep.dir=sweep", "hydra/launcher=ray")
+    done = train("-m", *SHORT, *ranks, *ray, "optim.lr=0.01")
+    assert "job 0 finished: val/acc" in done.stdout
+    (job,) = jobs_of(tmp_path / "sweep")
+    assert json.loads((job / "metrics.json").read_text())["devices"] == 2
+    assert len(list(job.glob("events.out.tfevents*"))) == 1
     assert processes_of(tmp_path) == []
