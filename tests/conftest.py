@@ -20,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from mnist_cnn.data import MNIST, ImageData
 from mnist_cnn.data.datamodule import ImagesInMemory
@@ -27,6 +28,9 @@ from mnist_cnn.data.datamodule import ImagesInMemory
 REPOSITORY = Path(__file__).parents[1]
 DATA = REPOSITORY / "data"
 TIMEOUT = 250  # seconds for a command
+
+settings.register_profile("tests", derandomize=True, database=None, deadline=None)
+settings.load_profile("tests")
 
 # The imports of train.py that take seconds. They are done once, in the process that forks the commands.
 PRELOADED = (
@@ -97,13 +101,8 @@ def start_in(tmp_path_factory: pytest.TempPathFactory) -> Start:
     streams = tmp_path_factory.mktemp("streams")
 
     def start(folder: Path, script: str, *arguments: str, **changes: str) -> Started:
-        context = multiprocessing.get_context("forkserver")
         out, err = (Path(tempfile.mkstemp(dir=streams)[1]) for _ in range(2))
-        process = context.Process(
-            target=_run_script, args=(script, arguments, folder, environment(**changes), out, err)
-        )
-        process.start()
-        return Started(process, out, err)
+        return Started(fork(script, arguments, folder, environment(**changes), out, err), out, err)
 
     return start
 
@@ -153,6 +152,16 @@ def command(start: Start) -> Command:
         return subprocess.CompletedProcess([script, *arguments], code, started.output, started.errors)
 
     return run
+
+
+def fork(
+    script: str, arguments: Sequence[str], folder: Path, variables: dict[str, str], out: Path, err: Path
+) -> ForkServerProcess:
+    """Start a script in a process forked from one that has imported Lightning; `out` and `err` are files."""
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=_run_script, args=(script, arguments, folder, variables, out, err))
+    process.start()
+    return process
 
 
 def _run_script(

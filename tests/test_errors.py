@@ -18,11 +18,8 @@ CASES = [
     ("train.py", ["optim=sdg"], ["sdg", "adam", "adamw", "nesterov", "rmsprop", "sgd"]),
     ("train.py", ["optim.lr=fast"], ["optim.lr=fast", "number"]),
     ("train.py", ["trainer.max_epoch=3"], ["trainer.max_epoch", "Did you mean trainer.max_epochs?"]),
-    ("train.py", ["data.batch-size=3"], ["data.batch-size"]),
     ("train.py", ["resume=logs/runs/nowhere"], ["resume=logs/runs/nowhere is not the folder of a run"]),
     ("evaluate.py", ["ckpt=missing.ckpt"], ["ckpt=missing.ckpt is not a file", "run train.py"]),
-    ("evaluate.py", [], ["ckpt=PATH is missing"]),
-    ("export.py", ["format=tflite"], ["format=tflite", "'onnx', 'torch_export', 'safetensors' or 'html'"]),
     ("export.py", ["ckpt=[a.ckpt,b.ckpt]"], ["ckpt=[a.ckpt,b.ckpt]", "format=html takes several"]),
 ]
 

@@ -276,11 +276,3 @@ def test_clock_set_back_during_a_run_is_not_noticed(train: Command, tmp_path: Pa
     assert 0 < metrics["seconds"] < 10_000
     assert metrics["images_per_second"] > 0
     assert [step for step, _ in scalars(tmp_path / "run")["val/acc"]] == [12, 24, 36]
-
-
-def test_folder_for_temporary_files_that_is_none_is_not_needed(
-    new_process: Command, mnist: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "file").touch()
-    done = new_process("train.py", *SMOKE, "logger=none", f"data.dir={mnist}", TMPDIR=str(tmp_path / "file"))
-    assert done.returncode == 0, done.stderr

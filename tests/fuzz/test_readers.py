@@ -64,7 +64,6 @@ def read_all(
     @settings(
         max_examples=inputs,
         derandomize=inputs < 100,
-        database=None,
         deadline=timedelta(seconds=20),
         suppress_health_check=list(HealthCheck),
     )

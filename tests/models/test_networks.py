@@ -2,7 +2,6 @@
 
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import mnist_cnn.models
 from mnist_cnn.errors import UserError
 from mnist_cnn.models import CnnNet, SimpleCNN
 from tests.conftest import REPOSITORY
@@ -163,28 +161,3 @@ def test_configured_network_follows_the_data(case: Case, request: pytest.Fixture
 
     network = build(f"model={name}", "data.in_channels=3", "data.num_classes=26", "model.image_size=48")
     assert network(torch.randn(2, 3, 48, 48)).shape == (2, 26)
-
-
-def test_torchvision_network_is_configured_by_yaml_alone() -> None:
-    network = build("model=resnet18", "data.num_classes=7")
-    assert type(network).__module__.startswith("torchvision.")
-    assert network(torch.randn(2, 3, 28, 28)).shape == (2, 7)
-
-
-def test_own_network_needs_one_module_and_one_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two files are in temporary folders that are added to the package and to Hydra's search path."""
-    (tmp_path / "one_layer.py").write_text(
-        "from torch import nn\n\n\n"
-        "class OneLayer(nn.Sequential):\n"
-        "    def __init__(self, in_channels: int, num_classes: int) -> None:\n"
-        "        super().__init__(nn.Flatten(), nn.Linear(in_channels * 784, num_classes))\n"
-    )
-    (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "conf" / "model" / "one_layer.yaml").write_text(
-        "_target_: mnist_cnn.models.one_layer.OneLayer\n"
-        "in_channels: ${data.in_channels}\n"
-        "num_classes: ${data.num_classes}\n"
-    )
-    monkeypatch.setattr(mnist_cnn.models, "__path__", [*mnist_cnn.models.__path__, str(tmp_path)])
-    network = build("model=one_layer", f"hydra.searchpath=[file://{tmp_path / 'conf'}]")
-    assert network(torch.randn(2, 1, 28, 28)).shape == (2, 10)
