@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from ray.cluster_utils import Cluster
 
 from tests.clusters.conftest import wait_until
 from tests.conftest import Command, Start
@@ -15,8 +15,10 @@ EPOCHS = 12
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
+def cluster() -> Iterator[Any]:
     """Start the head of a cluster, with one core."""
+    from ray.cluster_utils import Cluster
+
     started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield started
     started.shutdown()
@@ -25,7 +27,7 @@ def cluster() -> Iterator[Cluster]:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_jobs_of_a_lost_node_continue_on_another(
-    cluster: Cluster, start: Start, mnist: Path, tmp_path: Path
+    cluster: Any, start: Start, mnist: Path, tmp_path: Path
 ) -> None:
     node = cluster.add_node(num_cpus=1)
     started = start(
