@@ -95,8 +95,13 @@ def start_in(tmp_path_factory: pytest.TempPathFactory) -> Start:
     streams = tmp_path_factory.mktemp("streams")
 
     def start(folder: Path, script: str, *arguments: str, **changes: str) -> Started:
+        context = multiprocessing.get_context("forkserver")
         out, err = (Path(tempfile.mkstemp(dir=streams)[1]) for _ in range(2))
-        return Started(fork(script, arguments, folder, environment(**changes), out, err), out, err)
+        process = context.Process(
+            target=_run_script, args=(script, arguments, folder, environment(**changes), out, err)
+        )
+        process.start()
+        return Started(process, out, err)
 
     return start
 
@@ -146,16 +151,6 @@ def command(start: Start) -> Command:
         return subprocess.CompletedProcess([script, *arguments], code, started.output, started.errors)
 
     return run
-
-
-def fork(
-    script: str, arguments: Sequence[str], folder: Path, variables: dict[str, str], out: Path, err: Path
-) -> ForkServerProcess:
-    """Start a script in a process forked from one that has imported Lightning; `out` and `err` are files."""
-    context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=_run_script, args=(script, arguments, folder, variables, out, err))
-    process.start()
-    return process
 
 
 def _run_script(

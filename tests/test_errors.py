@@ -75,10 +75,8 @@ def test_error_after_the_imports_has_no_traceback(
     assert "Traceback" not in done.stderr
 
 
-def test_missing_gpu_is_reported_with_the_available_devices(new_process: Command, mnist: Path) -> None:
-    # Started from a notebook whose backend is not installed here.
-    variables = {"CUDA_VISIBLE_DEVICES": "", "MPLBACKEND": "module://ipympl.backend_nbagg"}
-    done = new_process("train.py", "trainer=gpu", f"data.dir={mnist}", **variables)
+def test_missing_gpu_is_reported_with_the_available_devices(command: Command, mnist: Path) -> None:
+    done = command("train.py", "trainer=gpu", f"data.dir={mnist}", CUDA_VISIBLE_DEVICES="")
     if sys.platform == "darwin" and done.returncode == 0:
         return  # there is an Apple GPU
     assert done.returncode == 1

@@ -7,7 +7,6 @@ import statistics
 from pathlib import Path
 
 import psutil
-import pytest
 import torch
 
 from tests.conftest import Command, Start
@@ -57,16 +56,15 @@ def test_killed_search_is_resumed_with_same_weights(
     start: Start, train: Command, mnist: Path, tmp_path: Path
 ) -> None:
     arguments = (*SEARCH, "trainer.limit_train_batches=40", "optim=adam,sgd")
-    train("-m", *arguments, "hydra.sweeper.n_trials=5", "hydra.sweep.dir=whole")
-    # the killed one is resumed under another launcher
-    killed_search = (*arguments, "hydra.sweeper.n_trials=4", "hydra.sweep.dir=killed")
+    train("-m", *arguments, "hydra.sweeper.n_trials=4", "hydra.sweep.dir=whole")
+    killed_search = (*arguments, "hydra.sweeper.n_trials=3", "hydra.sweep.dir=killed")
     started = start("train.py", "-m", f"data.dir={mnist}", *killed_search)
-    started.wait_for("job 2:")
-    started.wait_for("epoch 1/3", after="job 2:")
+    started.wait_for("job 1:")
+    started.wait_for("epoch 1/3", after="job 1:")
     started.send_signal(signal.SIGKILL)
     started.wait()
-    done = train("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "sweep.resume=killed", *POOLED)
-    assert "job 1:" not in done.stdout
+    done = train("hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "sweep.resume=killed")
+    assert "job 0:" not in done.stdout
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     assert [job.name for job in jobs_of(killed)] == [job.name for job in jobs_of(whole)]
     kept = ("job", "lr", "status", "val/acc")
@@ -77,9 +75,6 @@ def test_killed_search_is_resumed_with_same_weights(
     for one, other in zip(jobs_of(killed), jobs_of(whole), strict=True):
         assert torch.equal(weights(one), weights(other))
     assert "saved by pruning" in done.stdout
-
-
-POOLED = ("hydra/launcher=pool", "hydra.launcher.n_jobs=1", "hydra.launcher.threads=1")
 
 
 def test_all_ranks_of_job_are_pruned_together(command: Command, mnist: Path, tmp_path: Path) -> None:
@@ -112,21 +107,10 @@ def test_no_rank_outlives_its_killed_sweep(start: Start, mnist: Path) -> None:
     assert left == []
 
 
-def test_search_depends_on_optimizer(train: Command, tmp_path: Path) -> None:
-    train(
-        *("-m", *UNLOGGED, "trainer.max_epochs=1", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"),
-        *("optim=sgd,adam", "hydra/sweeper/sampler=random", "hydra/sweeper/pruner=none"),
-        "hydra.sweeper.conditional=mnist_cnn.training.search_space.by_optimizer",
-    )
-    for job in jobs_of(only_run(tmp_path, "sweeps")):
-        assert ("optim.momentum" in job.name) == ("optim-sgd" in job.name)
-        assert "optim.lr" in job.name
-
-
 def test_settings_that_cannot_be_combined_fail_alone(command: Command, mnist: Path, tmp_path: Path) -> None:
     # adam has no momentum
     done = command(
-        *("train.py", "-m", f"data.dir={mnist}", *UNLOGGED, "trainer.max_epochs=1", "hydra/sweeper=optuna"),
+        *("train.py", "-m", f"data.dir={mnist}", *ONE_STEP, "logger=none", "hydra/sweeper=optuna"),
         *("optim=sgd,adam", "optim.momentum=0.5", "hydra/sweeper/sampler=random"),
         *("hydra.sweeper.seed=0", "hydra.sweeper.n_trials=2"),
     )
@@ -142,18 +126,6 @@ def test_jobs_of_a_sweep_leave_no_memory_files_or_threads_behind(train: Command,
     assert len({(job["files"], job["threads"]) for job in used[4:]}) == 1, used  # the first load libraries
     # the images of a job, 55 MB, may be freed later or earlier
     assert typical(used[-2:]) - typical(used[4:6]) < 20, used
-
-
-@pytest.mark.long
-@pytest.mark.timeout(7200)
-def test_200_jobs_of_a_sweep_leave_nothing_behind(start: Start, mnist: Path, tmp_path: Path) -> None:
-    arguments = (*ONE_STEP, f"data.dir={mnist}", "seed=range(200)", fault("Usage", file="usage"))
-    assert start("train.py", "-m", *arguments).wait(timeout=7200) == 0
-    used = usage(tmp_path / "usage")
-    assert len(used) == 200
-    print(*(f"job {n}: {used[n]}" for n in (0, 10, 50, 100, 150, 199)), sep="\n")  # noqa: T201
-    assert len({(job["files"], job["threads"]) for job in used[10:]}) == 1
-    assert typical(used[-20:]) - typical(used[10:30]) < 20
 
 
 def typical(used: list[dict[str, float]]) -> float:

@@ -73,29 +73,6 @@ def test_requeued_job_continues_in_its_folder_and_is_ended_with_its_sweep(
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
-def test_search_is_pruned(slurm: Slurm, command: Command, mnist: Path) -> None:
-    done = command(
-        *("train.py", *SLURM, f"data.dir={mnist}", "trainer.max_epochs=3", "optim.lr=0.05,1e-7"),
-        *(
-            "hydra/sweeper=optuna",
-            "hydra/sweeper/sampler=random",
-            "hydra.sweeper.seed=3",
-            "hydra.sweeper.n_trials=2",
-        ),
-        *(
-            "hydra.launcher.n_jobs=1",
-            "hydra/sweeper/pruner=median",
-            "hydra.sweeper.pruner.n_startup_trials=1",
-        ),
-        "hydra.sweeper.pruner.n_warmup_steps=0",
-        **slurm.environment,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    assert "1 ok, 1 pruned" in done.stdout
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
 def test_job_continues_after_its_time_limit(slurm: Slurm, start: Start, mnist: Path, tmp_path: Path) -> None:
     # Slurm may warn 60 seconds earlier than it is asked to.
     warning = "+hydra.launcher.parameters.slurm_signal_delay_s=30"
@@ -156,19 +133,6 @@ def test_killed_sweep_is_resumed_and_its_job_too(
     assert "CANCELLED" in states
     log = log_of_first_job(tmp_path)
     assert (log.count("epoch  1/40"), log.count("resumed    ")) == (1, 1)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_sweep_outlives_a_restart_of_the_controller(
-    slurm: Slurm, start: Start, mnist: Path, tmp_path: Path
-) -> None:
-    limits = ("trainer.limit_train_batches=30", "trainer.max_epochs=20")
-    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
-    wait_until(lambda: "epoch  1/20" in log_of_first_job(tmp_path))
-    slurm.restart_controller()
-    assert started.wait() == 0, started.output + started.errors
-    assert "1 ok" in started.output
 
 
 @pytest.mark.long

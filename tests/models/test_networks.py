@@ -1,6 +1,5 @@
 """CnnNet and SimpleCNN: shapes, parameters, layer sets, export; and networks that are configured by YAML."""
 
-import warnings
 from dataclasses import dataclass
 
 import pytest
@@ -123,23 +122,6 @@ def test_pooling_before_relu_is_exact(case: Case, layers: str) -> None:
     expected.square().sum().backward()
     for actual, wanted in zip(network.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(actual.grad, wanted.grad, rtol=1e-12, atol=1e-12)
-
-
-@each_network
-@each_layer_set
-def test_graphs_of_the_network_accept_any_batch_size(case: Case, layers: str) -> None:
-    network = case.network(layers=layers).eval()
-    images = torch.randn(5, 1, case.image_size, case.image_size)
-    shapes = ({0: torch.export.Dim("batch")},)
-    graphs = [torch.export.export(network, (images[:3],), dynamic_shapes=shapes).module()]
-    if layers == "torch":
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # tracing is deprecated, and does not record the check of the shape
-            graphs.append(torch.jit.trace(network, images[:3]))
-    for graph in graphs:
-        torch.testing.assert_close(graph(images), network(images), rtol=0, atol=1e-5)
 
 
 # --- Configuration -------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def compiler() -> None:
 
 
 def compiled_classifier() -> Classifier:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 7), nn.ReLU(), nn.Linear(7, 3))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
     return Classifier(network, nn.CrossEntropyLoss(), num_classes=3, optimizer=sgd, compile="default")
 
 
