@@ -117,4 +117,7 @@ def test_two_ranks_stopped_within_an_epoch_continue_to_the_result_of_a_pool(
     assert "trainer.devices cannot be changed from 2 to 1" in refused.stderr
     done = train(f"resume={stopped}", "trainer.devices=2")
     assert "resumed    in epoch 1, after" in done.stdout
+    assert "2 x cpu" in done.stdout
+    assert done.stdout.count("test accuracy") == 1
+    assert done.stderr == ""
     assert_same_result(stopped, of_two)

@@ -16,12 +16,9 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger
 
-from mnist_cnn.training.classifier import Classifier
 from mnist_cnn.training.loading import load
-from mnist_cnn.training.trainer import build_trainer
-from tests.conftest import REPOSITORY, Command, Start, environment, make_data
+from tests.conftest import REPOSITORY, Command, Start, environment
 from tests.runs import (
     ALL_TEST_IMAGES,
     CPU,
@@ -29,7 +26,6 @@ from tests.runs import (
     SMOKE,
     jobs_of,
     only_run,
-    processes_of,
     scalars,
     weights,
 )
@@ -165,47 +161,6 @@ def test_terminal_shows_a_progress_bar(mnist: Path, tmp_path: Path) -> None:
     assert process.wait() == 0
     assert re.search(rb"epoch 1/1: .*[\dk] images/s", shown)
     assert b"test accuracy" in shown
-
-
-@pytest.mark.timeout(600)  # three ranks are started that import everything
-def test_two_ranks_train_one_network_and_leave_nothing_behind(
-    train: Command, command: Command, mnist: Path, tmp_path: Path
-) -> None:
-    two = ("trainer=ddp", "trainer.devices=2", "data.val_size=5001", "metrics=f1")
-    done = train(*SHORT, ALL_TEST_IMAGES, "trainer.limit_val_batches=null", "trainer.max_epochs=1", *two)
-    run_dir = only_run(tmp_path)
-    # Rank 0 alone prints and writes.
-    assert done.stdout.count("test accuracy") == 1
-    assert "2 x cpu" in done.stdout
-    assert done.stderr == ""
-    trained = json.loads((run_dir / "metrics.json").read_text())
-    assert trained["devices"] == 2
-    assert len(list(run_dir.glob("events.out.tfevents*"))) == 1
-    assert processes_of(tmp_path) == []
-
-    # Every image was counted once, also on three ranks, by which 10,000 cannot be divided.
-    checkpoint = run_dir / "checkpoints" / "best.ckpt"
-    evaluated = {}
-    for devices in (1, 3):
-        arguments = (f"ckpt={checkpoint}", f"trainer.devices={devices}", f"hydra.run.dir={devices}")
-        done = command("evaluate.py", *arguments, f"data.dir={mnist}", CPU)
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count("test accuracy") == 1
-        evaluated[devices] = json.loads((tmp_path / str(devices) / "evaluation.json").read_text())
-        assert evaluated[devices]["test/acc"] == trained["test/acc"]
-        assert evaluated[devices]["test/f1"] == pytest.approx(trained["test/f1"], rel=1e-6)
-        assert evaluated[devices]["test/loss"] == pytest.approx(trained["test/loss"], rel=1e-6)
-    assert evaluated[1]["classes"] == evaluated[3]["classes"]
-    assert sum(row["images"] for row in evaluated[3]["classes"]) == 10_000
-    assert processes_of(tmp_path) == []
-
-    data = make_data(mnist, val_size=5001, image_size=32)
-    classifier = Classifier.load_from_checkpoint(checkpoint)
-    options = {"accelerator": "cpu", "precision": trained["precision"]}
-    trainer = build_trainer(options, tmp_path, [], [CSVLogger(str(tmp_path))])
-    (validated,) = trainer.validate(classifier, data, verbose=False)
-    assert validated["val/acc"] == pytest.approx(trained["val/acc"], rel=1e-6)
-    assert validated["val/loss"] == pytest.approx(trained["val/loss"], rel=1e-6)
 
 
 def test_fast_dev_run_succeeds(train: Command) -> None:
