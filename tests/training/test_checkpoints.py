@@ -212,13 +212,6 @@ def test_checkpoint_with_other_settings_is_refused_in_a_line(
     assert "\n" not in str(caught.value)
 
 
-def test_checkpoint_without_settings_of_the_network_is_refused(tmp_path: Path) -> None:
-    config = {key: value for key, value in CONFIG.items() if key != "model"}
-    torch.save({"state_dict": CnnNet().state_dict(), "config": config}, tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match="no complete settings: model"):
-        Classifier.load_from_checkpoint(tmp_path / "a.ckpt")
-
-
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
     network = CnnNet()
