@@ -46,8 +46,8 @@ test: $(DEV) ## the whole test suite
 test-long: $(DEV) ## the tests that take minutes each
 	@$(BIN)/python -m pytest -m long $(ARGS)
 
-fuzz: $(DEV) ## 45,000 malformed inputs for the readers of untrusted files, and a table of the results
-	@$(BIN)/python -m tests.fuzz $(ARGS)
+fuzz: $(DEV) ## 45,000 malformed inputs for the readers of untrusted files
+	@$(BIN)/python -m pytest tests/fuzz -m long $(ARGS)
 
 lint: $(DEV) ## ruff, mypy and import-linter
 	@$(BIN)/ruff check .

@@ -1,9 +1,12 @@
 """Fixtures of several tests: the data, small stand-ins for it, and the commands as a user types them."""
 
+import gc
 import os
 
 # Tests run two at a time. With as many threads as cores each, they would mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Until all tests are imported: the collector would look at a million objects many times.
+gc.disable()
 
 import multiprocessing
 import runpy
@@ -20,6 +23,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from mnist_cnn.data import MNIST, ImageData
 from mnist_cnn.data.datamodule import ImagesInMemory
@@ -28,21 +32,15 @@ REPOSITORY = Path(__file__).parents[1]
 DATA = REPOSITORY / "data"
 TIMEOUT = 250  # seconds for a command
 
-# The imports of train.py that take seconds. They are done once, in the process that forks the commands.
-PRELOADED = (
-    "hydra",
-    "lightning",
-    "mnist_cnn.app.start",
-    "mnist_cnn.app.settings",
-    "mnist_cnn.reporting.summary",
-    "mnist_cnn.reporting.epochs",
-    "mnist_cnn.reporting.loggers",
-    "mnist_cnn.reporting.pictures",
-    "mnist_cnn.training.checkpoints",
-    "mnist_cnn.training.trainer",
-)
+settings.register_profile("tests", derandomize=True, database=None, deadline=None)
+settings.load_profile("tests")
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 class Started:
@@ -111,7 +109,7 @@ def start_in(tmp_path_factory: pytest.TempPathFactory) -> Start:
 @pytest.fixture(scope="session", autouse=True)
 def forkserver() -> None:
     """Start the process that forks the commands, before a test of the pool starts one with other imports."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["tests.preloaded"])
     ensure_running()
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import lightning as L
 import psutil
 
+from mnist_cnn.errors import UserError
+
 
 def fault(kind: str, **options: object) -> str:
     """Return the setting that lets a run meet the fault `kind`, a class of this module."""
@@ -36,12 +38,11 @@ class _Fault(L.Callback):
             self.happen()
 
 
-class EarlyEnd(L.Callback):
-    """Rank 1 ends before it has met the others."""
+class Refusal(_Fault):
+    """The run ends with an error that says why."""
 
-    def __init__(self) -> None:
-        if os.environ.get("LOCAL_RANK") == "1":
-            os.kill(os.getpid(), signal.SIGKILL)
+    def happen(self) -> None:
+        raise UserError("This is the reason.")
 
 
 class FullDisk(_Fault):

@@ -54,7 +54,8 @@ def test_digits_of_ones_own_are_evaluated_as_they_are_predicted(
 ) -> None:
     save_digits(tmp_path / "digits", mnist, False, 200)
     options = ["optim=adam", "trainer.limit_train_batches=300", "trainer.max_epochs=1", "logger=none"]
-    done = command("train.py", f"data.dir={mnist}", "callbacks=none", "trainer.limit_val_batches=2", *options)
+    limits = ["trainer.limit_val_batches=2", "trainer.limit_test_batches=2"]
+    done = command("train.py", f"data.dir={mnist}", "callbacks=none", *limits, *options)
     assert done.returncode == 0, done.stderr
     ckpt = next((tmp_path / "logs" / "runs").glob("*/checkpoints/best.ckpt"))
     evaluated = command("evaluate.py", f"ckpt='{ckpt}'", "data=folder", "data.dir=digits")

@@ -2,15 +2,12 @@
 
 import csv
 import json
-import re
 import signal
 import statistics
 from pathlib import Path
 
 import psutil
-import pytest
 import torch
-import yaml
 
 from tests.conftest import Command, Start
 from tests.faults import fault
@@ -30,32 +27,15 @@ def rows(sweep: Path) -> dict[str, dict[str, str]]:
         return {row["job"]: row for row in csv.DictReader(file)}
 
 
-def test_job_has_same_weights_in_sweep_and_in_pool(train: Command, tmp_path: Path) -> None:
-    # jobs of one and of two ranks, each with one thread
-    common = (*UNLOGGED, "trainer.max_epochs=2", "trainer=ddp", "trainer.devices=1,2")
-    pool = ("hydra/launcher=pool", "hydra.launcher.n_jobs=2", "hydra.launcher.threads=1")
-    for name, launcher in {"after": (), "pool": pool}.items():
-        done = train("-m", *common, f"hydra.sweep.dir={name}", *launcher)
-        assert done.stderr == ""
-
-    after, beside = jobs_of(tmp_path / "after"), jobs_of(tmp_path / "pool")
-    assert [path.name for path in after] == [path.name for path in beside]
-    for devices, (one, other) in enumerate(zip(after, beside, strict=True), start=1):
-        assert torch.equal(weights(one), weights(other))
-        settings = [yaml.safe_load((run / ".hydra" / "resolved.yaml").read_text()) for run in (one, other)]
-        assert settings[0] == settings[1]
-        assert settings[1]["trainer"]["devices"] == devices
-        # only the console has the numbers of the jobs, but for the lines of ranks
-        assert ("#0  epoch 2/2" if devices == 1 else "\nepoch 2/2") in done.stdout
-        assert "#" not in (other / "train.log").read_text()
-
-
 def test_failing_jobs_are_reported_and_do_not_affect_others(
     command: Command, train: Command, mnist: Path, tmp_path: Path
 ) -> None:
-    one_epoch = (*SHORT, "trainer.max_epochs=1")
+    one_epoch = (*SHORT, "trainer.max_epochs=1", "logger=none")
     train(*one_epoch, "optim.lr=0.02")
-    done = command("train.py", "-m", f"data.dir={mnist}", *one_epoch, "seed=42", "optim.lr=0.01,1e30,0.02")
+    done = command(
+        *("train.py", "-m", f"data.dir={mnist}", *one_epoch, "logger=tensorboard"),
+        *("seed=42", "optim.lr=0.01,1e30,0.02"),
+    )
     assert done.returncode == 1
     sweep = only_run(tmp_path, "sweeps")
     assert [row["status"] for _, row in sorted(rows(sweep).items())] == ["finished", "failed", "finished"]
@@ -76,16 +56,15 @@ def test_killed_search_is_resumed_with_same_weights(
     start: Start, train: Command, mnist: Path, tmp_path: Path
 ) -> None:
     arguments = (*SEARCH, "trainer.limit_train_batches=40", "optim=adam,sgd")
-    train("-m", *arguments, "hydra.sweeper.n_trials=5", "hydra.sweep.dir=whole")
-    # the killed one is resumed under another launcher
-    killed_search = (*arguments, "hydra.sweeper.n_trials=4", "hydra.sweep.dir=killed")
+    train("-m", *arguments, "hydra.sweeper.n_trials=4", "hydra.sweep.dir=whole")
+    killed_search = (*arguments, "hydra.sweeper.n_trials=3", "hydra.sweep.dir=killed")
     started = start("train.py", "-m", f"data.dir={mnist}", *killed_search)
-    started.wait_for("job 2:")
-    started.wait_for("epoch 1/3", after="job 2:")
+    started.wait_for("job 1:")
+    started.wait_for("epoch 1/3", after="job 1:")
     started.send_signal(signal.SIGKILL)
     started.wait()
-    done = train("hydra/sweeper=optuna", "hydra.sweeper.n_trials=5", "sweep.resume=killed", *POOLED)
-    assert "job 1:" not in done.stdout
+    done = train("hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "sweep.resume=killed")
+    assert "job 0:" not in done.stdout
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     assert [job.name for job in jobs_of(killed)] == [job.name for job in jobs_of(whole)]
     kept = ("job", "lr", "status", "val/acc")
@@ -98,73 +77,40 @@ def test_killed_search_is_resumed_with_same_weights(
     assert "saved by pruning" in done.stdout
 
 
-POOLED = ("hydra/launcher=pool", "hydra.launcher.n_jobs=1", "hydra.launcher.threads=1")
-
-
 def test_all_ranks_of_job_are_pruned_together(command: Command, mnist: Path, tmp_path: Path) -> None:
     done = command(
-        *("train.py", "-m", f"data.dir={mnist}", *DDP, "trainer.max_epochs=3", "hydra/sweeper=optuna"),
-        *("optim.lr=0.05,1e-7", "hydra/sweeper/sampler=random", "hydra.sweeper.seed=69"),
-        "hydra.sweeper.n_trials=2",
-        *("hydra/sweeper/pruner=median", "hydra.sweeper.pruner.n_startup_trials=1"),
-        "hydra.sweeper.pruner.n_warmup_steps=0",
+        *("train.py", "-m", f"data.dir={mnist}", *DDP, "trainer.max_epochs=3", "optim.lr=0.05,0.01"),
+        *("hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "hydra/sweeper/pruner=none"),
+        "hydra.sweeper.pruner._target_=optuna.pruners.ThresholdPruner",
+        "+hydra.sweeper.pruner.lower=0.99",
     )
     assert done.returncode == 0, done.stderr
-    sweep = only_run(tmp_path, "sweeps")
-    found = {row["lr"]: (row["status"], row["epochs"]) for row in rows(sweep).values()}
-    assert found["0.05"] == ("finished", "3"), done.stdout
-    assert found["1e-07"] == ("pruned", "1")
-    pruned = next(job for job in jobs_of(sweep) if "1e-07" in job.name)
-    metrics = json.loads((pruned / "metrics.json").read_text())
-    assert metrics["devices"] == 2
+    (job,) = jobs_of(only_run(tmp_path, "sweeps"))
+    metrics = json.loads((job / "metrics.json").read_text())
+    assert (metrics["status"], metrics["epochs"], metrics["devices"]) == ("pruned", 1, 2)
     assert not [name for name in metrics if name.startswith("test/")]
     assert processes_of(tmp_path) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["terminated", "killed"])
-def test_no_rank_outlives_its_sweep(how: signal.Signals, start: Start, mnist: Path) -> None:
+def test_no_rank_outlives_its_killed_sweep(start: Start, mnist: Path) -> None:
     arguments = (*DDP, "trainer.max_epochs=9999", "hydra/launcher=pool", "hydra.launcher.n_jobs=2")
     started = start("train.py", "-m", f"data.dir={mnist}", *arguments)
     started.wait_for("epoch    2/9999")
     children = psutil.Process(started.process.pid).children(recursive=True)
     ranks = [child for child in children if "train.py" in " ".join(child.cmdline())]
     assert len(ranks) == 2
-    started.send_signal(how)
+    started.send_signal(signal.SIGKILL)
     started.wait(timeout=60)
     left = psutil.wait_procs(children, timeout=60)[1]
     for child in left:
         child.kill()
     assert left == []
-    if how is signal.SIGTERM:
-        message = r"interrupted; resume with: python \S*train\.py sweep\.resume="
-        assert len(re.findall(message, started.output)) == 1
-
-
-def test_job_on_ray_starts_its_own_ranks(train: Command, tmp_path: Path) -> None:
-    ray = ("logger=tensorboard", "trainer.max_epochs=1", "hydra.sweep.dir=sweep", "hydra/launcher=ray")
-    done = train("-m", *DDP, *ray, "optim.lr=0.01")
-    assert "job 0 finished: val/acc" in done.stdout
-    (job,) = jobs_of(tmp_path / "sweep")
-    assert json.loads((job / "metrics.json").read_text())["devices"] == 2
-    assert len(list(job.glob("events.out.tfevents*"))) == 1
-    assert processes_of(tmp_path) == []
-
-
-def test_search_depends_on_optimizer(train: Command, tmp_path: Path) -> None:
-    train(
-        *("-m", *UNLOGGED, "trainer.max_epochs=1", "hydra/sweeper=optuna", "hydra.sweeper.n_trials=2"),
-        *("optim=sgd,adam", "hydra/sweeper/sampler=random", "hydra/sweeper/pruner=none"),
-        "hydra.sweeper.conditional=mnist_cnn.training.search_space.by_optimizer",
-    )
-    for job in jobs_of(only_run(tmp_path, "sweeps")):
-        assert ("optim.momentum" in job.name) == ("optim-sgd" in job.name)
-        assert "optim.lr" in job.name
 
 
 def test_settings_that_cannot_be_combined_fail_alone(command: Command, mnist: Path, tmp_path: Path) -> None:
     # adam has no momentum
     done = command(
-        *("train.py", "-m", f"data.dir={mnist}", *UNLOGGED, "trainer.max_epochs=1", "hydra/sweeper=optuna"),
+        *("train.py", "-m", f"data.dir={mnist}", *ONE_STEP, "logger=none", "hydra/sweeper=optuna"),
         *("optim=sgd,adam", "optim.momentum=0.5", "hydra/sweeper/sampler=random"),
         *("hydra.sweeper.seed=0", "hydra.sweeper.n_trials=2"),
     )
@@ -174,24 +120,12 @@ def test_settings_that_cannot_be_combined_fail_alone(command: Command, mnist: Pa
 
 
 def test_jobs_of_a_sweep_leave_no_memory_files_or_threads_behind(train: Command, tmp_path: Path) -> None:
-    train("-m", *ONE_STEP, "seed=range(12)", fault("Usage", file="usage"))
+    train("-m", *ONE_STEP, "seed=range(8)", fault("Usage", file="usage"))
     used = usage(tmp_path / "usage")
-    assert len(used) == 12
+    assert len(used) == 8
     assert len({(job["files"], job["threads"]) for job in used[4:]}) == 1, used  # the first load libraries
     # the images of a job, 55 MB, may be freed later or earlier
-    assert typical(used[-4:]) - typical(used[4:8]) < 20, used
-
-
-@pytest.mark.long
-@pytest.mark.timeout(7200)
-def test_200_jobs_of_a_sweep_leave_nothing_behind(start: Start, mnist: Path, tmp_path: Path) -> None:
-    arguments = (*ONE_STEP, f"data.dir={mnist}", "seed=range(200)", fault("Usage", file="usage"))
-    assert start("train.py", "-m", *arguments).wait(timeout=7200) == 0
-    used = usage(tmp_path / "usage")
-    assert len(used) == 200
-    print(*(f"job {n}: {used[n]}" for n in (0, 10, 50, 100, 150, 199)), sep="\n")  # noqa: T201
-    assert len({(job["files"], job["threads"]) for job in used[10:]}) == 1
-    assert typical(used[-20:]) - typical(used[10:30]) < 20
+    assert typical(used[-2:]) - typical(used[4:6]) < 20, used
 
 
 def typical(used: list[dict[str, float]]) -> float:

@@ -53,55 +53,22 @@ def test_jobs_of_two_ranks_run_and_fail_alone(
     wait_until(lambda: not slurm.jobs() and not processes_of(tmp_path))  # a job ends after its result
 
 
-def test_requeued_job_continues_in_its_folder(
+def test_requeued_job_continues_in_its_folder_and_is_ended_with_its_sweep(
     slurm: Slurm, start: Start, mnist: Path, tmp_path: Path
 ) -> None:
-    limits = ("trainer.limit_train_batches=30", "trainer.max_epochs=12")
+    limits = (*ENDLESS, "hydra.launcher.n_jobs=1", "seed=0,1")  # the second job is never submitted
     started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
-    wait_until(lambda: "epoch  3/12" in log_of_first_job(tmp_path))
+    wait_until(lambda: "epoch    3/9999" in log_of_first_job(tmp_path))
     slurm.requeue(slurm.jobs()[0].split()[0])
-    assert started.wait() == 0, started.output + started.errors
-    log = log_of_first_job(tmp_path)
-    assert "resumed    " in log
-    assert log.count("epoch  1/12") == 1
-    (job,) = jobs_of(tmp_path / "sweep")
-    assert json.loads((job / "metrics.json").read_text())["epochs"] == 12
-    assert [epoch["epoch"] for epoch in json.loads((job / "history.json").read_text())] == list(range(1, 13))
-
-
-def test_interrupted_sweep_leaves_no_job_and_no_process(
-    slurm: Slurm, start: Start, mnist: Path, tmp_path: Path
-) -> None:
-    limits = (*ENDLESS, "hydra.launcher.n_jobs=1", "seed=0,1")  # the second is not submitted yet
-    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
-    wait_until(lambda: "epoch    2/9999" in log_of_first_job(tmp_path))
+    wait_until(lambda: "epoch " in log_of_first_job(tmp_path).partition("resumed    ")[2])
     started.send_signal(signal.SIGINT)
     assert started.wait(60) == 130
     assert "train.py sweep.resume=sweep" in started.output
     wait_until(lambda: not slurm.jobs() and not processes_of(tmp_path))
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_search_is_pruned(slurm: Slurm, command: Command, mnist: Path) -> None:
-    done = command(
-        *("train.py", *SLURM, f"data.dir={mnist}", "trainer.max_epochs=3", "optim.lr=0.05,1e-7"),
-        *(
-            "hydra/sweeper=optuna",
-            "hydra/sweeper/sampler=random",
-            "hydra.sweeper.seed=3",
-            "hydra.sweeper.n_trials=2",
-        ),
-        *(
-            "hydra.launcher.n_jobs=1",
-            "hydra/sweeper/pruner=median",
-            "hydra.sweeper.pruner.n_startup_trials=1",
-        ),
-        "hydra.sweeper.pruner.n_warmup_steps=0",
-        **slurm.environment,
-    )
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
-    assert "1 ok, 1 pruned" in done.stdout
+    assert log_of_first_job(tmp_path).count("epoch    1/9999") == 1
+    job = jobs_of(tmp_path / "sweep")[0]
+    epochs = [epoch["epoch"] for epoch in json.loads((job / "history.json").read_text())]
+    assert epochs == list(range(1, len(epochs) + 1))
 
 
 @pytest.mark.long
@@ -166,19 +133,6 @@ def test_killed_sweep_is_resumed_and_its_job_too(
     assert "CANCELLED" in states
     log = log_of_first_job(tmp_path)
     assert (log.count("epoch  1/40"), log.count("resumed    ")) == (1, 1)
-
-
-@pytest.mark.long
-@pytest.mark.timeout(900)
-def test_sweep_outlives_a_restart_of_the_controller(
-    slurm: Slurm, start: Start, mnist: Path, tmp_path: Path
-) -> None:
-    limits = ("trainer.limit_train_batches=30", "trainer.max_epochs=20")
-    started = start("train.py", *SLURM, f"data.dir={mnist}", *limits, **slurm.environment)
-    wait_until(lambda: "epoch  1/20" in log_of_first_job(tmp_path))
-    slurm.restart_controller()
-    assert started.wait() == 0, started.output + started.errors
-    assert "1 ok" in started.output
 
 
 @pytest.mark.long

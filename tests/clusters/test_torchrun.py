@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, TIMEOUT, environment
-from tests.runs import SHORT, only_run, processes_of
+from mnist_cnn.training.classifier import Classifier
+from mnist_cnn.training.trainer import build_trainer
+from tests.conftest import REPOSITORY, TIMEOUT, Command, environment, make_data
+from tests.runs import ALL_TEST_IMAGES, CPU, SHORT, only_run, processes_of
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 ARGUMENTS = (*SHORT, "logger=tensorboard", "trainer.max_epochs=2")
@@ -59,10 +61,39 @@ def check_run(run_dir: Path, outputs: Sequence[str]) -> None:
     assert processes_of(run_dir) == []
 
 
-def test_two_ranks_of_torchrun_train_in_one_folder(mnist: Path, tmp_path: Path) -> None:
-    ((code, output),) = run_together(tmp_path, [[*TORCHRUN, "--nproc-per-node=2", *train_on(mnist)]])
+@pytest.mark.timeout(600)  # five ranks are started that import everything
+def test_two_ranks_of_torchrun_train_in_one_folder_and_every_image_is_counted_once(
+    command: Command, mnist: Path, tmp_path: Path
+) -> None:
+    # 5,001 cannot be divided by two ranks.
+    whole = (ALL_TEST_IMAGES, "trainer.limit_val_batches=null", "data.val_size=5001", "metrics=f1")
+    ((code, output),) = run_together(tmp_path, [[*TORCHRUN, "--nproc-per-node=2", *train_on(mnist, *whole)]])
     assert code == 0, output
-    check_run(only_run(tmp_path), [output])
+    run_dir = only_run(tmp_path)
+    check_run(run_dir, [output])
+    trained = json.loads((run_dir / "metrics.json").read_text())
+
+    # Nor can 10,000 by three.
+    checkpoint = run_dir / "checkpoints" / "best.ckpt"
+    evaluated = {}
+    for devices in (1, 3):
+        arguments = (f"ckpt={checkpoint}", f"trainer.devices={devices}", f"hydra.run.dir={devices}")
+        done = command("evaluate.py", *arguments, f"data.dir={mnist}", CPU)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("test accuracy") == 1
+        evaluated[devices] = json.loads((tmp_path / str(devices) / "evaluation.json").read_text())
+        assert evaluated[devices]["test/acc"] == trained["test/acc"]
+        assert evaluated[devices]["test/f1"] == pytest.approx(trained["test/f1"], rel=1e-6)
+        assert evaluated[devices]["test/loss"] == pytest.approx(trained["test/loss"], rel=1e-6)
+    assert evaluated[1]["classes"] == evaluated[3]["classes"]
+    assert sum(row["images"] for row in evaluated[3]["classes"]) == 10_000
+    assert processes_of(tmp_path) == []
+
+    data = make_data(mnist, val_size=5001, image_size=32)
+    trainer = build_trainer({"accelerator": "cpu", "precision": trained["precision"]}, tmp_path, [], [])
+    (validated,) = trainer.validate(Classifier.load_from_checkpoint(checkpoint), data, verbose=False)
+    assert validated["val/acc"] == pytest.approx(trained["val/acc"], rel=1e-6)
+    assert validated["val/loss"] == pytest.approx(trained["val/loss"], rel=1e-6)
 
 
 @pytest.mark.long

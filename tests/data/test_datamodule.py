@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import lightning as L
 import pytest
@@ -265,68 +266,17 @@ def test_mean_and_std_of_another_length_are_refused(setting: str, channels: int)
 # --- Augmentation --------------------------------------------------------------------------------
 
 
-class RandomShift(nn.Module):
-    """Shift a whole batch by up to two pixels; what comes in from outside is background."""
+@pytest.mark.parametrize("training", [True, False])
+def test_augmentation_is_applied_in_training_only(training: bool, small_data: ImageData) -> None:
+    def shift_right(images: Tensor) -> Tensor:
+        """It gets images from 0 to 1, and what it shifts in is background."""
+        assert (float(images.min()), float(images.max())) == (0.0, 1.0)
+        return nn.functional.pad(images, (2, 0))[..., :28]
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.batches: list[Tensor] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.batches.append(images.clone())
-        down, right = torch.randint(5, (2,)).tolist()
-        padded = nn.functional.pad(images, (2, 2, 2, 2))
-        return padded[:, :, down : down + images.shape[2], right : right + images.shape[3]]
-
-
-class Recorder(L.LightningModule):
-    """Keeps the batches that each stage gets."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.seen: dict[str, list[Tensor]] = {"train": [], "val": [], "test": []}
-
-    def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        self.seen["train"].append(batch[0].clone())
-        return self.weight.sum()
-
-    def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        self.seen["val"].append(batch[0].clone())
-
-    def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        self.seen["test"].append(batch[0].clone())
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def seen_in_a_run(data: ImageData, folder: Path) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    model = Recorder()
-    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = L.Trainer(
-        **options,
-        accelerator="cpu",
-        max_epochs=1,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        default_root_dir=folder,
-    )
-    trainer.fit(model, data)
-    trainer.test(model, data, verbose=False)
-    return {stage: torch.cat(batches) for stage, batches in model.seen.items()}
-
-
-def test_augmentation_is_applied_in_training_only(tmp_path: Path) -> None:
-    shift = RandomShift()
-    plain = seen_in_a_run(make_noise_data(), tmp_path)
-    shifted = seen_in_a_run(make_noise_data(augment=shift), tmp_path)
-    assert torch.equal(plain["val"], shifted["val"])
-    assert torch.equal(plain["test"], shifted["test"])
-    assert not torch.equal(plain["train"], shifted["train"])
-    # It gets the images in [0, 1], in their order, and what it shifts in is normalized as background.
-    given = torch.cat(shift.batches)
-    assert given.dtype == torch.float32
-    assert torch.equal((given - 0.5) / 0.5, plain["train"])
-    assert float(shifted["train"].min()) == -1.0
+    assert small_data.train
+    small_data.augment = shift_right
+    small_data.trainer = Mock(training=training)
+    batch = small_data.train[:32]
+    images, _ = small_data.on_after_batch_transfer(batch, 0)
+    expected = nn.functional.pad(batch[0], (2, 0))[..., :28] if training else batch[0]
+    assert torch.equal(images, small_data.normalize(expected))

@@ -1,8 +1,9 @@
-"""Hostile content of a file: random bytes, and valid files with a few changes."""
+"""Hostile content of a file: random bytes, and valid files with a few changes; and keys of settings."""
 
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -20,6 +21,16 @@ def hostile(samples: Sequence[bytes], tokens: Sequence[bytes] = ()) -> st.Search
     An input is a function of one number, which is much faster than a choice of each change.
     """
     return st.integers(0, 2**64 - 1).map(lambda seed: _made(random.Random(seed), samples, tokens))
+
+
+def keys_of(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the dotted keys of all settings and sections."""
+    keys = []
+    for key, value in settings.items():
+        keys.append(f"{prefix}{key}")
+        if isinstance(value, Mapping):
+            keys += keys_of(value, f"{prefix}{key}.")
+    return keys
 
 
 def _made(chance: random.Random, samples: Sequence[bytes], tokens: Sequence[bytes]) -> bytes:

@@ -4,17 +4,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
 
 from mnist_cnn.models import CnnNet, SimpleCNN, handmade
-
-hypothesis_settings = settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -73,7 +69,6 @@ image_shapes = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 9)
 formats = st.sampled_from([torch.contiguous_format, torch.channels_last])
 
 
-@hypothesis_settings
 @given(image_shapes, st.integers(1, 12), pairs, pairs, paddings, st.booleans(), formats)
 def test_conv2d_matches_torch(shape, kernels, window, stride, padding, with_bias, memory_format):
     assume(all(n + 2 * pad >= p for n, pad, p in zip(shape[2:], padding, window, strict=True)))
@@ -89,7 +84,6 @@ def test_conv2d_matches_torch(shape, kernels, window, stride, padding, with_bias
     )
 
 
-@hypothesis_settings
 @given(image_shapes, pairs, st.none() | pairs, formats, st.booleans())
 def test_pooling_matches_torch(shape, window, stride, memory_format, with_ties):
     assume(all(n >= p for n, p in zip(shape[2:], window, strict=True)))
@@ -104,7 +98,6 @@ def test_pooling_matches_torch(shape, window, stride, memory_format, with_ties):
         )
 
 
-@hypothesis_settings
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 6), st.booleans())
 def test_linear_and_relu_match_torch(batch, features, outputs, with_bias):
     tensors = [random(batch, features), random(outputs, features, seed=1), random(outputs, seed=2)]
@@ -113,7 +106,6 @@ def test_linear_and_relu_match_torch(batch, features, outputs, with_bias):
     assert_equal(handmade.relu, F.relu, random(batch, features, outputs).round())  # includes zeros
 
 
-@hypothesis_settings
 @given(st.integers(1, 6), st.integers(1, 6), st.sampled_from([0.0, 0.1, 1.0]), st.sampled_from([1.0, 1e3]))
 def test_losses_match_torch(batch, classes, smoothing, scale):
     outputs = random(batch, classes) * scale

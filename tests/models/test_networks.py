@@ -1,8 +1,6 @@
 """CnnNet and SimpleCNN: shapes, parameters, layer sets, export; and networks that are configured by YAML."""
 
-import warnings
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +9,6 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import mnist_cnn.models
 from mnist_cnn.errors import UserError
 from mnist_cnn.models import CnnNet, SimpleCNN
 from tests.conftest import REPOSITORY
@@ -122,21 +119,6 @@ def test_pooling_before_relu_is_exact(case: Case, layers: str) -> None:
         torch.testing.assert_close(actual.grad, wanted.grad, rtol=1e-12, atol=1e-12)
 
 
-@each_network
-@each_layer_set
-def test_graphs_of_the_network_accept_any_batch_size(case: Case, layers: str) -> None:
-    network = case.network(layers=layers).eval()
-    images = torch.randn(5, 1, case.image_size, case.image_size)
-    shapes = ({0: torch.export.Dim("batch")},)
-    graphs = [torch.export.export(network, (images[:3],), dynamic_shapes=shapes).module()]
-    if layers == "torch":
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tracing is deprecated
-            graphs.append(torch.jit.trace(network, images[:3]))
-    for graph in graphs:
-        torch.testing.assert_close(graph(images), network(images), rtol=0, atol=1e-5)
-
-
 # --- Configuration -------------------------------------------------------------------------------
 
 
@@ -156,28 +138,3 @@ def test_configured_network_follows_the_data(case: Case, request: pytest.Fixture
 
     network = build(f"model={name}", "data.in_channels=3", "data.num_classes=26", "model.image_size=48")
     assert network(torch.randn(2, 3, 48, 48)).shape == (2, 26)
-
-
-def test_torchvision_network_is_configured_by_yaml_alone() -> None:
-    network = build("model=resnet18", "data.num_classes=7")
-    assert type(network).__module__.startswith("torchvision.")
-    assert network(torch.randn(2, 3, 28, 28)).shape == (2, 7)
-
-
-def test_own_network_needs_one_module_and_one_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two files are in temporary folders that are added to the package and to Hydra's search path."""
-    (tmp_path / "one_layer.py").write_text(
-        "from torch import nn\n\n\n"
-        "class OneLayer(nn.Sequential):\n"
-        "    def __init__(self, in_channels: int, num_classes: int) -> None:\n"
-        "        super().__init__(nn.Flatten(), nn.Linear(in_channels * 784, num_classes))\n"
-    )
-    (tmp_path / "conf" / "model").mkdir(parents=True)
-    (tmp_path / "conf" / "model" / "one_layer.yaml").write_text(
-        "_target_: mnist_cnn.models.one_layer.OneLayer\n"
-        "in_channels: ${data.in_channels}\n"
-        "num_classes: ${data.num_classes}\n"
-    )
-    monkeypatch.setattr(mnist_cnn.models, "__path__", [*mnist_cnn.models.__path__, str(tmp_path)])
-    network = build("model=one_layer", f"hydra.searchpath=[file://{tmp_path / 'conf'}]")
-    assert network(torch.randn(2, 1, 28, 28)).shape == (2, 10)

@@ -1,9 +1,5 @@
 """The texts, order, colours and scales of the figures."""
 
-import errno
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import same_color
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 from torch import Tensor
 
 from mnist_cnn.reporting import figures
@@ -96,11 +93,6 @@ def test_grey_images_use_their_range_and_colours_are_scaled(dtype: torch.dtype, 
         assert (shown.shape, float(shown.min()), float(shown.max())) == ((28, 28, 3), 0, 1)
 
 
-def test_different_numbers_of_images_and_captions_are_refused() -> None:
-    with pytest.raises(ValueError, match="zip"):
-        figures.predictions(digits(3), torch.tensor([1, 2]), torch.tensor([1, 2]), torch.ones(2))
-
-
 @pytest.mark.parametrize(("count", "classes"), [(1, None), (1, CLASSES), (6, None), (13, CLASSES)])
 def test_captions_are_not_cut_off(count: int, classes: list[str] | None) -> None:
     numbers = torch.arange(count) % 5
@@ -126,12 +118,6 @@ def test_most_confident_errors_come_first() -> None:
     assert texts(figure.axes[0])[0] == "The 2 most confident of 3 errors in 5 images"
 
 
-def test_equal_confidence_keeps_order_of_data() -> None:
-    targets = torch.arange(10)
-    figure = figures.most_wrong(digits(10), targets, (targets + 1) % 10, torch.ones(10))
-    assert [title[7] for title in titles(figure)] == list("0123456789")
-
-
 # --- confusion matrix ----------------------------------------------------------------------------
 
 
@@ -151,15 +137,6 @@ def test_confusion_matrix_colour_is_share_of_errors() -> None:
     assert share.mask.tolist() == [[True, False], [False, True]]
     assert (share[0, 1], share[1, 0]) == (10, 1)
     assert image.get_clim() == (0, 10)
-
-
-def test_counts_can_be_read_where_the_figure_is_shown_at_the_size_of_a_card() -> None:
-    figure = figures.confusion_matrix(1000 * torch.eye(10, dtype=torch.int64))
-    shown = figures.to_image(figure)
-    scale = 340 / shown.shape[1]  # the width of a card of TensorBoard, in pixels
-    counts = [text.get_window_extent() for text in figure.axes[0].texts[:100:11]]
-    assert min(box.height for box in counts) * scale > 6.5
-    assert max(box.width for box in counts) < figure.axes[0].get_window_extent().width / 10
 
 
 @pytest.mark.parametrize("size", [30, 31, 300])
@@ -367,31 +344,11 @@ def test_to_image_returns_rgb_bytes_of_figure_size() -> None:
     assert image.tobytes() == figures.to_image(small()).tobytes()
 
 
-def test_save_writes_only_a_png_and_a_failed_one_keeps_the_existing_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_save_replaces_the_file_by_a_png(tmp_path: Path) -> None:
     path = tmp_path / "predictions.png"
     path.write_bytes(b"earlier")
     figures.save(small(), path)
-    assert os.listdir(tmp_path) == ["predictions.png"]
-    written = path.read_bytes()
-    assert written.startswith(b"\x89PNG")
-
-    def half(self: Figure, target: Path, format: str) -> None:
-        Path(target).write_bytes(b"\x89PNG half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Figure, "savefig", half)
-    with pytest.raises(OSError, match="No space left"):
-        figures.save(small(), path)
-    assert os.listdir(tmp_path) == ["predictions.png"]
-    assert path.read_bytes() == written
-
-
-def test_importing_figures_loads_neither_pyplot_nor_torch() -> None:
-    code = (
-        "import sys; import mnist_cnn.reporting.figures;"
-        "sys.exit(' '.join({'matplotlib.pyplot', 'torch'} & set(sys.modules)) or 0)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
+    assert list(tmp_path.iterdir()) == [path]
+    with Image.open(path) as image:
+        image.load()
+        assert image.format == "PNG"

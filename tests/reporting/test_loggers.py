@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mlflow
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -15,7 +14,6 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from matplotlib.figure import Figure
-from mlflow.entities import Run
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -136,7 +134,9 @@ def test_wandb_run_of_failed_job_does_not_take_the_next_job(
     assert list((tmp_path / "1" / "wandb").glob("offline-run-*"))
 
 
-def runs_in_store(folder: Path) -> list[Run]:
+def runs_in_store(folder: Path) -> list[Any]:
+    import mlflow  # takes a second
+
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     experiment = client.get_experiment_by_name("mnist-cnn")
     assert experiment is not None

@@ -1,19 +1,21 @@
-"""What TensorBoard shows of a run, queried from a TensorBoard server."""
+"""What TensorBoard shows of a run, queried from the server of `make tensorboard`."""
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import pytest
 
 from mnist_cnn.reporting.tensorboard import RunLogger
-from tests.conftest import Start
+from tests.conftest import REPOSITORY, Start
 from tests.runs import CPU, scalars
 
 pytestmark = pytest.mark.xdist_group("tensorboard")  # one server for all tests
@@ -33,24 +35,51 @@ def logs(start_in: Start, tmp_path_factory: pytest.TempPathFactory, mnist: Path)
     return folder / "logs"
 
 
+class Server(NamedTuple):
+    process: psutil.Popen
+    address: str
+
+
 @pytest.fixture(scope="module")
-def served(logs: Path) -> Iterator[str]:
-    """Serve `logs` and return the address."""
-    process = subprocess.Popen(
-        [*(sys.executable, "-m", "tensorboard.main", "--logdir", str(logs)), "--port=0", "--host=127.0.0.1"],
+def server(logs: Path) -> Iterator[Server]:
+    """Serve `logs` with the options of `make tensorboard`."""
+    made = subprocess.run(
+        ["make", "--no-print-directory", "-n", "tensorboard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    _, *options = shlex.split(made.stdout.splitlines()[-1])
+    assert options[:2] == ["--logdir", "logs"]
+    process = psutil.Popen(
+        [sys.executable, "-m", "tensorboard.main", *options, "--port=0"],
+        cwd=logs.parent,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
     )
-    assert process.stderr is not None
     with process:
         for line in process.stderr:
-            if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
+            if found := re.search(r"http://localhost:\d+/", line):
                 break
         assert found, "TensorBoard did not start"
-        yield found[0]
+        yield Server(process, found[0])
         process.stderr.close()
         process.terminate()
+
+
+@pytest.fixture
+def served(server: Server) -> str:
+    return server.address
+
+
+def test_server_listens_on_this_machine_only(server: Server) -> None:
+    family = [server.process, *server.process.children(recursive=True)]
+    sockets = [one for process in family for one in process.net_connections("tcp")]
+    addresses = {one.laddr.ip for one in sockets if one.status == psutil.CONN_LISTEN}
+    assert addresses
+    assert addresses <= {"127.0.0.1", "::1"}
 
 
 def get(address: str, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -160,7 +160,7 @@ def test_flipped_bit_is_found(tmp_path: Path) -> None:
     content = path.read_bytes()
     expected = torch.load(path, weights_only=True)["state_dict"]
     found = 0
-    for position in range(0, len(content), len(content) // 199):
+    for position in range(0, len(content), len(content) // 99):
         changed = bytearray(content)
         changed[position] ^= 1 << position % 8
         path.write_bytes(changed)
@@ -170,7 +170,7 @@ def test_flipped_bit_is_found(tmp_path: Path) -> None:
             found += 1
         else:  # a bit between the members, or of a date
             assert all(torch.equal(value, expected[name]) for name, value in state.items())
-    assert found > 190
+    assert found > 90
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows limits no file sizes")
@@ -210,13 +210,6 @@ def test_checkpoint_with_other_settings_is_refused_in_a_line(
     with pytest.raises(UserError, match=message) as caught:
         Classifier.load_from_checkpoint(saved(tmp_path / "a.ckpt", **changes))
     assert "\n" not in str(caught.value)
-
-
-def test_checkpoint_without_settings_of_the_network_is_refused(tmp_path: Path) -> None:
-    config = {key: value for key, value in CONFIG.items() if key != "model"}
-    torch.save({"state_dict": CnnNet().state_dict(), "config": config}, tmp_path / "a.ckpt")
-    with pytest.raises(UserError, match="no complete settings: model"):
-        Classifier.load_from_checkpoint(tmp_path / "a.ckpt")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

@@ -6,7 +6,6 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -49,22 +48,10 @@ class Counting(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.01)
 
 
-class OtherRank(SingleDeviceStrategy):
-    """A rank other than the first, which decides to stop after the second epoch."""
-
-    is_global_zero = False
-
-    def broadcast(self, obj: Any, src: int = 0) -> Any:
-        if not isinstance(obj, bool):  # of Lightning's own
-            return obj
-        assert not obj
-        return self.lightning_module is not None and self.lightning_module.current_epoch == 1
-
-
 def fit(trial: Any, folder: Path, resumed: Path | None = None, **options: Any) -> tuple[Pruning, L.Trainer]:
     pruning = Pruning(trial)
     trainer = L.Trainer(
-        accelerator="auto" if "strategy" in options else "cpu",
+        accelerator="cpu",
         **({"max_epochs": EPOCHS, "num_sanity_val_steps": 2} | options),
         default_root_dir=folder,
         callbacks=[pruning],
@@ -101,13 +88,6 @@ def test_only_epochs_with_a_validation_are_reported(tmp_path: Path) -> None:
     trial = Scripted()
     fit(trial, tmp_path, check_val_every_n_epoch=2)
     assert trial.reports == pytest.approx({2: 0.2, 4: 0.4})
-
-
-def test_other_ranks_stop_with_the_first_and_do_not_report(tmp_path: Path) -> None:
-    trial = Scripted()
-    pruning, trainer = fit(trial, tmp_path, strategy=OtherRank(device=torch.device("cpu")))
-    assert trial.reports == {}
-    assert (pruning.pruned, pruning.epoch, trainer.current_epoch) == (True, 2, 2)
 
 
 def test_unknown_metric_is_reported(tmp_path: Path) -> None:

@@ -161,15 +161,23 @@ def test_run_killed_within_an_epoch_continues_bit_for_bit(
     options = CASES[case]
     steps_of_an_epoch = options.get("limit_train_batches", options.get("overfit_batches", BATCHES))
     steps_of_an_epoch //= options.get("accumulate_grad_batches", 1)
-    whole = fit(tmp_path / "whole", small_data, EMA(0.9), **options)
-    for every in (2, None):  # steps, or at the end of an epoch
-        part = tmp_path / f"part {every}"
-        with pytest.raises(Killed):
-            fit(part, small_data, EMA(0.9), Kill(1, 4), every=every, **options)
-        assert (find_resume_point(part).global_step > steps_of_an_epoch) == (every is not None)
-        np.random.rand(3), torch.rand(7)  # the process that resumes is in another state
-        assert_same(fit(part, small_data, EMA(0.9), every=every, resume=True, **options), whole)
-    again = fit(part, small_data, EMA(0.9), resume=True, **options)
+    whole, part = fit(tmp_path / "whole", small_data, EMA(0.9), **options), tmp_path / "part"
+    with pytest.raises(Killed):
+        fit(part, small_data, EMA(0.9), Kill(1, 4), every=2, **options)
+    assert find_resume_point(part).global_step > steps_of_an_epoch
+    np.random.rand(3), torch.rand(7)  # the process that resumes is in another state
+    assert_same(fit(part, small_data, EMA(0.9), every=2, resume=True, **options), whole)
+
+
+def test_run_without_a_checkpoint_within_the_epoch_continues_after_the_epoch_before(
+    tmp_path: Path, small_data: ImageData
+) -> None:
+    whole, part = fit(tmp_path / "whole", small_data), tmp_path / "part"
+    with pytest.raises(Killed):
+        fit(part, small_data, Kill(1, 4))
+    assert find_resume_point(part).global_step == BATCHES
+    assert_same(fit(part, small_data, resume=True), whole)
+    again = fit(part, small_data, resume=True)
     assert again.history == whole.history  # nothing is left to train
 
 
@@ -184,7 +192,7 @@ def test_run_ended_by_early_stopping_does_not_train_on(tmp_path: Path, small_dat
     assert len(longer.history) == 3
 
 
-@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(epoch=st.integers(0, EPOCHS - 1), batch=st.integers(0, BATCHES - 1), every=st.integers(1, 15))
 def test_run_may_be_killed_at_any_batch(
     tmp_path_factory: pytest.TempPathFactory, small_data: ImageData, epoch: int, batch: int, every: int
