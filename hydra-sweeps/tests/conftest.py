@@ -12,7 +12,8 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 
-from hydra_sweeps.sweep import BaseSweep, Job
+from hydra_sweeps.contract import Job
+from hydra_sweeps.sweep import BaseSweep
 
 App = Callable[..., "subprocess.Popen[str]"]
 Plan = Callable[..., tuple[BaseSweep, list[Job]]]
@@ -28,13 +29,19 @@ def app_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start(app_folder: Path, tmp_path: Path) -> App:
+def script() -> str:
+    """The app as it is typed in the folder of a test."""
+    return "../app/app.py"
+
+
+@pytest.fixture
+def start(script: str, app_folder: Path, tmp_path: Path) -> App:
     """Start the app with these arguments in a fresh folder."""
 
-    def run(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    def begin(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("HYDRA_")}
         return subprocess.Popen(
-            [sys.executable, "../app/app.py", *arguments],
+            [sys.executable, script, *arguments],
             cwd=tmp_path,
             env=inherited | environment,
             stdout=subprocess.PIPE,
@@ -42,7 +49,7 @@ def start(app_folder: Path, tmp_path: Path) -> App:
             text=True,
         )
 
-    return run
+    return begin
 
 
 @pytest.fixture

@@ -10,14 +10,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
 
 import psutil
 import pytest
 
 from hydra_sweeps.launchers import slurm
 from hydra_sweeps.launchers.base import Command
-from hydra_sweeps.launchers.cluster import RemoteCommand, SubmititCommand
-from hydra_sweeps.launchers.slurm import SubmititLauncher
+from hydra_sweeps.launchers.process import RemoteCommand
+from hydra_sweeps.launchers.slurm import SubmititCommand, SubmititLauncher
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -71,7 +73,7 @@ def test_command_ends_with_the_process_that_started_it(how: signal.Signals, tmp_
     )
     runner = (
         "import sys, signal\nfrom pathlib import Path\nfrom hydra_sweeps.launchers.base import Command\n"
-        "from hydra_sweeps.launchers.cluster import RemoteCommand\n"
+        "from hydra_sweeps.launchers.process import RemoteCommand\n"
         f"folder, script = Path({str(tmp_path)!r}), {str(script)!r}\n"
         "command = Command(0, folder, [sys.executable, script], None, {})\n"
         "if __name__ == '__main__':\n    RemoteCommand(command, 1)()"
@@ -127,16 +129,16 @@ def test_job_that_slurm_may_start_again_has_not_ended(
     states = ["PENDING", "COMPLETING", "REQUEUED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "CANCELLED", None]
     queue = {str(number): state for number, state in enumerate(states) if state is not None}
     task = SimpleNamespace(paths=SimpleNamespace(result_pickle=tmp_path / "none"))
-    jobs = {
-        number: SimpleNamespace(job_id=str(number), num_tasks=1, task=lambda index: task)
-        for number in range(len(states))
-    }
+    jobs: list[Any] = [
+        Mock(job_id=str(number), num_tasks=1, task=lambda index: task) for number in range(len(states))
+    ]
     launcher = SubmititLauncher("slurm", n_jobs=9, parameters={}, poll=0)
+    launcher.executor = SimpleNamespace(folder=tmp_path)
     monkeypatch.setattr(slurm, "read_queue", lambda folder: queue)
-    assert launcher._ended(jobs, tmp_path) == {}  # its result may be seen late
-    assert launcher._ended(jobs, tmp_path) == {
-        6: "Slurm has ended the job; its state is CANCELLED.",
-        7: "Slurm has ended the job; its state is unknown.",
-    }
+    assert launcher.ended(jobs) == []  # its result may be seen late
+    assert launcher.ended(jobs) == [
+        (jobs[6], f"Slurm has ended the job; its state is CANCELLED. See {tmp_path}/6_*"),
+        (jobs[7], f"Slurm has ended the job; its state is unknown. See {tmp_path}/7_*"),
+    ]
     monkeypatch.setattr(slurm, "read_queue", lambda folder: None)  # the controller does not answer
-    assert launcher._ended(jobs, tmp_path) == {}
+    assert launcher.ended(jobs) == []

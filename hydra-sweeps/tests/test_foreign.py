@@ -24,31 +24,9 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Start:
+def script(tmp_path: Path) -> str:
     shutil.copytree(Path(__file__).parent / "foreign", tmp_path, dirs_exist_ok=True)
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HYDRA_")}
-
-    def begin(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
-            [sys.executable, "tools/fit.py", *arguments],
-            cwd=tmp_path,
-            env=inherited | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    return begin
-
-
-@pytest.fixture
-def run(start: Start) -> Run:
-    def to_end(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
-        process = start(*arguments, **environment)
-        output, errors = process.communicate(timeout=100)
-        return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
-
-    return to_end
+    return "tools/fit.py"
 
 
 def rows(sweep: Path) -> dict[str, dict[str, str]]:
@@ -94,15 +72,6 @@ def test_grid_with_failing_jobs_is_reported_and_resumed(
     assert "2 ok, 4 failed" in resumed.stdout
 
 
-def test_old_failure_does_not_outlive_a_job_that_succeeds(run: Run, tmp_path: Path) -> None:
-    assert run(*SWEEP, "model.width=1,2", "hydra.sweep.dir=out").returncode == 0
-    (tmp_path / "out/1/metrics.json").unlink()
-    (tmp_path / "out/1/failed.json").write_text('{"error": "old"}')
-    done = run(*SWEEP[:2], "hydra/sweeper=grid", "hydra/callbacks=run_files", "+sweep.resume=out")
-    assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "out/1/failed.json").exists()
-
-
 def test_job_without_a_result_is_counted_as_failed(run: Run) -> None:
     done = run(*(argument for argument in SWEEP if "callbacks" not in argument), "model.width=1,2")
     assert done.returncode == 1
@@ -119,8 +88,7 @@ def test_killed_jobs_fail_alone_in_the_pool(run: Run, tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("folder", ["out", "tools/../out"])
-@pytest.mark.parametrize("launcher", [(), POOL], ids=["in_process", "pool"])
+@pytest.mark.parametrize(("launcher", "folder"), [((), "out"), (POOL, "tools/../out")])
 def test_search_prunes_in_any_folder(
     launcher: tuple[str, ...], folder: str, run: Run, tmp_path: Path
 ) -> None:
@@ -149,12 +117,6 @@ def test_killed_sweep_is_resumed(start: Start, run: Run, tmp_path: Path) -> None
     )
 
 
-def test_callbacks_must_be_given_again(run: Run) -> None:
-    assert run(*SWEEP, "model.width=1,2", "hydra.sweep.dir=out").returncode == 0
-    done = run("--config-name=small", "-m", "hydra/sweeper=optuna", "+sweep.resume=out")
-    assert "other callbacks. Add to the command: hydra/callbacks=run_files" in done.stderr
-
-
 def test_experiment_chooses_the_sweeper(run: Run, tmp_path: Path) -> None:
     extra = ("--config-name=small", "--config-dir=more")
     done = run(*extra, "+experiment=mine", "hydra.sweep.dir=out")
@@ -169,27 +131,24 @@ def test_experiment_chooses_the_sweeper(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_report_from_another_folder_prints_where_to_go(run: Run, tmp_path: Path) -> None:
-    assert run(*SWEEP, "model.width=1,2", "hydra.sweep.dir=out").returncode == 0
-    command = [sys.executable, "-m", "hydra_sweeps", str(tmp_path / "out")]
-    done = subprocess.run(command, cwd=tmp_path / "more", capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert f"rerun with: cd {tmp_path} && python tools/fit.py --config-name=small" in done.stdout
-
-
 MISSING = "import sys\nsys.modules['matplotlib'] = None\n"
 
 
-@pytest.mark.parametrize("sweep", [(*SWEEP, "model.width=1,2"), (*SEARCH, "model.width=1.0,2.0")])
-def test_report_is_complete_without_matplotlib(sweep: tuple[str, ...], run: Run, tmp_path: Path) -> None:
+def test_report_is_complete_without_matplotlib(run: Run, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(MISSING)
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
-    done = run(*sweep, "hydra.sweep.dir=out", PYTHONPATH=path)
+    done = run(*SWEEP, "model.width=1,2", "hydra.sweep.dir=out", PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     assert "pip install 'hydra-sweeps[matplotlib]'" in done.stdout
     assert (tmp_path / "out" / "sweep.md").is_file()
     assert (tmp_path / "out" / "sweep.csv").is_file()
     assert "best by result: job" in done.stdout
+
+    refused = run("--config-name=small", "-m", "hydra/sweeper=optuna", "+sweep.resume=out")
+    assert "other callbacks. Add to the command: hydra/callbacks=run_files" in refused.stderr
+    command = [sys.executable, "-m", "hydra_sweeps", str(tmp_path / "out")]
+    done = subprocess.run(command, cwd=tmp_path / "more", capture_output=True, text=True, timeout=60)
+    assert f"rerun with: cd {tmp_path} && python tools/fit.py --config-name=small" in done.stdout
 
 
 def test_packaged_settings_need_no_plus(run: Run, tmp_path: Path) -> None:

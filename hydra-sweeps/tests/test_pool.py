@@ -102,10 +102,10 @@ def test_next_job_is_chosen_when_one_has_ended(commands: Commands, tmp_path: Pat
             known.append(list(ended))
             yield command
 
-    for number, error in Pool(n_jobs=2, threads=1, accelerator="cpu").run(choose()):
+    for command, error in Pool(n_jobs=2, threads=1, accelerator="cpu").run(choose()):
         assert error is None
-        ended.append(number)
-        (tmp_path / f"ended{number}").touch()
+        ended.append(command.number)
+        (tmp_path / f"ended{command.number}").touch()
     assert ended == [1, 2, 3, 0]
     assert known == [[], [], [1], [1, 2]]
 
@@ -123,7 +123,8 @@ if number == 3:
 if number == 4:
     raise ValueError("a bug")
 """
-    errors = dict(Pool(n_jobs=2, threads=1).run(commands(script, 5)))
+    ended = Pool(n_jobs=2, threads=1).run(commands(script, 5))
+    errors = {command.number: error for command, error in ended}
     assert errors == {
         0: None,
         1: "the job's process was killed by SIGKILL, as the system does when memory runs out",
@@ -153,7 +154,7 @@ seen = [str(torch.get_num_threads()), in_child, *(os.environ.get(name, "") for n
 """
     monkeypatch.setattr(pool, "visible_gpus", lambda accelerator: ["GPU-a", "GPU-b"])
     monkeypatch.setenv("OF_THE_SWEEP", "1")
-    assert set(dict(Pool(threads=2).run(commands(script, 3))).values()) == {None}
+    assert [error for _, error in Pool(threads=2).run(commands(script, 3))] == [None] * 3
     seen = [(tmp_path / f"seen{number}").read_text() for number in range(3)]
     assert seen == [f"2 2 2 {gpu} 1" for gpu in ("GPU-a", "GPU-b", "GPU-b")]
 
@@ -181,7 +182,8 @@ except KeyboardInterrupt:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under `nohup … &`
     try:
         ended = Pool(n_jobs=3, threads=1).run(commands(script, 4))
-        assert next(ended) == (0, None)
+        command, error = next(ended)
+        assert (command.number, error) == (0, None)
     finally:
         signal.signal(signal.SIGINT, before)
     processes = [int(pid) for number in (1, 2) for pid in (tmp_path / f"pids{number}").read_text().split()]

@@ -1,7 +1,5 @@
 """Runs read from their folders, what differs between them, and which are best."""
 
-import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,24 +8,24 @@ import pytest
 from made_runs import add_failed, add_history, add_run, scores
 from omegaconf import OmegaConf
 
-from hydra_sweeps import SweepError, comparing
-from hydra_sweeps.comparing import Group, differing, swept
+from hydra_sweeps import SweepError
+from hydra_sweeps import runs as module
 from hydra_sweeps.goal import DEFAULT_GOAL, Objectives
-from hydra_sweeps.runs import Run, find_runs, goal_of_sweep
+from hydra_sweeps.runs import Group, Run, differing, find_runs, goal_of_sweep, swept
 
 OBJECTIVES = {"val/acc": "maximize"}
 
 
 def ranked(runs: Sequence[Run], objectives: Objectives = OBJECTIVES) -> list[Run]:
-    return comparing.ranked(runs, objectives)
+    return module.ranked(runs, objectives)
 
 
 def group(runs: Sequence[Run], objectives: Objectives = OBJECTIVES) -> list[Group]:
-    return comparing.group(runs, objectives)
+    return module.group(runs, objectives)
 
 
 def best(runs: Sequence[Run], objectives: Objectives = OBJECTIVES) -> list[Run]:
-    return comparing.best(runs, objectives)
+    return module.best(runs, objectives)
 
 
 def names(runs: Sequence[Run]) -> list[str]:
@@ -59,33 +57,23 @@ def test_the_status_is_read_from_the_files(tmp_path: Path) -> None:
     assert [run.error for run in runs] == [None] * 4 + ["loss is nan"]
 
 
-def test_jobs_are_ordered_by_number(tmp_path: Path) -> None:
+def test_jobs_are_ordered_by_number_and_found_once(tmp_path: Path) -> None:
     for name in ("10_a", "9_a", "2026-01-01_simple"):
-        add_run(tmp_path / name, scores(0.9))
-    runs = find_runs([tmp_path])
+        folder = add_run(tmp_path / "sweep" / name, scores(0.9))
+    runs = find_runs([tmp_path, tmp_path / "sweep", folder])
     assert [run.number for run in runs] == [9, 10, None]
 
 
-def test_a_run_is_found_once(tmp_path: Path) -> None:
-    folder = add_run(tmp_path / "sweep" / "0_a", scores(0.9))
-    assert names(find_runs([tmp_path, tmp_path / "sweep", folder])) == ["0_a"]
-
-
-def test_an_unfinished_run_has_its_best_epoch(tmp_path: Path) -> None:
-    folder = add_run(tmp_path / "0_a")
-    history = [
-        {"epoch": 1, "train/loss": 0.5, "val/acc": 0.8},
-        {"epoch": 2, "train/loss": 0.4, "val/acc": 0.9},
-        {"epoch": 3, "train/loss": 0.3, "val/acc": 0.85},
-    ]
-    add_history(folder, history)
+@pytest.mark.parametrize(
+    ("mode", "best"), [("max", {"epoch": 2, "x": 0.9}), ("min", {"epoch": 1, "x": 0.8}), (None, {})]
+)
+def test_an_unfinished_run_has_its_best_epoch(
+    mode: str | None, best: dict[str, float], tmp_path: Path
+) -> None:
+    folder = add_run(tmp_path / "0_a", settings={"objective": {"metric": "x", "mode": mode}})
+    add_history(folder, [{"epoch": epoch, "x": x} for epoch, x in ((1, 0.8), (2, 0.9), (3, 0.85))])
     [run] = find_runs([tmp_path])
-    assert run.metrics == {"epoch": 2, "train/loss": 0.4, "val/acc": 0.9, "epochs": 3}
-
-
-def test_without_the_objective_an_unfinished_run_has_its_epochs(tmp_path: Path) -> None:
-    add_history(add_run(tmp_path / "0_a"), [{"epoch": 1, "train/loss": 0.5}, {"epoch": 2, "train/loss": 0.6}])
-    assert find_runs([tmp_path])[0].metrics == {"epochs": 2}
+    assert run.metrics == best | {"epochs": 3}
 
 
 @pytest.mark.parametrize("file", ["history.json", "metrics.json"])
@@ -96,41 +84,17 @@ def test_an_unreadable_file_is_ignored(file: str, content: str, tmp_path: Path) 
     assert (run.status, run.metrics) == ("unfinished", {})
 
 
-@pytest.mark.parametrize("kind", ["device", "fifo", "folder", "large"])
-def test_result_that_is_no_file_of_a_run_is_left_out_with_a_warning(
-    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "content", ["seed: [", "a: &a {b: *a}", "\x00", "!!python/object/apply:os.getcwd []"]
+)
+def test_settings_that_cannot_be_read_are_left_out_with_a_warning(
+    content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = add_run(tmp_path / "a") / "metrics.json"
-    if kind == "device":
-        path.symlink_to("/dev/zero")
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
-    else:
-        path.touch()
-        os.truncate(path, 1 << 40)  # sparse
-    (run,) = find_runs([tmp_path])
-    assert run.status == "unfinished"
-    assert f"{path} is left out" in caplog.text
-
-
-def test_yaml_aliases_are_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = add_run(tmp_path / "a", overrides=["lr=0.3"])
-    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40))
-    (folder / ".hydra" / "resolved.yaml").write_text(bomb + "hparams: {lr: 1}\n")
-    (run,) = find_runs([tmp_path])
-    assert run.hparams == {"lr": 0.3}
-    assert "resolved.yaml is left out: it has YAML aliases" in caplog.text
-
-
-@pytest.mark.parametrize("opening", ["[", "? ", "- ", "{a: "])
-def test_deep_yaml_is_refused_at_once(opening: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = add_run(tmp_path / "a", overrides=["lr=0.3"])
-    (folder / ".hydra" / "resolved.yaml").write_text(opening * 20_000)
-    (run,) = find_runs([tmp_path])
-    assert run.hparams == {"lr": 0.3}
-    assert "resolved.yaml is left out: it has more than 50 levels" in caplog.text
+    folder = add_run(tmp_path / "0_a", scores(0.9), ["optim=adam"])
+    (folder / ".hydra" / "resolved.yaml").write_text(content)
+    [run] = find_runs([tmp_path])
+    assert (run.status, run.hparams) == ("finished", {"optim": "adam"})
+    assert "Left out: " in caplog.text and "resolved.yaml cannot be read" in caplog.text
 
 
 def test_an_unreadable_failure_is_a_failure(tmp_path: Path) -> None:
@@ -155,13 +119,6 @@ def test_other_folders_are_skipped(tmp_path: Path, content: str) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "failed.json").write_text("{}")
     assert names(find_runs([tmp_path])) == ["good"]
-
-
-def test_unreadable_settings_are_replaced_by_the_overrides(tmp_path: Path) -> None:
-    folder = add_run(tmp_path / "0_a", scores(0.9), ["optim=adam"])
-    (folder / ".hydra" / "resolved.yaml").write_text("seed: [")
-    [run] = find_runs([tmp_path])
-    assert (run.status, run.hparams) == ("finished", {"optim": "adam"})
 
 
 def test_a_job_that_failed_at_once_has_its_overrides(tmp_path: Path) -> None:
@@ -275,11 +232,14 @@ def test_paths_in_the_folders_of_runs_do_not_part_them(tmp_path: Path) -> None:
     assert sorted(len(one) for one in group(find_runs([tmp_path]))) == [1, 2]
 
 
-def test_groups_have_one_run_per_seed(tmp_path: Path) -> None:
-    for number, (seed, acc) in enumerate(((0, 0.95), (0, 0.96), (1, 0.9))):
-        add_run(tmp_path / f"{number}_a", scores(acc), seed=seed)
+@pytest.mark.parametrize(("seeds", "names_of_group"), [((0, 0, 1), "12"), ((None, None, None), "102")])
+def test_groups_have_one_run_per_seed_and_all_without(
+    seeds: tuple[int | None, ...], names_of_group: str, tmp_path: Path
+) -> None:
+    for number, (seed, acc) in enumerate(zip(seeds, (0.95, 0.96, 0.9), strict=True)):
+        add_run(tmp_path / str(number), scores(acc), seed=seed, settings={"seed": seed})
     (one,) = group(find_runs([tmp_path]))
-    assert names(one) == ["1_a", "2_a"]
+    assert names(one) == list(names_of_group)
 
 
 # --- which is best -------------------------------------------------------------------------------
@@ -295,16 +255,13 @@ def test_runs_are_ranked_by_the_objective(tmp_path: Path) -> None:
     assert names(ranked(runs, {"seconds": "minimize", "val/acc": "maximize"})) == ["0_a", "1_a", "2_a", "3_a"]
 
 
-def test_groups_without_the_objective_are_last(tmp_path: Path) -> None:
-    add_run(tmp_path / "0_a", {"test/acc": 0.99}, lr=0.2)
-    add_run(tmp_path / "1_a", scores(0.5), lr=0.1)
-    assert [names(one) for one in group(find_runs([tmp_path]))] == [["1_a"], ["0_a"]]
-
-
 def test_the_best_run_is_chosen_by_validation(tmp_path: Path) -> None:
-    add_run(tmp_path / "0_a", {"val/acc": 0.9, "test/acc": 0.1}, lr=0.1)
-    add_run(tmp_path / "1_a", {"val/acc": 0.8, "test/acc": 0.99}, lr=0.2)
-    assert names(best(find_runs([tmp_path]))) == ["0_a"]
+    add_run(tmp_path / "0_a", {"test/acc": 0.99}, lr=0.1)
+    add_run(tmp_path / "1_a", {"val/acc": 0.9, "test/acc": 0.1}, lr=0.2)
+    add_run(tmp_path / "2_a", {"val/acc": 0.8, "test/acc": 0.99}, lr=0.3)
+    runs = find_runs([tmp_path])
+    assert names(best(runs)) == ["1_a"]
+    assert [names(one) for one in group(runs)] == [["1_a"], ["2_a"], ["0_a"]]
 
 
 def test_the_best_run_is_of_the_group_best_on_average(tmp_path: Path) -> None:
@@ -350,24 +307,3 @@ def test_the_goal_is_read_from_the_definition_of_a_sweep(tmp_path: Path) -> None
         *("objective: {metric: a, mode: up}", "objective: val/loss"),
     ):
         assert goal(broken)[0] == {"result": "minimize"}
-
-
-def test_an_unfinished_run_is_rated_by_its_own_objective(tmp_path: Path) -> None:
-    settings = {
-        "objective": {"metric": "val/loss", "mode": "min"},
-        "sweep": {"ignore": ["sleep"]},
-        "sleep": 3,
-    }
-    folder = add_run(tmp_path / "0_a", settings=settings)
-    history = [{"epoch": epoch, "val/loss": loss} for epoch, loss in ((1, 0.5), (2, 0.3), (3, 0.4))]
-    (folder / "history.json").write_text(json.dumps(history))
-    [run] = find_runs([tmp_path])
-    assert run.metrics == {"epoch": 2, "val/loss": 0.3, "epochs": 3}
-    assert "sleep" not in run.settings
-
-
-def test_runs_without_a_seed_all_count(tmp_path: Path) -> None:
-    for name, acc in (("0_a", 0.8), ("1_a", 0.9)):
-        add_run(tmp_path / name, scores(acc), seed=None, settings={"seed": None})
-    [one] = group(find_runs([tmp_path]))
-    assert names(one) == ["1_a", "0_a"]

@@ -23,27 +23,20 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path, help="runs, sweeps, or folders of them")
     parser.add_argument("--csv", type=Path, metavar="PATH", help="write all runs to this file, one per row")
     arguments = parser.parse_args()
+    folders, path = arguments.folders, arguments.csv
     try:
-        _compare(arguments.folders, arguments.csv)
+        runs = find_runs(folders)
+        goal = runs[0].goal
+        if len(folders) == 1 and is_sweep(folders[0]):
+            goal = goal_of_sweep(folders[0])
+            print(writing.write(folders[0], goal))
+            print(f"report: {os.path.relpath(folders[0] / 'sweep.md')}")
+        else:
+            print(writing.text(runs, goal, rest=f"in {path}" if path else "(--csv PATH writes all)"))
+        if path is not None:
+            writing.write_csv(path, runs, goal)
     except SweepError as error:
         sys.exit(str(error))
-    except OSError as error:
-        sys.exit(f"cannot access {error.filename or 'the report'}: {error.strerror}")
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _compare(folders: list[Path], path: Path | None) -> None:
-    runs = find_runs(folders)
-    goal = runs[0].goal
-    if len(folders) == 1 and is_sweep(folders[0]):
-        goal = goal_of_sweep(folders[0])
-        print(writing.write(folders[0], goal))
-        print(f"report: {os.path.relpath(folders[0] / 'sweep.md')}")
-    else:
-        print(writing.text(runs, goal, rest=f"in {path}" if path else "(--csv PATH writes all)"))
-    if path is not None:
-        writing.write_csv(path, runs, goal)
 
 
 if __name__ == "__main__":

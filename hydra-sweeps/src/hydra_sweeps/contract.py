@@ -31,7 +31,9 @@ An exception that is no `Exception` interrupts the sweep, and may have an attrib
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -58,13 +60,25 @@ class SweepError(CompactHydraException):
     """An error that the user can fix; its message is meant to be shown without a traceback."""
 
 
+def positive(name: str, value: object) -> int:
+    """Return `value`; raises `SweepError` unless it is a positive integer."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return value
+    raise SweepError(f"{name}={value}: it must be an integer greater than or equal to 1.")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job of a sweep: the overrides `chosen` for it, and in a search the number of its trial."""
+
+    number: int
+    chosen: Sequence[str]
+    trial: int | None = None
+
+
 @dataclass(frozen=True)
 class CurrentJob:
-    """The job that a process runs: the folder of its run.
-
-    In a search that prunes also the folder of the sweep, the number of the trial in the study, and the metric
-    to report.
-    """
+    """The job that a process runs, and in a search that prunes the sweep, the trial, and what to report."""
 
     folder: str
     sweep: str | None = None
@@ -91,6 +105,42 @@ def in_sweep() -> bool:
     """Return whether this process runs a job of a sweep, whose errors the sweep reports."""
     is_sweep = HydraConfig.initialized() and HydraConfig.get().mode is RunMode.MULTIRUN
     return is_sweep or current_job() is not None
+
+
+@dataclass(eq=False)
+class Trial:
+    """The trial of the current job in its search.
+
+    `metric` is the one to report after each epoch, and `value` the last that was reported. `pruned` tells
+    whether the job should stop. Under several processes per job only the first may report.
+    """
+
+    sweep: str
+    number: int
+    metric: str
+    value: float | None = None
+    pruned: bool = False
+
+    def report(self, value: float, epoch: int) -> bool:
+        """Report `metric` after `epoch`, counted from 1; return whether the job should stop."""
+        from hydra_sweeps import study  # takes a second
+
+        self.value = value
+        self.pruned = study.report(Path(self.sweep), self.number, value, epoch)
+        return self.pruned
+
+
+def current_trial() -> Trial | None:
+    """Return the trial of this job, or None if it is not a job of a search that prunes."""
+    job = current_job()
+    if job is None or job.sweep is None or job.trial is None or job.metric is None:
+        return None
+    return _trial(job.sweep, job.trial, job.metric)
+
+
+@lru_cache(maxsize=1)  # the one of the job, so that others see what it was told
+def _trial(sweep: str, number: int, metric: str) -> Trial:
+    return Trial(sweep, number, metric)
 
 
 def explained(error: BaseException) -> SweepError | None:

@@ -1,7 +1,14 @@
-"""What defines a sweep: a resumed one must compare the same jobs."""
+"""What defines a sweep: a resumed one must compare the same jobs.
 
+Its folder may be a stranger's. A resumed sweep takes choices of config groups from it, and values. What may
+name code, a file outside, a server or the environment is typed again: interpolations, classes, dotted names,
+paths, and of Hydra's own settings all but a few.
+"""
+
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_sweeps import files
 from hydra_sweeps.contract import SweepError
-from hydra_sweeps.files import Unreadable, printable
+from hydra_sweeps.files import printable
 from hydra_sweeps.goal import is_dict, select
 from hydra_sweeps.grammar import is_swept, key_of
-from hydra_sweeps.trust import OF_THE_START, left_out
 
 FILE = "multirun.yaml"  # Hydra's name for the settings of a sweep
 
@@ -21,6 +27,21 @@ _IGNORED = (
     *("hparams", "objective", "resume", "sweep"),
     *("hydra.sweeper._target_", "hydra.sweeper.n_trials", "hydra.sweeper.storage", "hydra.sweep.dir"),
 )
+
+# Overrides that say how a sweep was started.
+OF_THE_START = ("hydra.mode", "hydra.sweep.dir", "sweep.resume", "sweep.fail_fast")
+
+_KEY = re.compile(r"(~|\+\+?)?[A-Za-z][\w-]*([./@:][\w-]+)*")
+_NAMES_SOMETHING = re.compile(r"\$\{|_target_|\.\.|://|[A-Za-z_]\w*\.[A-Za-z_]")
+_IS_PATH = re.compile(r"(^|[\s'\"(\[{,:=])[/~\\]")  # anywhere among several values
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_HYDRA = re.compile(
+    r"hydra(/\w+)+=\w+"
+    r"|hydra\.sweeper\.(n_trials|seed|study_name|objectives|(sampler|pruner)\.\w+)=.*"
+    r"|hydra\.launcher(\.parameters)?\.\w+=(\d+(\.\d+)?|true|false|null|auto|cpu|gpu)"
+    r"|hydra\.launcher\.parameters\.slurm_(partition|account|qos)=[\w-]+"
+)
+_NEVER = ("resume", "trust")
 
 
 def is_sweep(folder: Path) -> bool:
@@ -35,8 +56,8 @@ def read(folder: Path) -> dict[str, Any]:
     """
     try:
         config = files.read(folder / FILE)
-    except (Unreadable, OSError) as reason:
-        raise SweepError(f"{folder / FILE} cannot be read: {printable(reason)}.") from None
+    except (ValueError, OSError) as reason:
+        raise SweepError(f"{printable(reason)}.") from None
     for which in ("hydra", "task"):
         texts = select(config, "hydra", "overrides", which)
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
@@ -47,7 +68,7 @@ def read(folder: Path) -> dict[str, Any]:
 def overrides_to_resume(folder: Path, given: Sequence[str]) -> list[str]:
     """Return the overrides of the sweep in `folder`, with those `given` in place of the former ones.
 
-    Raises `SweepError` if `folder` is not a sweep, and for settings in `trust.left_out` that are not given.
+    Raises `SweepError` if `folder` is not a sweep, and for settings in `left_out` that are not given.
     """
     if not is_sweep(folder):
         raise SweepError(f"sweep.resume={folder} is not the folder of a sweep: it has no {FILE}.")
@@ -69,6 +90,24 @@ def overrides_to_resume(folder: Path, given: Sequence[str]) -> list[str]:
     return list((former | now).values())
 
 
+def left_out(overrides: Iterable[str]) -> list[str]:
+    """Return those of `overrides` that a resumed sweep does not take from its folder."""
+    return [one for one in overrides if key_of(one) not in OF_THE_START and not _is_taken(one)]
+
+
+def _is_taken(override: str) -> bool:
+    key, _, value = override.partition("=")
+    name = key_of(key)
+    if not _KEY.fullmatch(key) or _NAMES_SOMETHING.search(value) or _CONTROL.search(value):
+        return False
+    if "_target_" in key or name in _NEVER:
+        return False
+    if name.startswith("hydra"):
+        return _HYDRA.fullmatch(override) is not None
+    # A config group, or a setting at the top level, must not be a path.
+    return "." in name or not _IS_PATH.search(value)
+
+
 def refuse_changes(former: Mapping[str, Any], now: DictConfig, folder: Path) -> None:
     """Raise `SweepError` with each setting that differs between the sweep's definition and `now`."""
     plain = OmegaConf.to_container(now, resolve=False, enum_to_str=True)
@@ -88,7 +127,7 @@ def refuse_changes(former: Mapping[str, Any], now: DictConfig, folder: Path) -> 
         )
 
 
-def _compared(config: Mapping[Any, Any], ignored: Iterable[str]) -> dict[str, str]:
+def _compared(config: Mapping[Any, Any], ignored: tuple[str, ...]) -> dict[str, str]:
     """Return the settings that must not change, as text, by their dotted keys."""
     hydra = {key: config["hydra"].get(key) for key in ("sweeper", "sweep")}
     flat = {key: str(value) for key, value in flatten({**config, "hydra": hydra})}
@@ -109,9 +148,10 @@ def swept_keys(config: Any) -> list[str]:
     return [key_of(override) for override in given if is_swept(override)]
 
 
-def is_ignored(key: str, ignored: Iterable[str]) -> bool:
+@lru_cache(maxsize=10_000)  # thousands of runs have the same settings
+def is_ignored(key: str, ignored: tuple[str, ...]) -> bool:
     """Return whether `key` is one of `ignored`, or below one of them."""
-    return f"{key}.".startswith(tuple([f"{one}." for one in ignored]))
+    return f"{key}.".startswith(tuple(f"{one}." for one in ignored))
 
 
 def flatten(node: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

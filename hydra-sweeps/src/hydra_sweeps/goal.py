@@ -31,15 +31,13 @@ DEFAULT_GOAL = Goal({RESULT: "minimize"}, None)  # of an app that has no other
 def goal_of(config: Any) -> Goal:
     """Return how runs with this config are compared: by a search's objectives, or by `objective`."""
     objectives = select(config, "hydra", "sweeper", "objectives")
-    chosen = {str(k): value for k, value in objectives.items() if value} if is_dict(objectives) else {}
-    if not chosen or not all(value in MODES.values() for value in chosen.values()):
+    chosen = {str(key): how for key, how in objectives.items() if how} if is_dict(objectives) else {}
+    if not chosen or not all(how in MODES.values() for how in chosen.values()):
         metric, mode = select(config, "objective", "metric"), str(select(config, "objective", "mode"))
         chosen = {metric: MODES[mode]} if isinstance(metric, str) and mode in MODES else {}
     metrics = select(config, "sweep", "metrics")
-    return Goal(
-        chosen or DEFAULT_GOAL.objectives,
-        tuple(map(str, metrics)) if isinstance(metrics, list) else None,
-    )
+    shown = tuple(map(str, metrics)) if isinstance(metrics, list) else None
+    return Goal(chosen or DEFAULT_GOAL.objectives, shown)
 
 
 def select(config: Any, *keys: str) -> Any:

@@ -1,47 +1,41 @@
 """A sweep of all combinations."""
 
 from collections.abc import Iterator
-from itertools import islice, product
+from itertools import product
 from math import prod
 
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from hydra_sweeps.contract import SweepError
+from hydra_sweeps.contract import Job, SweepError
 from hydra_sweeps.grammar import fixed_and_swept
-from hydra_sweeps.sweep import BaseSweep, Job
+from hydra_sweeps.sweep import BaseSweep
 
-MAX_CHECKED = 50  # names of one setting that are tried before the first job
+MAX_CHECKED = 50  # choices of one setting that are tried before the first job
 
 
 class Grid(BaseSweep):
-    """Every combination of the given values, as with Hydra's basic sweeper."""
+    """Every combination of the given values, as with Hydra's basic sweeper.
+
+    Before the first job each choice is composed with the first ones of the other settings.
+    """
 
     def begin(self, overrides: list[Override], resumed: bool) -> None:
         self.fixed, swept = fixed_and_swept(overrides)
         self.values = [_values(override) for override in swept]
         self.total = prod(map(len, self.values))
-        if not resumed:
-            self._check()
+        if resumed:
+            return
+        first = [values[0] for values in self.values]
+        self.compose(first)
+        for index, override in enumerate(swept):
+            if override.is_choice_sweep():  # the numbers of a range differ in nothing
+                for value in self.values[index][1:MAX_CHECKED]:
+                    self.compose([*first[:index], value, *first[index + 1 :]])
 
     def propose(self) -> Iterator[Job]:
         for number, chosen in enumerate(product(*self.values)):
             yield Job(number, chosen)
-
-    def _check(self) -> None:
-        """Raise `SweepError` for a value that cannot be composed with the first ones of the other settings.
-
-        Each name is tried once, and of numbers, which differ in nothing, one: a grid may have thousands of
-        jobs.
-        """
-        first = [values[0] for values in self.values]
-        self.compose(first)
-        for index, values in enumerate(self.values):
-            named = [value for value in values[1:] if not _is_number(value)]
-            for value in named[:MAX_CHECKED]:
-                self.compose([*first[:index], value, *first[index + 1 :]])
-        for job in islice(self.propose(), 2):
-            self.ready(job)  # that their folders differ
 
 
 def _values(override: Override) -> list[str]:
@@ -59,11 +53,3 @@ def _values(override: Override) -> list[str]:
     if not values:
         raise SweepError(f"{override.input_line} has no value: no job would run.")
     return values
-
-
-def _is_number(override: str) -> bool:
-    try:
-        float(override.partition("=")[2])
-    except ValueError:
-        return False
-    return True

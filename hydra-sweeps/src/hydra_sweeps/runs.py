@@ -1,22 +1,25 @@
-"""Runs as their folders describe them."""
+"""Runs as their folders describe them, what differs between them, and which are best."""
 
 import hashlib
 import math
 import os
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from hydra_sweeps.contract import FAILED, HISTORY, RESOLVED, SweepError
 from hydra_sweeps.definition import FILE as DEFINITION
 from hydra_sweeps.definition import flatten, is_ignored, is_sweep, swept_keys
 from hydra_sweeps.files import printable, read_or_none
-from hydra_sweeps.goal import Goal, goal_of, is_dict, select
+from hydra_sweeps.goal import Goal, Objectives, goal_of, is_dict, select
 from hydra_sweeps.grammar import key_of, unquote
 from hydra_sweeps.outcome import Status, read_outcome
+
+Group: TypeAlias = list["Run"]  # that differ only in their seed, best first
 
 # Not settings of what a run learns, in every app.
 _IGNORED = ("hparams", "hydra", "resume", "sweep", "objective")
@@ -101,8 +104,8 @@ def _use_names_of_hparams(runs: Sequence[Run]) -> None:
 
 
 @cache
-def _swept(sweep: Path) -> list[str]:
-    return swept_keys(read_or_none(sweep / DEFINITION))
+def _swept(sweep: Path) -> tuple[str, ...]:
+    return tuple(swept_keys(read_or_none(sweep / DEFINITION)))
 
 
 def _read(folder: Path) -> Run | None:
@@ -111,10 +114,11 @@ def _read(folder: Path) -> Run | None:
         return None
     config, overrides = read_or_none(folder / RESOLVED), read_or_none(folder / ".hydra" / "overrides.yaml")
     config = config if is_dict(config) else {}  # it failed before they were written, or the file is damaged
-    is_job = has_failed and is_sweep(folder.parent)
-    if not isinstance(overrides, list) and not is_dict(config.get("hparams")) and not is_job:
-        return None  # some other folder
-    overrides = list(map(str, overrides)) if isinstance(overrides, list) else []
+    if not isinstance(overrides, list):
+        if not is_dict(config.get("hparams")) and not (has_failed and is_sweep(folder.parent)):
+            return None  # some other folder
+        overrides = []
+    overrides = list(map(str, overrides))
     swept, ignored = _swept(folder.parent), select(config, "sweep", "ignore")
     ignored = (*_IGNORED, *map(str, ignored if isinstance(ignored, list) else ()))
     flat = dict(flatten(config))
@@ -123,7 +127,8 @@ def _read(folder: Path) -> Run | None:
         for key, value in flat.items()
         if key != "seed"
         and (is_ignored(key, swept) or not is_ignored(key, ignored))
-        and not _is_in(value, folder.name)
+        # A path in the folder of its run, as of a logger: no two runs share it.
+        and not (isinstance(value, str) and f"{os.sep}{folder.name}{os.sep}" in f"{value}{os.sep}")
     }
     hparams = {
         printable(key): value if number(value) is not None else printable(value)
@@ -154,16 +159,10 @@ def _hparams(config: Mapping[str, Any], flat: Mapping[str, Any], overrides: Sequ
     known = config.get("hparams")
     found = dict(known) if is_dict(known) else {}
     for override in overrides:
-        key, equal, text = override.partition("=")
-        key = key_of(key)
+        key, (_, equal, text) = key_of(override), override.partition("=")
         if equal and key != "seed":
             found.setdefault(key, flat.get(key, _value(text)))
     return found
-
-
-def _is_in(value: Any, folder: str) -> bool:
-    """Return whether a setting is a path in the folder of its run, as of a logger: no two runs share it."""
-    return isinstance(value, str) and f"{os.sep}{folder}{os.sep}" in f"{value}{os.sep}"
 
 
 def _value(text: str) -> Any:
@@ -178,9 +177,81 @@ def _metrics_so_far(path: Path, goal: Goal) -> dict[str, Any]:
     """Return the metrics of the best epoch in a history, and the number of epochs."""
     history = read_or_none(path)
     rows = [row for row in history if is_dict(row) and "epoch" in row] if isinstance(history, list) else []
+    last = {"epochs": rows[-1]["epoch"]} if rows else {}
     rated = [row for row in rows if number(row.get(goal.first)) is not None]
-    if not rated:
-        return {"epochs": rows[-1]["epoch"]} if rows else {}
     pick = max if goal.objectives[goal.first] == "maximize" else min
-    top = pick(rated, key=lambda row: row[goal.first])
-    return top | {"epochs": rows[-1]["epoch"]}
+    return pick(rated, key=lambda row: row[goal.first], default={}) | last
+
+
+# --- what differs between runs, and which are best ----------------------------------------------
+
+
+def differing(runs: Sequence[Run]) -> list[str]:
+    """Return the hyperparameters, except the seed, in which `runs` differ."""
+    keys = dict.fromkeys(key for run in runs for key in run.hparams if key != "seed")
+    # A failed job may lack settings because it ended before they were known; in others a missing one counts.
+    return [
+        key
+        for key in keys
+        if len({run.hparams.get(key) for run in runs if key in run.hparams or run.status != "failed"}) > 1
+    ]
+
+
+def swept(runs: Sequence[Run]) -> list[str]:
+    """Return the differing hyperparameters that were set, without those that follow from them.
+
+    With optim=sgd,adam the learning rate differs too, but was not chosen.
+    """
+    named = {key_of(override) for run in runs for override in run.overrides}
+    named |= {key.rpartition(".")[2] for key in named}
+    keys = differing(runs)
+    return [key for key in keys if key in named] or keys
+
+
+def ranked(runs: Iterable[Run], objectives: Objectives) -> list[Run]:
+    """Return `runs` ordered by the first objective, best first and those without it last."""
+    return sorted(runs, key=lambda run: (_costs(run, objectives)[0], run.order))
+
+
+def group(runs: Sequence[Run], objectives: Objectives) -> list[Group]:
+    """Group the finished runs that differ only in their seed; the best on average come first.
+
+    Of runs with the same seed, which are the same experiment, the best one counts. Runs without a seed all
+    count.
+    """
+    found: dict[str, dict[int | Run, Run]] = {}
+    for run in ranked(runs, objectives):
+        if run.status == "finished":
+            found.setdefault(run.settings, {}).setdefault(run if run.seed is None else run.seed, run)
+    groups = [list(by_seed.values()) for by_seed in found.values()]
+    return sorted(groups, key=lambda one: statistics.fmean(_costs(run, objectives)[0] for run in one))
+
+
+def best(runs: Sequence[Run], objectives: Objectives) -> list[Run]:
+    """Return the best of the finished runs; none if no run has all objectives.
+
+    With one objective this is the best run of the best group, so that no lucky seed wins; with several, the
+    Pareto front, ordered by the first objective.
+    """
+    candidates = [run for run in runs if run.status == "finished"]
+    if len(objectives) == 1:
+        candidates = [one[0] for one in group(runs, objectives)[:1]]
+    costs = {run: costs for run in candidates if math.inf not in (costs := _costs(run, objectives))}
+    front: list[Run] = []
+    for run in sorted(costs, key=lambda one: (costs[one], one.order)):
+        if not any(_dominates(costs[other], costs[run]) for other in front):
+            front.append(run)
+    return front
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def _costs(run: Run, objectives: Objectives) -> list[float]:
+    """Return the objectives' values such that less is better, infinity where one is missing."""
+    costs = []
+    for metric, direction in objectives.items():
+        value = run.value(metric)
+        costs.append(math.inf if value is None else -value if direction == "maximize" else value)
+    return costs

@@ -5,17 +5,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.core.override_parser.types import Override
 
-from hydra_sweeps.contract import SweepError
+from hydra_sweeps.contract import Job, SweepError
 from hydra_sweeps.grammar import fixed_and_swept
 from hydra_sweeps.outcome import Outcome
-from hydra_sweeps.sweep import BaseSweep, Job
-
-if TYPE_CHECKING:
-    from hydra_sweeps.study import Proposal
+from hydra_sweeps.sweep import BaseSweep
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +49,7 @@ class Search(BaseSweep):
         )
         self.total = self.study.n_trials
         self.left_over = self.study.left_over() if resumed else []
-        self.running: dict[int, Proposal] = {}
+        self.running: dict[int, Job] = {}
 
     def _refuse_unknown_settings(self, examples: Iterator[tuple[str, ...]]) -> None:
         """Raise `SweepError` if no job can be composed, as where a setting is mistyped."""
@@ -64,9 +61,9 @@ class Search(BaseSweep):
         self.compose(first)
 
     def propose(self) -> Iterator[Job]:
-        for proposal in chain(self.left_over, iter(self.study.propose, None)):
-            self.running[proposal.job] = proposal
-            yield Job(proposal.job, proposal.overrides, proposal.trial)
+        for job in chain(self.left_over, iter(self.study.propose, None)):
+            self.running[job.number] = job
+            yield job
 
     def on_job_end(self, number: int, outcome: Outcome) -> None:
         values = [outcome.metrics.get(metric) for metric in self.goal.objectives]

@@ -1,11 +1,10 @@
 """The space of a search: Hydra's sweep syntax as Optuna's distributions."""
 
-import decimal
+import re
 from collections.abc import Iterable, Iterator
 from itertools import islice, product
 from typing import TypeAlias
 
-from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
 from hydra.core.override_parser.types import (
     ChoiceSweep,
     IntervalSweep,
@@ -62,7 +61,7 @@ def _distribution(override: Override) -> BaseDistribution:
         if isinstance(sweep, IntervalSweep):
             return _interval(override, logarithmic)
         return _choice(override)
-    except (ValueError, HydraException, decimal.DecimalException) as error:
+    except (ValueError, HydraException) as error:
         raise SweepError(f"{override.input_line}: {error}") from error
 
 
@@ -75,35 +74,27 @@ def _choice(override: Override) -> CategoricalDistribution:
             choices.append(Transformer.str(element))
         else:
             choices.append(element)
-    # Optuna compares choices by ==, as a set does: 1, 1.0 and true are the same.
-    if len(set(choices)) < len(choices):
-        raise ValueError("two of the choices are equal.")
     return CategoricalDistribution(choices)
 
 
 def _range(sweep: RangeSweep, logarithmic: bool) -> IntDistribution | FloatDistribution:
-    count = len(list(sweep.range())) if sweep.step else 0
-    if count == 0:
+    values = list(sweep.range()) if sweep.step else []
+    if not values:
         raise ValueError("there is no value in this range.")
-    # in decimals, in which 3 * 0.1 is 0.3
-    start, step = decimal.Decimal(str(sweep.start)), decimal.Decimal(str(sweep.step))
-    low, high = sorted((start, start + step * (count - 1)))
+    low, high, step = min(values), max(values), abs(sweep.step or 1)
     if isinstance(sweep.range(), range):
-        return IntDistribution(int(low), int(high), log=logarithmic, step=int(abs(step)))
-    return FloatDistribution(float(low), float(high), log=logarithmic, step=float(abs(step)))
+        return IntDistribution(int(low), int(high), log=logarithmic, step=int(step))
+    # rounded, since 3 * 0.1 is more than 0.3
+    low, high = round(float(low), 12), round(float(high), 12)
+    return FloatDistribution(low, high, log=logarithmic, step=float(step))
 
 
 def _interval(override: Override, logarithmic: bool) -> IntDistribution | FloatDistribution:
-    # Hydra's interval() converts its ends to floats, so the override is parsed again with one that does not.
-    functions = create_functions()
-    del functions.definitions["interval"]
-    functions.register("interval", _ends)
-    sweep = OverridesParser(functions).parse_override(str(override.input_line)).value()
+    sweep = override.value()
     assert isinstance(sweep, IntervalSweep) and sweep.start is not None and sweep.end is not None
-    if isinstance(sweep.start, int) and isinstance(sweep.end, int):
-        return IntDistribution(sweep.start, sweep.end, log=logarithmic)
+    # Hydra makes floats of the ends of interval(1,10).
+    text = str(override.input_line).replace(" ", "")
+    typed = re.search(r"interval\((start=)?-?\d+,(end=)?-?\d+\)", text) and "float(" not in text
+    if typed or isinstance(sweep.start, int):
+        return IntDistribution(int(sweep.start), int(sweep.end), log=logarithmic)
     return FloatDistribution(float(sweep.start), float(sweep.end), log=logarithmic)
-
-
-def _ends(start: int | float, end: int | float) -> IntervalSweep:  # Hydra checks the types of arguments
-    return IntervalSweep(start=start, end=end)

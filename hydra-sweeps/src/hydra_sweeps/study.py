@@ -1,47 +1,44 @@
 """A search: an Optuna study that proposes the next job and records how each ended.
 
-It does not know how jobs are run.
+It is kept in a journal in the folder of its sweep, or in a database that several sweeps share. It does not
+know how jobs are run.
 """
 
 import math
+import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import optuna
+from filelock import BaseFileLock, FileLock
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hydra_sweeps import definition
-from hydra_sweeps.contract import SweepError
+from hydra_sweeps.contract import Job, SweepError, positive
+from hydra_sweeps.files import printable
 from hydra_sweeps.goal import MODES
 from hydra_sweeps.grammar import as_override
 from hydra_sweeps.space import Distributions
-from hydra_sweeps.storage import open_storage
 
 State: TypeAlias = Literal["finished", "pruned", "failed"]
 
+JOURNAL = "study.journal"
+
 # Attributes of a trial: the name of its sweep, and the number of its job there.
 _SWEEP, _JOB = "sweep", "job"
-
-
-@dataclass(frozen=True)
-class Proposal:
-    """A job to run: its number in the sweep, the number of its trial in the study, and its overrides."""
-
-    job: int
-    trial: int
-    overrides: list[str]
 
 
 class StudySearch:
@@ -49,14 +46,8 @@ class StudySearch:
 
     distributions: the search space by override key, see `space.distributions_of`.
     objectives: "maximize" or "minimize" by metric, see `check_objectives`.
-    sampler, pruner: a `_target_` of Optuna, and its arguments.
     folder: the sweep's; its name tells the sweep's trials from those of other sweeps.
-    n_trials: number of jobs of the whole study, including other sweeps and earlier starts.
-    storage: an SQLAlchemy URL; None keeps the study in a journal in `folder`.
-    study_name: by default that of the folder; sweeps with the same storage and name share the study.
-    conditional: dotted path of a function `(config, trial) -> None` that suggests further parameters.
-
-    Raises `SweepError` for options that cannot be used.
+    The others are those of conf/hydra/sweeper/optuna.yaml. Raises `SweepError` for unusable ones.
     """
 
     def __init__(
@@ -74,9 +65,6 @@ class StudySearch:
         conditional: str | None = None,
         config: Any = None,
     ) -> None:
-        for name, given, lowest in (("n_trials", n_trials, 1), ("seed", seed, 0)):
-            if not isinstance(given, int) or given < lowest:
-                raise SweepError(f"hydra.sweeper.{name}={given}: it must be an integer of at least {lowest}.")
         if len(objectives) > 1 and prunes(pruner):
             raise SweepError("Several objectives cannot be pruned: add hydra/sweeper/pruner=none.")
         if not distributions and conditional is None:
@@ -87,7 +75,7 @@ class StudySearch:
         self.distributions = dict(distributions)
         self.objectives = dict(objectives)
         self.folder = folder
-        self.n_trials = n_trials
+        self.n_trials = positive("hydra.sweeper.n_trials", n_trials)
         self.seed = seed
         self._owns_study = storage is None
         self._sampler_options = sampler
@@ -107,45 +95,46 @@ class StudySearch:
         )
         self._claim_objectives()
 
-    def propose(self) -> Proposal | None:
+    def propose(self) -> Job | None:
         """Return the next job, or None if the study has all its jobs."""
         trials = self._trials()
         if len({(one.user_attrs.get(_SWEEP), one.user_attrs[_JOB]) for one in trials}) >= self.n_trials:
             return None
-        job = max((trial.user_attrs[_JOB] for trial in trials if self._is_mine(trial)), default=-1) + 1
+        number = max((one.user_attrs[_JOB] for one in trials if self._is_mine(one)), default=-1) + 1
         # With its sweep and job from the beginning, so that a kill leaves no trial without an owner.
-        return self._suggested(job, self._add_trial({_SWEEP: self.folder.name, _JOB: job}))
+        return self._suggested(number, self._add_trial({_SWEEP: self.folder.name, _JOB: number}))
 
-    def left_over(self) -> list[Proposal]:
+    def left_over(self) -> list[Job]:
         """Return the jobs of earlier starts of this sweep that have not finished, ordered by number.
 
         A job that was running keeps its trial; one that failed gets a new trial with the same parameters.
         """
-        proposals = []
+        jobs = []
         latest = {trial.user_attrs[_JOB]: trial for trial in self._trials() if self._is_mine(trial)}
-        for job, trial in sorted(latest.items()):
+        for number, trial in sorted(latest.items()):
             if trial.state == TrialState.RUNNING:
-                proposals.append(self._suggested(job, trial.number))
+                jobs.append(self._suggested(number, trial.number))
             elif trial.state == TrialState.FAIL:
-                proposals.append(self._suggested(job, self._add_trial(trial.user_attrs, trial)))
-        return proposals
+                jobs.append(self._suggested(number, self._add_trial(trial.user_attrs, trial)))
+        return jobs
 
-    def tell(self, proposal: Proposal, state: State, values: Sequence[float | None] | None = None) -> None:
+    def tell(self, job: Job, state: State, values: Sequence[float | None] = ()) -> None:
         """Record how a job ended; `values` of a finished one in the order of `objectives`.
 
         If a value is missing or not finite, the trial has failed. A trial that has ended before is not
         changed.
         """
-        known = [float(value) for value in values or () if value is not None and math.isfinite(value)]
-        is_good = state == "finished" and len(known) == len(values or ()) == len(self.objectives)
-        how = TrialState.PRUNED if state == "pruned" else TrialState.FAIL
-        how, told = (TrialState.COMPLETE, known) if is_good else (how, None)
-        self.study.tell(proposal.trial, told, how, skip_if_finished=True)
+        assert job.trial is not None
+        known = [float(value) for value in values if value is not None and math.isfinite(value)]
+        how, told = (TrialState.PRUNED if state == "pruned" else TrialState.FAIL), None
+        if state == "finished" and len(known) == len(self.objectives):
+            how, told = TrialState.COMPLETE, known
+        self.study.tell(job.trial, told, how, skip_if_finished=True)
 
-    def _suggested(self, job: int, number: int) -> Proposal:
-        """Return the proposal of a trial; an earlier start may have chosen its parameters."""
-        self.study.sampler = self._sampler(number)
-        trial = _trial(self.study, self._storage, number)
+    def _suggested(self, number: int, trial_number: int) -> Job:
+        """Return the job of a trial; an earlier start may have chosen its parameters."""
+        self.study.sampler = self._sampler(trial_number)
+        trial = _trial(self.study, self._storage, trial_number)
         try:
             self._suggest(trial)
             # The study may be a stranger's: of its parameters, those that this search proposes.
@@ -154,10 +143,9 @@ class StudySearch:
                 warnings.simplefilter("error")  # a value that is out of bounds
                 self._suggest(chosen)
         except (ValueError, UserWarning) as error:
-            raise SweepError(
-                f"Trial {number} of the study of {self.folder} cannot be proposed: {error}"
-            ) from error
-        return Proposal(job, number, [as_override(name, trial.params[name]) for name in chosen.distributions])
+            raise SweepError(f"Trial {trial_number} of {self.folder} cannot be proposed: {error}") from error
+        overrides = [as_override(name, trial.params[name]) for name in chosen.distributions]
+        return Job(number, overrides, trial_number)
 
     def _suggest(self, trial: optuna.trial.BaseTrial) -> None:
         for name, distribution in self.distributions.items():
@@ -186,15 +174,15 @@ class StudySearch:
 
     def _claim_objectives(self) -> None:
         """Write the objectives into the study; raise `SweepError` if it has others."""
-        study, names = self.study, list(self.objectives)
-        directions = [one.name.lower() for one in study.directions]
-        if (study.metric_names or names, directions) != (names, list(self.objectives.values())):
+        directions = [one.name.lower() for one in self.study.directions]
+        former = dict(zip(self.study.metric_names or self.objectives, directions, strict=False))
+        if list(former.items()) != list(self.objectives.items()):
             raise SweepError(
-                f"The study {study.study_name} has the objectives {study.metric_names} ({directions}), not "
-                f"{self.objectives}: choose another hydra.sweeper.study_name."
+                f"The study {self.study.study_name} has the objectives {former}, not {self.objectives}: "
+                "choose another hydra.sweeper.study_name."
             )
         with _quiet():
-            study.set_metric_names(names)
+            self.study.set_metric_names(list(self.objectives))
 
     def _trials(self) -> list[FrozenTrial]:
         """Return the trials of all sweeps on this study, in the order of their creation."""
@@ -208,12 +196,9 @@ class StudySearch:
     def _add_trial(self, attributes: Mapping[str, Any], repeated: FrozenTrial | None = None) -> int:
         """Add a running trial, with the parameters of `repeated` if given, and return its number."""
         # Samplers and pruners keep their state in the system attributes.
-        kept = ("params", "distributions", "system_attrs", "intermediate_values") if repeated else ()
-        template = optuna.create_trial(
-            state=TrialState.RUNNING,
-            user_attrs=dict(attributes),
-            **{name: getattr(repeated, name) for name in kept},
-        )
+        names = ("params", "distributions", "system_attrs", "intermediate_values") if repeated else ()
+        kept = {name: getattr(repeated, name) for name in names}
+        template = optuna.create_trial(state=TrialState.RUNNING, user_attrs=dict(attributes), **kept)
         # Study.ask() creates a trial without attributes, and Study.add_trial() does not return its number.
         study_id = self._storage.get_study_id_from_name(self.study.study_name)
         trial_id = self._storage.create_new_trial(study_id, template)
@@ -221,6 +206,7 @@ class StudySearch:
         return self._storage.get_trial_number_from_id(trial_id)
 
 
+@lru_cache(maxsize=1)  # a job has one trial
 def attach(sweep: Path, number: int) -> optuna.Trial:
     """Return a trial of the search in the folder `sweep`, to report to it from another process."""
     # The definition as it was typed: ${oc.env:PASSWORD} is not in any file.
@@ -235,8 +221,9 @@ def attach(sweep: Path, number: int) -> optuna.Trial:
     return _trial(study, storage, number)
 
 
-def report(trial: optuna.Trial, value: float, epoch: int) -> bool:
-    """Report a value to a trial, and return whether it should be pruned."""
+def report(sweep: Path, number: int, value: float, epoch: int) -> bool:
+    """Report a value to a trial of a search, and return whether it should be pruned."""
+    trial = attach(sweep, number)
     with _quiet():
         trial.report(value, epoch)
     return bool(trial.should_prune())
@@ -249,26 +236,21 @@ def prunes(pruner: Mapping[str, Any]) -> bool:
 
 def check_objectives(objectives: Mapping[str, str]) -> dict[str, str]:
     """Return the objectives; raises `SweepError` for those that a search must not use."""
-    is_map = isinstance(objectives, Mapping) and bool(objectives)
-    if not is_map or not set(objectives.values()) <= set(MODES.values()):
+    given = dict(objectives) if isinstance(objectives, Mapping) else {}
+    if not given or not set(given.values()) <= set(MODES.values()):
         raise SweepError(
             f"hydra.sweeper.objectives={objectives}: write 'hydra.sweeper.objectives={{val/acc:maximize}}', "
             "with maximize or minimize for each metric."
         )
-    if tests := [metric for metric in objectives if metric.startswith("test/")]:
-        raise SweepError(
-            f"hydra.sweeper.objectives has {', '.join(tests)}: a search must choose by validation. The test "
-            "data are for the jobs it has chosen."
-        )
-    return dict(objectives)
+    if any(metric.startswith("test/") for metric in given):
+        raise SweepError(f"hydra.sweeper.objectives={given}: a search must not choose by test data.")
+    return given
 
 
 def _study_name(backend: BaseStorage, url: str | None, given: str | None, folder: Path) -> str:
-    if given is None and url is None:
-        # The only study of a journal, even if its folder has been renamed.
-        for name in optuna.get_all_study_names(backend):
-            return name
-    return given or folder.name
+    # A journal has one study, even if its folder has been renamed.
+    known = optuna.get_all_study_names(backend) if given is None and url is None else []
+    return given or next(iter(known), folder.name)
 
 
 def _trial(study: optuna.Study, storage: BaseStorage, number: int) -> optuna.Trial:
@@ -297,3 +279,56 @@ def _quiet() -> Iterator[None]:
         warnings.simplefilter("ignore", ExperimentalWarning)
         warnings.filterwarnings("ignore", message=".* is already reported")
         yield
+
+
+# --- where a study is kept -----------------------------------------------------------------------
+
+
+def open_storage(url: str | None, folder: Path) -> BaseStorage:
+    """Return the storage at an SQLAlchemy URL; without one the journal in `folder`."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return _open_journal(folder / JOURNAL) if url is None else _open_database(url)
+
+
+def lock_of(folder: Path) -> BaseFileLock:
+    """Return the lock of the journal in a folder, which the kernel releases when its process is killed.
+
+    Optuna's own locks, which have another name, are files that remain in this case, and delay other processes
+    by half a minute.
+    """
+    return FileLock(f"{folder.absolute() / JOURNAL}-lock")
+
+
+def _open_journal(path: Path) -> BaseStorage:
+    lock: Any = lock_of(path.parent)
+    try:
+        with lock, path.open("ab+") as file:
+            # A killed process may have left a part of a line: Optuna would append the next one to it.
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)
+        return JournalStorage(JournalFileBackend(str(path.absolute()), lock))
+    except OSError:
+        raise
+    except Exception as error:  # the file may be a stranger's, and Optuna raises what its content leads to
+        reason = printable(" ".join(str(error).split())[:200])
+        raise SweepError(
+            f"{path} cannot be read as the journal of a search ({type(error).__name__} {reason}). Remove it "
+            "to search anew."
+        ) from error
+
+
+def _open_database(url: str) -> BaseStorage:
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.pool import NullPool
+
+    url = url.replace("postgresql://", "postgresql+psycopg://", 1)
+    # No pool of connections: a server may close one that is idle for an epoch, and limits their number.
+    engine: dict[str, Any] = {"poolclass": NullPool}
+    if url.startswith("sqlite"):
+        engine["connect_args"] = {"timeout": 60}  # seconds to wait while another process writes
+    try:
+        return RDBStorage(url, engine_kwargs=engine)
+    except (DBAPIError, StorageInternalError):
+        # Two processes that start on an empty database both create its tables, and one of them fails.
+        time.sleep(1)
+        return RDBStorage(url, engine_kwargs=engine)

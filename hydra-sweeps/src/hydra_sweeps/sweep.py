@@ -12,15 +12,12 @@ import signal
 import sys
 from abc import abstractmethod
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
-from copy import deepcopy
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import configure_log
@@ -28,27 +25,26 @@ from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, RunMode, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps import definition
 from hydra_sweeps.commands import AppCommand
-from hydra_sweeps.contract import FAILED, RESOLVED, CurrentJob, SweepError, explained
-from hydra_sweeps.definition import is_ignored
+from hydra_sweeps.contract import FAILED, RESOLVED, CurrentJob, Job, SweepError, explained
+from hydra_sweeps.definition import OF_THE_START, is_ignored, left_out
 from hydra_sweeps.files import write_yaml
 from hydra_sweeps.goal import Goal, goal_of
 from hydra_sweeps.grammar import as_override, folder_name, key_of, parse, quote
 from hydra_sweeps.launchers.base import Command, CommandLauncher
 from hydra_sweeps.outcome import Outcome, describe_exit, error_of, read_outcome, record_failure
 from hydra_sweeps.report import writing
-from hydra_sweeps.report.tables import format_metric
-from hydra_sweeps.trust import OF_THE_START, left_out
+from hydra_sweeps.runs import number
 
 # Settings of Hydra for the sweep, not for the run of a job.
 _OF_THE_SWEEP = re.compile(r"hydra([./](sweep|launcher)|\.mode|\.run\.)")
 
-# What the name of a job's folder may be made of without its settings.
-_OF_THE_JOB = {f"hydra{mark}job.{name}" for mark in ":." for name in ("num", "id", "override_dirname")}
+# What the name of a job's folder may be made of.
+_OF_THE_JOB = re.compile(r"\$\{hydra[.:]job\.(num|id|override_dirname)\}")
 
 # What Hydra raises where settings cannot be combined.
 _REFUSALS = (HydraException, OmegaConfBaseException)
@@ -56,15 +52,6 @@ _REFUSALS = (HydraException, OmegaConfBaseException)
 _CALLBACKS = ("hydra/callbacks", "hydra.callbacks")
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One job of a sweep: the overrides `chosen` for it, and in a search the number of its trial."""
-
-    number: int
-    chosen: Sequence[str]
-    trial: int | None = None
 
 
 class BaseSweep(Sweeper):
@@ -82,7 +69,6 @@ class BaseSweep(Sweeper):
         self.fixed: Sequence[str] = ()  # overrides that all jobs share
         self.total = 0  # number of jobs
         self.failed = False  # whether a job has failed
-        self.folders: dict[Path, int] = {}  # numbers of the jobs by their folders
 
     @abstractmethod
     def begin(self, overrides: list[Override], resumed: bool) -> None:
@@ -103,6 +89,10 @@ class BaseSweep(Sweeper):
         self.loader = hydra_context.config_loader
         self.folder = Path(os.path.abspath(config.hydra.sweep.dir))
         self.ignored = tuple(OmegaConf.select(config, "sweep.ignore") or ())
+        plain: Any = OmegaConf.to_container(config.hydra, resolve=False)  # ${…} is text
+        self.given: list[str] = plain["overrides"]["hydra"]
+        self.arguments: list[str] = plain["overrides"]["task"]
+        self.subdir = str(plain["sweep"]["subdir"])
         if OmegaConf.is_dict(config.get("objective")):
             # A report cannot resolve it later: only the app has its resolvers.
             with read_write(config):
@@ -116,7 +106,7 @@ class BaseSweep(Sweeper):
                 self.start(arguments, resumed=False)
             else:
                 former = self._of_folder(Path(str(folder)))
-                former.start(list(former.settings.hydra.overrides.task), resumed=True)
+                former.start(former.arguments, resumed=True)
         except Exception as error:
             if (for_user := explained(error)) is None:
                 raise
@@ -124,8 +114,7 @@ class BaseSweep(Sweeper):
 
     def _of_folder(self, folder: Path) -> "BaseSweep":
         """Return the sweep in `folder`, with the overrides of this one in place of the former ones."""
-        given = self.settings.hydra.overrides
-        overrides = definition.overrides_to_resume(folder, [*given.hydra, *given.task])
+        overrides = definition.overrides_to_resume(folder, [*self.given, *self.arguments])
         settings = self.loader.load_configuration(
             config_name=self.settings.hydra.job.config_name,
             overrides=[*overrides, as_override("hydra.sweep.dir", str(folder))],
@@ -147,15 +136,11 @@ class BaseSweep(Sweeper):
         given = [f"{key}={value}" for key, value in self.params.items()] + arguments
         overrides = [one for one in parse(given, self.loader) if one.key_or_group not in OF_THE_START]
         # Where the app's YAML says so, and nobody has typed it, each command would start a sweep.
-        typed = any(key_of(one) == "hydra.mode" for one in self.settings.hydra.overrides.hydra)
+        typed = any(key_of(one) == "hydra.mode" for one in self.given)
         single = ["hydra.mode=RUN"] if self.settings.hydra.mode is RunMode.MULTIRUN and not typed else []
         self.command = AppCommand.of_this_process(single)
         plugins = Plugins.instance()
         self.launcher: Launcher = plugins.instantiate_launcher(config=self.settings, **self.context)
-        self.template = deepcopy(self.settings)
-        # Where the names of folders are taken from the settings of the jobs, which takes time.
-        sweep: Any = OmegaConf.to_container(self.settings.hydra.sweep, resolve=False)
-        self.composes = not set(re.findall(r"\$\{([^${}]*)\}", str(sweep["subdir"]))) <= _OF_THE_JOB
         here = os.path.relpath(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -173,10 +158,8 @@ class BaseSweep(Sweeper):
                 with _as_interrupts(isinstance(self.launcher, CommandLauncher)) as self.signals:
                     self._run()
         except Timeout:
-            raise SweepError(
-                f"Another process is running the sweep in {here}. Wait until it ends, or stop it with Ctrl-C "
-                "or kill."
-            ) from None
+            message = f"Another process is running the sweep in {here}. Wait until it ends, or stop it."
+            raise SweepError(message) from None
 
     # --- jobs --------------------------------------------------------------------------------------
 
@@ -188,29 +171,20 @@ class BaseSweep(Sweeper):
             raise SweepError(f"{' '.join(chosen)}: {_message(error)}") from error
 
     def ready(self, job: Job) -> Command:
-        """Return the command of a job; raises `SweepError` if its folder is that of another job.
+        """Return the command of a job.
 
-        In the folder's name are the overrides that differ from those of other jobs.
+        The name of its folder is `hydra.sweep.subdir`, if that is made of the number of the job and of those
+        overrides that differ from other jobs; other names would be those of several jobs.
         """
         shared = [one for one in self.fixed if not is_ignored(key_of(one), (*self.ignored, "sweep"))]
         label = folder_name(",".join(job.chosen or shared))
-        config, name = self.template, f"{job.number}_{label}"
-        with suppress(SweepError):  # the job itself fails with this reason
-            config = self.compose(job.chosen) if self.composes else config
-            name = self._subdir(config, job.number, label)
-        folder = self.folder / name
-        if self.folders.setdefault(folder, job.number) != job.number:
-            raise SweepError(
-                f"Jobs {self.folders[folder]} and {job.number} would have the same folder, {name}: set "
-                "hydra.sweep.subdir with ${hydra:job.num} in it."
-            )
+        values = {"num": str(job.number), "id": str(job.number), "override_dirname": label}
+        name = _OF_THE_JOB.sub(lambda found: values[found[1]], self.subdir)
+        is_own = "${" not in name and re.search(r"job\.(num|id)\}", self.subdir)
+        folder = self.folder / (name if is_own else f"{job.number}_{label}")
         overrides = [*self.fixed, *job.chosen]
-        place = [
-            f"hydra.run.dir={quote(folder)}",
-            f"hydra.job.num={job.number}",
-            f"hydra.job.id={job.number}",
-        ]
-        hydra = [one for one in self.settings.hydra.overrides.hydra if not _OF_THE_SWEEP.match(key_of(one))]
+        place = [f"hydra.run.dir={quote(folder)}", *(f"hydra.job.{id}={job.number}" for id in ("num", "id"))]
+        hydra = [one for one in self.given if not _OF_THE_SWEEP.match(key_of(one))]
         start = [*self.command.arguments(), *hydra, *self.command.single, *place]
         resume = None
         if "resume" in self.settings:
@@ -219,18 +193,6 @@ class BaseSweep(Sweeper):
         search = (str(self.folder), job.trial, self.goal.first) if self.prunes else ()
         environment = CurrentJob(str(folder), *search).environment()
         return Command(job.number, folder, [*start, *overrides], resume, environment, overrides)
-
-    def _subdir(self, config: DictConfig, number: int, label: str) -> str:
-        """Return the name of a job's folder, according to its settings."""
-        with open_dict(config):
-            config.hydra.job.id = config.hydra.job.num = number
-            config.hydra.job.override_dirname = label
-        before = HydraConfig.instance().cfg
-        try:
-            HydraConfig.instance().cfg = config  # type: ignore[assignment]
-            return str(config.hydra.sweep.subdir)
-        finally:
-            HydraConfig.instance().cfg = before
 
     def _commands(self) -> Iterator[Command]:
         """Yield the jobs that have no result yet, each when it can be started."""
@@ -243,14 +205,25 @@ class BaseSweep(Sweeper):
             (ready.folder / FAILED).unlink(missing_ok=True)  # of an earlier start of the sweep
             yield ready
 
+    def _ended(self) -> Generator[tuple[Command, str | None], None, None]:
+        """Run the jobs, and yield each that has ended, with an error if it was not successful."""
+        if isinstance(self.launcher, CommandLauncher):
+            yield from self.launcher.run(self._commands())
+        else:  # one of Hydra's, whose jobs run in this process
+            gc.freeze()  # so that the collector looks only at what the jobs leave
+            for ready in self._commands():
+                yield ready, self._launch(ready)
+
     def _run(self) -> None:
         exception: BaseException | None = None
+        stops = bool(OmegaConf.select(self.settings, "sweep.fail_fast"))
         try:
-            with closing(self._outcomes()) as outcomes:
-                for number, outcome in outcomes:
-                    self.on_job_end(number, outcome)
+            with closing(self._ended()) as ended:
+                for ready, failure in ended:
+                    outcome = self._outcome(ready, failure)
+                    self.on_job_end(ready.number, outcome)
                     self.failed |= not outcome.is_result
-                    if self._stops():
+                    if self.failed and stops:
                         break
         except BaseException as error:
             exception = error
@@ -268,31 +241,8 @@ class BaseSweep(Sweeper):
             code = 128 + (self.signals or [int(signal.SIGINT)])[-1]
             sys.exit(getattr(exception, "exit_code", code))
         if self.failed:
-            rest = "the rest and " if self._stops() else ""
+            rest = "the rest and " if stops else ""
             raise SweepError(f"Some jobs failed. Run {rest}the failed jobs with: {self._resume_command()}")
-
-    def _stops(self) -> bool:
-        return self.failed and bool(OmegaConf.select(self.settings, "sweep.fail_fast"))
-
-    def _outcomes(self) -> Generator[tuple[int, Outcome], None, None]:
-        """Run the jobs, and yield how each has ended."""
-        if not isinstance(self.launcher, CommandLauncher):  # one of Hydra's, whose jobs run in this process
-            for ready in self._commands():
-                yield ready.number, self._outcome(ready, self._launch(ready))
-            return
-        running: dict[int, Command] = {}
-
-        def commands() -> Iterator[Command]:
-            for ready in self._commands():
-                running[ready.number] = ready
-                yield ready
-
-        with closing(self.launcher.run(commands())) as ended:  # type: ignore[type-var]
-            for number, failure in ended:
-                outcome = self._outcome(running.pop(number), failure)
-                if outcome.is_result:
-                    log.info(f"job {number} {outcome.status}: {_results(outcome, self.goal)}")
-                yield number, outcome
 
     def _launch(self, ready: Command) -> str | None:
         """Run a job with one of Hydra's launchers; return why it has failed, if it has not recorded it."""
@@ -312,10 +262,8 @@ class BaseSweep(Sweeper):
         except _REFUSALS as error:
             return _message(error)
         else:
-            failure = error_of(result)
-            if failure is not None:
-                # The traceback is written now: its frames hold the job's data.
-                record_failure(ready.folder, failure)
+            if (failure := error_of(result)) is not None:
+                record_failure(ready.folder, failure)  # now: the frames of its traceback hold the job's data
             return None
         finally:  # the next job starts as this one has
             os.environ.clear()
@@ -323,11 +271,15 @@ class BaseSweep(Sweeper):
             gc.collect()
 
     def _outcome(self, ready: Command, failure: str | None) -> Outcome:
-        """Read how a job ended, and report a failure; `failure` is recorded if the job could not do it."""
+        """Read how a job ended, and report it; `failure` is recorded if the job could not do it."""
         outcome = read_outcome(ready.folder)
         if failure is not None and outcome.status == "unfinished":
             record_failure(ready.folder, failure)
             outcome = read_outcome(ready.folder)
+        if outcome.is_result and isinstance(self.launcher, CommandLauncher):
+            known = {name: number(outcome.metrics.get(name)) for name in self.goal.objectives}
+            results = [f"{k} {writing.format_metric(k, v)}" for k, v in known.items() if v is not None]
+            log.info(f"job {ready.number} {outcome.status}: {', '.join(results)}")
         if not outcome.is_result:
             log.error(f"job {ready.number} failed: {outcome.error or 'its folder has no result'}")
             file = ready.folder / f"{self.settings.hydra.job.name}.log"
@@ -340,14 +292,14 @@ class BaseSweep(Sweeper):
     # --- the command to resume -----------------------------------------------------------------------
 
     def _resume_command(self) -> str:
-        overrides, choices = self.settings.hydra.overrides, self.settings.hydra.runtime.choices
+        choices = self.settings.hydra.runtime.choices
         if "sweep" in choices:  # of the YAML of this package, which chooses the mode and a sweeper
-            needed = [one for one in overrides.task if key_of(one) == "sweep"]
+            needed = [one for one in self.arguments if key_of(one) == "sweep"]
         else:
             needed = ["-m", f"hydra/sweeper={choices['hydra/sweeper']}"]
-        needed += [one for one in overrides.hydra if key_of(one).startswith(_CALLBACKS)]
+        needed += [one for one in self.given if key_of(one).startswith(_CALLBACKS)]
         key = "sweep.resume" if "sweep" in self.settings else "+sweep.resume"
-        again = left_out((*overrides.hydra, *overrides.task))
+        again = left_out([*self.given, *self.arguments])
         return self.command.text([*needed, as_override(key, os.path.relpath(self.folder)), *again])
 
 
@@ -355,13 +307,6 @@ def _message(error: Exception) -> str:
     """Return what Hydra says about settings that cannot be combined, without hints that do not help here."""
     message = str(error).split("\nConfig search path:")[0].split("\nTo append")[0]
     return f"{message} {str(error.__cause__).splitlines()[0]}" if error.__cause__ else message
-
-
-def _results(outcome: Outcome, goal: Goal) -> str:
-    """Return the objectives of a job as text."""
-    values = {name: outcome.metrics.get(name) for name in goal.objectives}
-    numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-    return ", ".join(f"{name} {format_metric(name, value)}" for name, value in numbers.items())
 
 
 @contextmanager
@@ -378,11 +323,11 @@ def _as_interrupts(elsewhere: bool) -> Iterator[list[int]]:
         received.append(number)
         raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        handler = signal.getsignal(number)
+    for which in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(which)
         is_default = handler in (signal.SIG_DFL, signal.default_int_handler)
         if is_default or (elsewhere and handler != signal.SIG_IGN):
-            before[number] = signal.signal(number, interrupt)
+            before[which] = signal.signal(which, interrupt)
     try:
         yield received
     finally:

@@ -3,7 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
@@ -35,30 +37,51 @@ class Command:
         return list(self.resume if self.resume is not None and started else self.fresh)
 
 
-Commands = Iterable[Command]
-Ended = Iterator[tuple[int, str | None]]
-
-
 class CommandLauncher(Launcher):
-    """Base of the launchers of this package, for the sweepers of this package."""
+    """Base of the launchers of this package, for the sweepers of this package.
+
+    A subclass runs `n_jobs` at a time, and identifies them by objects of its own.
+    """
+
+    n_jobs: int
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.sweep_folder = Path(config.hydra.sweep.dir).absolute()
 
+    def open(self) -> None:
+        """Prepare what the jobs share, before the first one."""
+
     @abstractmethod
-    def run(self, commands: Commands) -> Ended:
-        """Run `commands`, and yield the number of each job that ends, with an error if it was not successful.
+    def start(self, command: Command) -> Any:
+        """Start a job, and return it."""
+
+    @abstractmethod
+    def ended(self, running: Sequence[Any]) -> Iterable[tuple[Any, str | None]]:
+        """Wait, and return jobs that have ended, with an error for each that was not successful."""
+
+    @abstractmethod
+    def stop(self, running: Sequence[Any]) -> None:
+        """Interrupt the jobs, and wait for their end, but not for long."""
+
+    def run(self, commands: Iterable[Command]) -> Iterator[tuple[Command, str | None]]:
+        """Run `commands`, and yield each when its job has ended, with an error if it was not successful.
 
         The next command is taken when it can be started, so that it can be chosen then. If the iterator is
         closed, the running jobs are interrupted.
         """
+        waiting, running = iter(commands), dict[Any, Command]()
+        self.open()
+        try:
+            while True:
+                for command in islice(waiting, self.n_jobs - len(running)):
+                    running[self.start(command)] = command
+                if not running:
+                    return
+                for job, failure in self.ended(list(running)):
+                    yield running.pop(job), failure
+        except BaseException:  # Ctrl-C, and GeneratorExit if the sweep stops; it goes on
+            self.stop(list(running))
+            raise
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         raise SweepError("This launcher needs hydra/sweeper=grid or hydra/sweeper=optuna.")
-
-
-def positive(name: str, value: object) -> int:
-    """Return `value`; raises `SweepError` unless it is a positive integer."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
-        return value
-    raise SweepError(f"hydra.launcher.{name}={value}: it must be an integer greater than or equal to 1.")

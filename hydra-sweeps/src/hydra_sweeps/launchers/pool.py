@@ -5,16 +5,15 @@ A job cannot affect other jobs, and a job that is killed fails alone.
 
 import os
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from glob import glob
 from itertools import cycle, islice
 from multiprocessing.connection import wait
 from typing import Any
 
-from hydra_sweeps.launchers import process
-from hydra_sweeps.launchers.base import CommandLauncher, Commands, Ended, positive
-from hydra_sweeps.launchers.process import JobProcess, process_context
+from hydra_sweeps.contract import positive
+from hydra_sweeps.launchers.base import Command, CommandLauncher
+from hydra_sweeps.launchers.process import JobProcess, end, process_context
 
 _DEVICE_FILES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")  # of GPUs, on Linux
 
@@ -42,9 +41,7 @@ def count_devices(devices: Any, gpus: int) -> int:
     """
     if str(devices) in ("auto", "-1"):
         return max(gpus, 1)
-    if str(devices).isdecimal():
-        return max(int(devices), 1)
-    return len(str(devices).split(","))
+    return int(devices) if str(devices).isdecimal() else len(str(devices).split(","))
 
 
 def visible_gpus(accelerator: str) -> list[str]:
@@ -64,15 +61,8 @@ def visible_gpus(accelerator: str) -> list[str]:
     return [name.strip() for name in names[:count]]
 
 
-def available_cores() -> int:
-    """Return the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Pool(CommandLauncher):
-    """Runs as many jobs at a time as there are slots for; see conf/hydra/launcher/pool.yaml."""
+    """Runs as many jobs at a time as there are places for; see conf/hydra/launcher/pool.yaml."""
 
     def __init__(
         self,
@@ -82,46 +72,36 @@ class Pool(CommandLauncher):
         accelerator: str = "auto",
         preload: Sequence[str] = (),
     ) -> None:
-        self.n_jobs = n_jobs if n_jobs == "auto" else positive("n_jobs", n_jobs)
-        self.threads = threads if threads == "auto" else positive("threads", threads)
+        self.jobs = n_jobs if n_jobs == "auto" else positive("hydra.launcher.n_jobs", n_jobs)
+        self.threads = threads if threads == "auto" else positive("hydra.launcher.threads", threads)
         self.devices = devices
         self.accelerator = accelerator
         self.preload = list(preload)
 
-    def run(self, commands: Commands) -> Ended:
-        context = process_context(self.preload)
+    def open(self) -> None:
+        self.context = process_context(self.preload)
         gpus = visible_gpus(self.accelerator)
         devices = count_devices(self.devices, len(gpus))
-        threads, free = divide(self.n_jobs, self.threads, devices, gpus, available_cores())
-        waiting = iter(commands)
-        running: dict[JobProcess, list[str]] = {}  # with its GPUs
-        try:
-            while True:
-                while free and (command := next(waiting, None)) is not None:
-                    environment = {"OMP_NUM_THREADS": str(threads)}
-                    if free[0]:
-                        environment["CUDA_VISIBLE_DEVICES"] = ",".join(free[0])
-                    job = JobProcess(context, command, environment, prefix=f"#{command.number}  ")
-                    running[job] = free.pop(0)
-                if not running:
-                    return
-                ready = wait([job.sentinel for job in running])
-                for job in [job for job in running if job.sentinel in ready]:
-                    job.kill()  # what it has left behind
-                    free.append(running.pop(job))
-                    yield job.number, job.failure()
-        finally:
-            _stop(list(running))
+        cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+        self.threads, self.free = divide(self.jobs, self.threads, devices, gpus, cores)
+        self.n_jobs = len(self.free)
+        self.gpus: dict[JobProcess, list[str]] = {}  # of the running jobs
 
+    def start(self, command: Command) -> JobProcess:
+        gpus = self.free.pop(0)
+        environment = {"OMP_NUM_THREADS": str(self.threads)}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        job = JobProcess(self.context, command, environment, prefix=f"#{command.number}  ")
+        self.gpus[job] = gpus
+        return job
 
-def _stop(running: Sequence[JobProcess]) -> None:
-    """Interrupt the jobs, and kill those that do not end."""
-    try:
-        for job in running:
-            job.interrupt()
-        deadline = time.monotonic() + process.SECONDS_TO_STOP
-        for job in running:
-            job.join(max(deadline - time.monotonic(), 0.0))
-    finally:  # also if the user interrupts again
-        for job in running:
-            job.kill()
+    def ended(self, running: Sequence[JobProcess]) -> Iterator[tuple[JobProcess, str | None]]:
+        ready = wait([job.sentinel for job in running])
+        for job in [job for job in running if job.sentinel in ready]:
+            job.kill()  # what it has left behind
+            self.free.append(self.gpus.pop(job))
+            yield job, job.failure()
+
+    def stop(self, running: Sequence[JobProcess]) -> None:
+        end(running)

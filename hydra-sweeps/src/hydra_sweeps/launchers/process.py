@@ -13,6 +13,7 @@ import runpy
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -42,7 +43,6 @@ class JobProcess:
     def __init__(
         self, context: Context, command: Command, environment: Mapping[str, str], prefix: str = ""
     ) -> None:
-        self.number = command.number
         # With HYDRA_FULL_ERROR Hydra raises an error instead of printing it.
         variables = {**os.environ, "HYDRA_FULL_ERROR": "1", **command.environment, **environment}
         arguments = (command.arguments, variables, command.folder, prefix)
@@ -85,6 +85,19 @@ class JobProcess:
         self._process.join()
 
 
+def end(jobs: Sequence[JobProcess], seconds: float | None = None) -> None:
+    """Interrupt the jobs, and kill those that have not ended after `seconds`, and what they have started."""
+    try:
+        for job in jobs:
+            job.interrupt()
+        deadline = time.monotonic() + (SECONDS_TO_STOP if seconds is None else seconds)
+        for job in jobs:
+            job.join(max(deadline - time.monotonic(), 0.0))
+    finally:  # also if the user interrupts again
+        for job in jobs:
+            job.kill()
+
+
 def process_context(preload: Sequence[str] = ()) -> Context:
     """Return how processes are started.
 
@@ -96,7 +109,8 @@ def process_context(preload: Sequence[str] = ()) -> Context:
     from multiprocessing.forkserver import ensure_running
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hydra.main", "hydra_sweeps.launchers.warm", *preload])
+    known = ("hydra.main", "hydra_sweeps.callbacks", "hydra_sweeps.launchers.warm")
+    context.set_forkserver_preload([*known, *preload])
     # The server must have no threads, which a fork does not copy; NumPy's BLAS would start some. Nor may a
     # Ctrl-C, which the terminal sends to all processes, interrupt its imports, or a signal of Slurm end it,
     # which the job takes: without the server its exit code would be lost.
@@ -122,6 +136,31 @@ def _no_main_module() -> Iterator[None]:
         main.update({name: value for name, value in hidden.items() if value is not None})
 
 
+class RemoteCommand:
+    """A command that a cluster calls in a process of its own; returns why it has failed.
+
+    If an exception ends the wait, the command is interrupted, and then killed with all its processes.
+    """
+
+    def __init__(self, command: Command, threads: int | None) -> None:
+        self.command = command
+        self.environment = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+        self.cwd = os.getcwd()
+        self.running: JobProcess | None = None
+
+    def __call__(self) -> str | None:
+        os.chdir(self.cwd)
+        with suppress(ValueError):  # not in the main thread
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # nohup leaves it ignored
+        job = self.running = JobProcess(process_context(), self.command, self.environment)
+        try:
+            while not job.join(0.1):  # an endless wait would not notice that Ray cancels the task
+                pass
+        finally:
+            end([job])
+        return job.failure()
+
+
 # --- in the process of a job ---------------------------------------------------------------------
 
 
@@ -139,9 +178,6 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path,
     os.environ.update(environment)
     if (torch := sys.modules.get("torch")) and "OMP_NUM_THREADS" in environment:
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # preloaded, it has not read the variable
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a line with other characters than its own would be lost
-            stream.reconfigure(errors="backslashreplace")
     if prefix:
         sys.stdout = _Prefixed(sys.stdout, prefix)
         sys.stderr = _Prefixed(sys.stderr, prefix)

@@ -4,17 +4,21 @@ submitit asks `sacct`, which needs a database that not every cluster has, in int
 `squeue` works on every cluster.
 """
 
+import signal
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
-from hydra_sweeps.contract import SweepError
+from hydra_sweeps.contract import SweepError, positive
 from hydra_sweeps.launchers import process
-from hydra_sweeps.launchers.base import Command, CommandLauncher, Commands, Ended, positive
-from hydra_sweeps.launchers.cluster import SubmititCommand
+from hydra_sweeps.launchers.base import Command, CommandLauncher
+from hydra_sweeps.launchers.process import RemoteCommand, end
+
+# Of the 90 seconds between submitit's warning and the time limit, those in which a job may save its state.
+SECONDS_TO_SAVE = 60.0
 
 # A job in any other state is waiting, running, or may run again, as after BOOT_FAIL, NODE_FAIL and PREEMPTED.
 # If it does not, it leaves the queue some minutes later.
@@ -29,81 +33,93 @@ class SubmititLauncher(CommandLauncher):
 
     def __init__(self, cluster: str, n_jobs: int, parameters: Mapping[str, Any], poll: float) -> None:
         self.cluster = cluster
-        self.n_jobs = positive("n_jobs", n_jobs)
+        self.n_jobs = positive("hydra.launcher.n_jobs", n_jobs)
         self.parameters = {name: value for name, value in parameters.items() if value is not None}
         self.poll = poll
-        self.gone: set[int] = set()  # jobs that have left Slurm's queue, but whose result has not been seen
+        self.gone: set[Any] = set()  # jobs that have left Slurm's queue, but whose result has not been seen
 
-    def run(self, commands: Commands) -> Ended:
-        executor = self._executor()
-        if self.cluster == "slurm":  # a sweep that was killed has left its jobs in the queue
-            cancel_jobs(executor.folder, process.SECONDS_TO_STOP)
-        waiting, running = iter(commands), dict[int, Any]()
-        try:
-            while True:
-                if following := list(islice(waiting, self.n_jobs - len(running))):
-                    running |= self._submit(executor, following)
-                if not running:
-                    return
-                ended = self._ended(running, executor.folder)
-                for number, failure in ended.items():
-                    logs = f"See {executor.folder}/{running.pop(number).job_id}_*"
-                    yield number, failure and f"{failure} {logs}"
-                if not ended:
-                    time.sleep(self.poll)
-        except BaseException:  # Ctrl-C, and GeneratorExit if the sweep stops; it goes on
-            self._cancel(list(running.values()), executor.folder)
-            raise
-
-    def _executor(self) -> Any:
+    def open(self) -> None:
         import submitit
 
         try:
-            executor = submitit.AutoExecutor(self.sweep_folder / "submitit", cluster=self.cluster)
-            executor.update_parameters(**self.parameters)
+            self.executor = submitit.AutoExecutor(self.sweep_folder / "submitit", cluster=self.cluster)
+            self.executor.update_parameters(**self.parameters)
         except (RuntimeError, TypeError, NameError, ValueError) as error:  # RuntimeError: there is no Slurm
             raise SweepError(f"hydra/launcher=submitit_{self.cluster} cannot be used: {error}") from error
-        return executor
+        if self.cluster == "slurm":  # a sweep that was killed has left its jobs in the queue
+            cancel_jobs(self.executor.folder, process.SECONDS_TO_STOP)
 
-    def _submit(self, executor: Any, commands: Sequence[Command]) -> dict[int, Any]:
-        """Submit one job, or one job array of Slurm."""
+    def start(self, command: Command) -> Any:
         from submitit.core.utils import FailedJobError
 
-        threads = self.parameters.get("cpus_per_task")
         try:
-            jobs = executor.submit_array([SubmititCommand(command, threads) for command in commands])
+            return self.executor.submit(SubmititCommand(command, self.parameters.get("cpus_per_task")))
         except FailedJobError as error:
             reason = " ".join(str(error).split())
             raise SweepError(f"hydra.launcher.parameters: Slurm refuses the jobs: {reason}") from None
-        return {command.number: job for command, job in zip(commands, jobs, strict=True)}
 
-    def _ended(self, running: Mapping[int, Any], folder: Path) -> dict[int, str | None]:
-        """Return the jobs that have ended, with an error if they were not successful."""
+    def ended(self, running: Sequence[Any]) -> list[tuple[Any, str | None]]:
+        # Slurm is asked before the results are looked for: a job writes its result before it ends.
+        states = read_queue(self.executor.folder) if self.cluster == "slurm" else None
+        found, gone = [], set()
+        for job in running:
+            state = "RUNNING" if states is None else states.get(job.job_id, "unknown")
+            if self._has_result(job):
+                found.append((job, _failure(job)))
+            elif state in (*ENDED, "unknown"):
+                gone.add(job)
+                if job in self.gone:  # a shared file system may show a result late
+                    found.append((job, f"Slurm has ended the job; its state is {state}."))
+        self.gone = gone
+        if not found:
+            time.sleep(self.poll)
+        return [(job, why and f"{why} See {self.executor.folder}/{job.job_id}_*") for job, why in found]
+
+    def _has_result(self, job: Any) -> bool:
         if self.cluster != "slurm":
-            return {number: _failure(job) for number, job in running.items() if job.done()}
-        queue = read_queue(folder)  # before the results: a job writes its result before it ends
-        ended, gone = dict[int, str | None](), set()
-        for number, job in running.items():
-            tasks = [job.task(task) for task in range(job.num_tasks)]
-            if all(task.paths.result_pickle.exists() for task in tasks):
-                ended[number] = _failure(job)
-            elif queue is not None and (state := queue.get(job.job_id, "unknown")) in (*ENDED, "unknown"):
-                gone.add(number)
-                if number in self.gone:  # a shared file system may show a result late
-                    ended[number] = f"Slurm has ended the job; its state is {state}."
-        self.gone = gone - set(ended)
-        return ended
+            return bool(job.done())
+        return all(job.task(task).paths.result_pickle.exists() for task in range(job.num_tasks))
 
-    def _cancel(self, jobs: Iterable[Any], folder: Path) -> None:
+    def stop(self, running: Sequence[Any]) -> None:
         if self.cluster == "slurm":  # also those whose submission was interrupted
-            cancel_jobs(folder, process.SECONDS_TO_STOP)
+            cancel_jobs(self.executor.folder, process.SECONDS_TO_STOP)
             return
         deadline = time.monotonic() + process.SECONDS_TO_STOP
-        for job in jobs:
+        for job in running:
             job.cancel(check=False)
-        for job in jobs:
-            while not job.done() and time.monotonic() < deadline:
-                time.sleep(0.1)
+        while not all(job.done() for job in running) and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+class SubmititCommand(RemoteCommand):
+    """A command that submitit calls; it resumes its run when the job is started again.
+
+    Submitit asks a job that is preempted or out of time for its `checkpoint`, and lets Slurm requeue it.
+    """
+
+    stopped = False
+
+    def __call__(self) -> str | None:
+        signal.signal(signal.SIGTERM, self._stop)  # submitit's own handler ignores it
+        try:
+            failure = super().__call__()
+        except Exception as error:  # submitit's, which cannot requeue the job
+            return str(error)
+        if self.stopped:
+            # Slurm may start the job again: with a result, of whatever kind, it would be taken for finished.
+            raise SystemExit(128 + signal.SIGTERM)
+        return failure
+
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        self.stopped = True
+
+    def checkpoint(self) -> Any:
+        from submitit.helpers import DelayedSubmission
+
+        if self.running is not None:
+            end([self.running], SECONDS_TO_SAVE)
+            self.running = None  # which cannot be pickled
+        return DelayedSubmission(self)
 
 
 def _failure(job: Any) -> str | None:

@@ -1,8 +1,7 @@
 """Imported by the server of the pool before it forks: what every job of a Hydra app would do again."""
 
-from hydra.core.plugins import Plugins
+from hydra import compose, initialize
 
-from hydra_sweeps.grammar import parse
-
-Plugins.instance()  # finds and imports all plugins
-parse(["+a.b='c d'", "e/f=g", "h=[1,2.5]", "~i"])  # the parser learns its grammar when it is used
+# Imports all plugins; and the parsers of Hydra and OmegaConf learn their grammars when they are used.
+with initialize(config_path=None, version_base=None):
+    compose(overrides=["+a.b='c d'", "+h=[1,2.5]"], return_hydra_config=True)

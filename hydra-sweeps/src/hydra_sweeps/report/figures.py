@@ -11,10 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from hydra_sweeps.comparing import swept
 from hydra_sweeps.files import atomic_write
 from hydra_sweeps.goal import Goal
-from hydra_sweeps.runs import Run
+from hydra_sweeps.runs import Run, swept
 
 MAX_SETTINGS, MAX_VALUES = 4, 12  # for figures of pairs of settings
 MAX_NAMES = 50  # of a setting whose values are no numbers
@@ -24,19 +23,11 @@ Floats: TypeAlias = NDArray[np.float64]
 
 
 def write(folder: Path, runs: Sequence[Run], goal: Goal) -> list[str]:
-    """Draw finished runs into PNG files in `folder`, in place of former ones; return the names of the files.
-
-    Accuracies are in percent.
-    """
-    for former in folder.glob("*.png"):
-        if re.match(r"by_|.*_x_", former.name):
-            former.unlink()
+    """Draw finished runs into PNG files in `folder`, and return their names; accuracies are in percent."""
     shown = [run for run in runs if run.status == "finished" and run.value(goal.first) is not None]
-    if not shown:
-        return []
     scores = np.array([run.value(goal.first) for run in shown], dtype=np.float64)
     scores *= 100 if goal.first.endswith("/acc") else 1
-    columns = {key: [run.hparams.get(key) for run in shown] for key in swept(runs)}
+    columns = {key: [run.hparams.get(key) for run in shown] for key in swept(runs)} if shown else {}
     drawn = {}
     for key, values in columns.items():
         if _are_numbers(values) or len(set(values)) <= MAX_NAMES:
@@ -64,11 +55,11 @@ def by_setting(name: str, values: Sequence[Any], scores: Floats, goal: Goal) -> 
     columns = not _are_numbers(values) or len(labels) <= MAX_COLUMNS
     # On an axis, None becomes NaN, which is not drawn.
     x = np.array([labels.index(v) if columns else v for v in values], dtype=np.float64)
-    figure, axes = _figure(max(6.4, 1.2 + 0.8 * len(labels)) if columns else 6.4, 4.4)
+    figure, axes = _figure(1.2 + 0.8 * len(labels) if columns else 0, 4.4, goal)
     shown = _clipped(scores, goal)
     axes.scatter(x, shown, alpha=0.75)
     if columns:
-        _name_columns(axes, labels)
+        axes.set_xticks(range(len(labels)), map(_short, labels), parse_math=False)
         for column in range(len(labels)):
             mean = scores[x == column].mean()
             axes.text(column + 0.1, shown[x == column].mean(), f"mean {mean:.4g}", va="center")
@@ -76,7 +67,6 @@ def by_setting(name: str, values: Sequence[Any], scores: Floats, goal: Goal) -> 
     elif np.nanmin(x) > 0 and np.nanmax(x) >= 10 * np.nanmin(x):
         axes.set_xscale("log")
     axes.set_xlabel(name, parse_math=False)
-    axes.set_title(_title(goal), parse_math=False)
     axes.grid(axis="y", alpha=0.3)
     return figure
 
@@ -90,26 +80,22 @@ def heat_map(
     """
     down, across = _distinct(rows), _distinct(columns)
     cells = list(zip(map(down.index, rows), map(across.index, columns), strict=True))
-    means = {cell: float(scores[[one == cell for one in cells]].mean()) for cell in set(cells)}
-    colors = np.full((len(down), len(across)), np.nan)
-    colors[tuple(zip(*means, strict=True))] = _clipped(np.array(list(means.values())), goal)
-    figure, axes = _figure(max(2.6 + 0.8 * len(across), 4.8), max(1.8 + 0.5 * len(down), 3.0))
-    dark = np.nanmin(colors) + 0.6 * np.ptp(colors[~np.isnan(colors)])
-    image = axes.imshow(colors, cmap="viridis", aspect="auto")
-    for (row, column), mean in means.items():
-        color = "black" if colors[row, column] > dark else "white"
+    means = np.full((len(down), len(across)), np.nan)
+    for cell in set(cells):
+        means[cell] = scores[[one == cell for one in cells]].mean()
+    usual = _clipped(means[~np.isnan(means)], goal)
+    figure, axes = _figure(2.6 + 0.8 * len(across), max(1.8 + 0.5 * len(down), 3.0), goal, "means of ")
+    image = axes.imshow(means, cmap="viridis", aspect="auto", vmin=usual.min(), vmax=usual.max())
+    for row, column in set(cells):
+        mean = means[row, column]
+        color = "black" if mean > usual.min() + 0.6 * np.ptp(usual) else "white"
         axes.text(column, row, f"{mean:.4g}", ha="center", va="center", color=color)
-    _name_columns(axes, across)
+    axes.set_xticks(range(len(across)), map(_short, across), parse_math=False)
     axes.set_yticks(range(len(down)), map(_short, down), parse_math=False)
     axes.set_xlabel(names[1], parse_math=False)
     axes.set_ylabel(names[0], parse_math=False)
-    axes.set_title(f"{_title(goal)}, means", parse_math=False)
     figure.colorbar(image)
     return figure
-
-
-def _title(goal: Goal) -> str:
-    return f"{goal.first} in %" if goal.first.endswith("/acc") else goal.first
 
 
 def _clipped(scores: Floats, goal: Goal) -> Floats:
@@ -129,23 +115,19 @@ def _are_numbers(values: Sequence[Any]) -> bool:
     return bool(known) and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known)
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def _figure(width: float, height: float, goal: Goal, what: str = "") -> tuple[Figure, Axes]:
     # not of pyplot, which keeps its figures and may open windows
-    figure = Figure(figsize=(min(width, 16.0), height), dpi=120, layout="constrained")
-    return figure, figure.add_subplot()
+    figure = Figure(figsize=(min(max(width, 6.4), 16.0), height), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    unit = " in %" if goal.first.endswith("/acc") else ""
+    axes.set_title(f"{what}{goal.first}{unit}", parse_math=False)
+    return figure, axes
 
 
 def _distinct(values: Sequence[Any]) -> list[Any]:
     """Return the distinct values: numbers in order and after a missing one, others as they come."""
     found = list(dict.fromkeys(values))
     return sorted(found, key=lambda v: (v is not None, v)) if _are_numbers(values) else found
-
-
-def _name_columns(axes: Axes, labels: Sequence[Any]) -> None:
-    texts = [_short(label) for label in labels]
-    axes.set_xticks(range(len(texts)), texts, parse_math=False)
-    if max(map(len, texts)) > 8:
-        axes.tick_params(axis="x", labelrotation=30)
 
 
 def _short(value: Any) -> str:

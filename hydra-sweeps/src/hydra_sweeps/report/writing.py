@@ -1,31 +1,30 @@
-"""The report of a sweep: as text, Markdown, CSV and figures."""
+"""The report of a sweep: tables as text, Markdown and CSV, and figures.
+
+One table has a row per job, the other a row per group of jobs that differ only in their seed.
+"""
 
 import csv
 import logging
 import os
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 from hydra_sweeps.commands import AppCommand
-from hydra_sweeps.comparing import best, differing
 from hydra_sweeps.contract import explained
 from hydra_sweeps.files import atomic_write, printable
 from hydra_sweeps.goal import Goal, Objectives
 from hydra_sweeps.grammar import key_of
-from hydra_sweeps.report.tables import (
-    as_markdown,
-    choice,
-    columns_of,
-    groups_table,
-    has_seeds,
-    job_names,
-    jobs_table,
-)
-from hydra_sweeps.runs import Run, find_runs
+from hydra_sweeps.runs import Run, best, differing, find_runs, group, number, ranked
 
-MAX_ROWS, SHOWN_ROWS = 30, 20  # of a longer list the terminal shows only the first rows
+Rows: TypeAlias = list[list[str]]
+
+MAX_ROWS = 30  # of a longer list the terminal shows only the first rows
+MAX_METRICS = 8  # columns of an app that does not say which metrics to show
 MAX_COMMANDS = 5  # of a Pareto front
 
+_EVERY_RUN = ("epoch", "epochs", "status")  # not metrics of the app
 _WORDS = {"finished": "ok", "pruned": "pruned", "failed": "failed", "unfinished": "unfinished"}
 
 log = logging.getLogger(__name__)
@@ -43,43 +42,35 @@ def write(sweep_dir: Path, goal: Goal) -> str:
         parts += ["## Over seeds", as_markdown(groups), "## Jobs"]
     summary = "\n".join([_counts(runs), *_failures(runs), *_commands(runs, goal.objectives)])
     parts += [as_markdown(jobs_table(runs, goal)), f"```\n{summary}\n```"]
-    parts += [f"![{name.removesuffix('.png')}](figures/{name})" for name in _figures(sweep_dir, runs, goal)]
+    try:
+        from hydra_sweeps.report import figures  # takes half a second
+
+        names = figures.write(sweep_dir / "figures", runs, goal)
+    except ModuleNotFoundError as error:
+        log.warning(f"The report has no figures: {explained(error)}")
+        names = []
+    parts += [f"![{name.removesuffix('.png')}](figures/{name})" for name in names]
     with atomic_write(sweep_dir / "sweep.md") as temporary:
         temporary.write_text(printable("\n\n".join(parts) + "\n"), encoding="utf-8")
     return text(runs, goal)
 
 
-def _figures(sweep_dir: Path, runs: Sequence[Run], goal: Goal) -> list[str]:
-    """Draw the figures of a sweep, in place of former ones; return their names."""
-    try:
-        from hydra_sweeps.report import figures  # takes half a second
-    except ModuleNotFoundError as error:
-        log.warning(f"The report has no figures: {explained(error)}")
-        return []
-    return figures.write(sweep_dir / "figures", runs, goal)
-
-
 def text(runs: Sequence[Run], goal: Goal, rest: str = "in sweep.csv") -> str:
     """Return what the terminal shows of `runs`; `rest` says where the omitted rows are."""
     rows, failures = groups_table(runs, goal) or jobs_table(runs, goal), _failures(runs)
-    lines = [as_markdown(rows[: _shown(len(rows) - 1) + 1])]
-    if omitted := len(rows) - 1 - _shown(len(rows) - 1):
-        lines.append(f"… and {omitted} more {rest}")
-    lines += ["", _counts(runs), *failures[: _shown(len(failures))]]
-    if omitted := len(failures) - _shown(len(failures)):
-        lines.append(f"… and {omitted} more failed {rest}")
+    lines = [as_markdown(rows[: MAX_ROWS + 1])]
+    if len(rows) - 1 > MAX_ROWS:
+        lines.append(f"… and {len(rows) - 1 - MAX_ROWS} more {rest}")
+    lines += ["", _counts(runs), *failures[:MAX_ROWS]]
+    if len(failures) > MAX_ROWS:
+        lines.append(f"… and {len(failures) - MAX_ROWS} more failed {rest}")
     return printable("\n".join([*lines, *_commands(runs, goal.objectives)]))
-
-
-def _shown(count: int) -> int:
-    return count if count <= MAX_ROWS else SHOWN_ROWS
 
 
 def write_csv(path: Path, runs: Sequence[Run], goal: Goal) -> None:
     """Write one row per run, best first, with unrounded numbers; the folder of a run as seen from `path`."""
-    by_name = {name: run for run, name in job_names(runs).items()}
     columns = columns_of(runs, goal)
-    in_order = [by_name[name] for name in columns["job"]]
+    in_order = ranked(runs, goal.objectives)
     columns["error"] = [run.error for run in in_order]
     columns["folder"] = [os.path.relpath(run.folder, path.resolve().parent) for run in in_order]
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
@@ -101,12 +92,12 @@ def _counts(runs: Sequence[Run]) -> str:
 
 
 def _failures(runs: Sequence[Run]) -> list[str]:
-    keys, names, seeds = differing(runs), job_names(runs), has_seeds(runs)
+    names, keys = job_names(runs), [*differing(runs), *(["seed"] if has_seeds(runs) else [])]
     lines = []
     for run in runs:
         if run.status == "failed":
-            choices = [f"{key}={choice(run.hparams[key])}" for key in keys if key in run.hparams]
-            choices += [f"seed={run.seed}"] if seeds and run.seed is not None else []
+            known = run.hparams | {"seed": run.seed}
+            choices = [f"{key}={choice(known[key])}" for key in keys if known.get(key) is not None]
             label = f" ({', '.join(choices)})" if choices else ""
             lines.append(f"job {names[run]}{label} failed: {' '.join((run.error or '').split())}")
     return lines
@@ -118,7 +109,8 @@ def _commands(runs: Sequence[Run], objectives: Objectives) -> list[str]:
     label = f"{'best' if len(objectives) == 1 else 'among the best'} by {', '.join(objectives)}"
     lines = []
     for run in best(runs, objectives)[:MAX_COMMANDS]:
-        overrides = [one for one in run.overrides if _is_setting(one)]
+        start = ("resume", "sweep", "hydra")
+        overrides = [one for one in run.overrides if key_of(one).partition(".")[0] not in start]
         app = AppCommand.read(run.folder.parent)
         if app is not None:
             how = f"rerun with: {app.text([*overrides, *app.single])}"
@@ -128,5 +120,121 @@ def _commands(runs: Sequence[Run], objectives: Objectives) -> list[str]:
     return lines
 
 
-def _is_setting(override: str) -> bool:
-    return key_of(override).partition(".")[0] not in ("resume", "sweep", "hydra")
+# --- tables --------------------------------------------------------------------------------------
+
+
+def job_names(runs: Sequence[Run]) -> dict[Run, str]:
+    """Name each run: a job by its number, with its sweep if there are several; others by their folder."""
+    several = len({run.folder.parent for run in runs}) > 1
+    names = {}
+    for run in runs:
+        sweep = f"{run.folder.parent.name}/" if several else ""
+        names[run] = run.folder.name if run.number is None else f"{sweep}{run.number}"
+    return names
+
+
+def metrics_shown(runs: Sequence[Run], goal: Goal) -> list[str]:
+    """Return the metrics that a table has: the objectives first, then those of the goal, or all."""
+    others = goal.metrics
+    if others is None:
+        found = dict.fromkeys(name for run in runs for name in run.metrics if run.value(name) is not None)
+        others = [name for name in found if name not in _EVERY_RUN][:MAX_METRICS]
+    return list(dict.fromkeys([*goal.objectives, *others]))
+
+
+def columns_of(runs: Sequence[Run], goal: Goal) -> dict[str, list[Any]]:
+    """Return what is known of each run by the title of its column, with None for what is missing.
+
+    The runs are ordered by the first objective.
+    """
+    names, in_order = job_names(runs), ranked(runs, goal.objectives)
+    columns: dict[str, list[Any]] = {"job": [names[run] for run in in_order]}
+    if len(goal.objectives) > 1:  # otherwise the order shows the best
+        front = best(runs, goal.objectives)
+        columns["best"] = ["*" if run in front else None for run in in_order]
+    for key in differing(runs):
+        columns[key] = [run.hparams.get(key) for run in in_order]
+    if has_seeds(runs):
+        columns["seed"] = [run.seed for run in in_order]
+    columns["status"] = [run.status for run in in_order]
+    for name in ("epochs", *metrics_shown(runs, goal)):
+        columns[name] = [run.metrics.get(name) for run in in_order]
+    return columns
+
+
+def jobs_table(runs: Sequence[Run], goal: Goal) -> Rows:
+    """Return the table of jobs, without columns that are empty or the same for all."""
+    columns = columns_of(runs, goal)
+    if set(columns["status"]) == {"finished"}:
+        del columns["status"]
+    if len({run.value("epochs") for run in runs}) == 1:
+        del columns["epochs"]
+    for metric in ("epochs", *metrics_shown(runs, goal)):
+        values = [number(value) for value in columns.pop(metric, ())]
+        if any(value is not None for value in values):
+            columns[metric] = ["" if value is None else format_metric(metric, value) for value in values]
+    return _rows(columns)
+
+
+def groups_table(runs: Sequence[Run], goal: Goal) -> Rows | None:
+    """Return the table of groups, or None if no runs differ only in their seed."""
+    groups = group(runs, goal.objectives)
+    if all(len(one) == 1 for one in groups):
+        return None
+    columns: dict[str, list[Any]]
+    columns = {key: [one[0].hparams.get(key) for one in groups] for key in differing(runs)}
+    columns["n"] = [len(one) for one in groups]
+    for metric in metrics_shown(runs, goal):
+        values = [[value for run in one if (value := run.value(metric)) is not None] for one in groups]
+        if not any(values) or (metric == "seconds" and metric not in goal.objectives):
+            continue
+        columns[metric] = [_mean(metric, of_group) for of_group in values]
+        if metric.endswith("/acc"):
+            ranges = [format_metric(metric, min(v), max(v), sign="–") if len(v) > 1 else "" for v in values]
+            columns[f"{metric} min–max"] = ranges
+    return _rows(columns)
+
+
+def _rows(columns: dict[str, list[Any]]) -> Rows:
+    return [list(columns), *([choice(cell) for cell in row] for row in zip(*columns.values(), strict=True))]
+
+
+def has_seeds(runs: Sequence[Run]) -> bool:
+    """Return whether the runs have different seeds."""
+    return len({run.seed for run in runs} - {None}) > 1
+
+
+def choice(value: Any) -> str:
+    """Return a setting as text, rounded if a search has chosen it with many digits."""
+    if isinstance(value, float) and len(str(value)) > 8:
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
+
+
+def format_metric(metric: str, *values: float, sign: str = "") -> str:
+    """Return values of a metric as text, with a sign between them; accuracies in percent."""
+    if metric.endswith("/acc"):
+        return sign.join(f"{value * 100:.2f}" for value in values) + "%"
+    if "/" in metric:
+        return sign.join(f"{value:.4f}" for value in values)
+    return sign.join(f"{value:,.0f}" if abs(value) >= 10 else f"{value:.4g}" for value in values)
+
+
+def _mean(metric: str, values: Sequence[float]) -> str:
+    """Return the mean, that of several accuracies with the standard deviation."""
+    if not values:
+        return ""
+    spread = [statistics.stdev(values)] if len(values) > 1 and metric.endswith("/acc") else []
+    return format_metric(metric, statistics.fmean(values), *spread, sign=" ± ")
+
+
+def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return `rows`, of which the first is the header, as a Markdown table with aligned columns."""
+    cells = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells.insert(1, ["-" * width for width in widths])
+    lines = []
+    for row in cells:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append(f"| {' | '.join(padded)} |")
+    return "\n".join(lines)
