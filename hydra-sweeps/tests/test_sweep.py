@@ -265,6 +265,12 @@ def test_search_has_several_objectives(run: Run, tmp_path: Path) -> None:
     assert "*" in {row["best"] for row in rows(tmp_path / "sweep").values()}
 
 
+def test_search_for_the_worst_is_refused(run: Run) -> None:
+    for objectives in ("{val/acc:minimize}", "{val/loss:maximize}"):  # of sweep.modes, and the app's own
+        done = run("-m", *SEARCH, f"hydra.sweeper.objectives={objectives}", "+sweep.modes={val/acc: max}")
+        assert "would search for the worst: write {" in done.stderr
+
+
 def test_metric_that_no_job_has_is_reported(run: Run) -> None:
     objectives = "hydra.sweeper.objectives={val/los:minimize}"
     done = run("-m", *SEARCH, objectives, "hydra/sweeper/pruner=none", "hydra.sweeper.n_trials=1")

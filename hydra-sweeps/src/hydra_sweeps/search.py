@@ -8,8 +8,10 @@ from itertools import chain
 from typing import Any
 
 from hydra.core.override_parser.types import Override
+from omegaconf import OmegaConf
 
 from hydra_sweeps.contract import Job, SweepError
+from hydra_sweeps.goal import MODES, select
 from hydra_sweeps.grammar import fixed_and_swept
 from hydra_sweeps.outcome import Outcome
 from hydra_sweeps.sweep import BaseSweep
@@ -40,6 +42,7 @@ class Search(BaseSweep):
         objectives = study.check_objectives(
             self.goal.objectives if self.objectives is None else self.objectives
         )
+        self._refuse_contradiction(objectives)
         self.goal = replace(self.goal, objectives=objectives)
         self.fixed, swept = fixed_and_swept(overrides)
         distributions = space.distributions_of(swept)
@@ -50,6 +53,19 @@ class Search(BaseSweep):
         self.total = self.study.n_trials
         self.left_over = self.study.left_over() if resumed else []
         self.running: dict[int, Job] = {}
+
+    def _refuse_contradiction(self, objectives: Mapping[str, str]) -> None:
+        """Raise `SweepError` if the app says of a metric that the opposite is better."""
+        app: Any = OmegaConf.to_container(self.settings, resolve=False)
+        modes = select(app, "sweep", "modes") or {}
+        modes = {**modes, select(app, "objective", "metric"): select(app, "objective", "mode")}
+        for metric, direction in objectives.items():
+            best = MODES.get(modes.get(metric), direction)
+            if direction != best:
+                raise SweepError(
+                    f"hydra.sweeper.objectives={{{metric}:{direction}}} would search for the worst: write "
+                    f"{{{metric}:{best}}}."
+                )
 
     def _refuse_unknown_settings(self, examples: Iterator[tuple[str, ...]]) -> None:
         """Raise `SweepError` if no job can be composed, as where a setting is mistyped."""
