@@ -57,10 +57,10 @@ class Search(BaseSweep):
     def _refuse_contradiction(self, objectives: Mapping[str, str]) -> None:
         """Raise `SweepError` if the app says of a metric that the opposite is better."""
         app: Any = OmegaConf.to_container(self.settings, resolve=False)
-        modes = select(app, "sweep", "modes") or {}
-        modes = {**modes, select(app, "objective", "metric"): select(app, "objective", "mode")}
+        modes: dict[Any, Any] = dict(select(app, "sweep", "modes") or {})
+        modes[select(app, "objective", "metric")] = select(app, "objective", "mode")
         for metric, direction in objectives.items():
-            best = MODES.get(modes.get(metric), direction)
+            best = MODES.get(str(modes.get(metric)), direction)
             if direction != best:
                 raise SweepError(
                     f"hydra.sweeper.objectives={{{metric}:{direction}}} would search for the worst: write "
