@@ -78,12 +78,13 @@ class StudySearch:
         self.n_trials = positive("hydra.sweeper.n_trials", n_trials)
         self.seed = seed
         self._owns_study = storage is None
-        self._sampler_options = sampler
+        self._make_sampler = instantiate(sampler, _partial_=True)
+        self._is_sequence = str(sampler.get("_target_")).endswith(".QMCSampler")
         self._config = config
         self._suggest_more = None if conditional is None else _function(conditional)
 
         # Before the storage, so that none is created if the options are wrong.
-        options: dict[str, Any] = {"sampler": self._sampler(0), "pruner": _made(pruner)}
+        options: dict[str, Any] = {"sampler": _made(sampler), "pruner": _made(pruner)}
         folder.mkdir(parents=True, exist_ok=True)
         self._storage = open_storage(storage, folder)
         self.study = optuna.create_study(
@@ -165,12 +166,11 @@ class StudySearch:
         Each trial has its own, seeded by the trial's number, so that a resumed search proposes what it would
         have proposed without the interruption, and sweeps on one study do not propose the same points.
         """
-        seed = int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])
-        if str(self._sampler_options.get("_target_")).endswith(".QMCSampler"):
-            # The seed is that of the sequence; the study keeps the position of each trial.
-            independent = optuna.samplers.RandomSampler(seed)
-            return _made(self._sampler_options, seed=self.seed, independent_sampler=independent)
-        return _made(self._sampler_options, seed=seed)
+        more: dict[str, Any] = {"seed": int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])}
+        if self._is_sequence:  # the seed is that of the sequence; the study keeps the position of each trial
+            more = {"seed": self.seed, "independent_sampler": optuna.samplers.RandomSampler(more["seed"])}
+        with _quiet():
+            return self._make_sampler(**more)
 
     def _claim_objectives(self) -> None:
         """Write the objectives into the study; raise `SweepError` if it has others."""
@@ -266,10 +266,10 @@ def _function(path: str) -> Any:
         raise SweepError(f"hydra.sweeper.conditional={path} cannot be found: {error}") from error
 
 
-def _made(options: Mapping[str, Any], **more: Any) -> Any:
+def _made(options: Mapping[str, Any]) -> Any:
     """Return the sampler or pruner with these options."""
     with _quiet():
-        return instantiate(options, **more)
+        return instantiate(options)
 
 
 @contextmanager
