@@ -33,7 +33,6 @@ from mnist_cnn.preparation.image_files import UnreadableImage
 from mnist_cnn.preparation.prepare import Preparation, prepare_file
 from mnist_cnn.schema import check
 from tests.conftest import REPOSITORY
-from tests.export.onnx_network import onnx_network
 from tests.fuzz.inputs import hostile
 from tests.inference.checkpoint import write_checkpoint
 
@@ -194,16 +193,6 @@ def read_checkpoint(content: bytes, folder: Path) -> None:
     else:
         path.write_bytes(content)
     predictor = Predictor.load(path)
-    predictor.scores(np.zeros((1, 1, 28, 28), np.uint8))
-
-
-def onnx_files(folder: Path) -> st.SearchStrategy[bytes]:
-    return hostile([onnx_network()], [b"Loop", b"If", b"ConstantOfShape", b"Expand", b"Tile", b"Range"])
-
-
-@target(onnx_files, UserError, inputs=6_000)
-def read_onnx(content: bytes, folder: Path) -> None:
-    predictor = Predictor.load(written(folder / "read.onnx", content))
     predictor.scores(np.zeros((1, 1, 28, 28), np.uint8))
 
 
