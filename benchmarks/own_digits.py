@@ -559,7 +559,7 @@ def time_of_photographs(digits: Array) -> tuple[float, int]:
             for file in render(name, digits, rendered):
                 with Image.open(file) as image:
                     factor = rng.uniform(100, 900) / max(image.size)
-                    size = tuple(round(side * factor) for side in image.size)
+                    size = (round(image.width * factor), round(image.height * factor))
                     image.resize(size, Image.Resampling.BICUBIC).save(file, quality=85)
                 files.append(file)
         start = time.process_time()
