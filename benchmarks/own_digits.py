@@ -4,7 +4,7 @@
 on: those of the validation split, or with `--split test` the test images. Each condition is rendered with
 seeds of its own, written to a file, and read back like a file of the user. `--out` writes the accuracies as
 JSON; `--mnist` measures instead how much MNIST's
-own images lose on the way through files and preparation.
+own images lose on the way through files and preparation, and `--time` how long a photograph takes.
 
 Three conditions draw digits that MNIST has few of: ones with a long upstroke and crossed sevens, written, and
 printed eights with a drop shadow. Their ones and sevens are Bézier curves of a pen whose width changes, on
@@ -17,6 +17,7 @@ import colorsys
 import functools
 import json
 import tempfile
+import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -44,6 +45,12 @@ Array = NDArray[Any]
 Generator = np.random.Generator
 Condition = Callable[[Array, Generator, Path], None]  # writes an image of a digit, (28, 28) in [0, 1]
 Drawing = Callable[[Generator, Path], None]  # writes an image of a digit of its own
+
+PHOTOGRAPHS = (
+    *("photograph of pen on grey paper", "photograph with shadow", "photograph turned 15 degrees"),
+    *("ruled paper", "squared paper", "blackboard", "colour ink on coloured paper", "broken strokes"),
+    *("specks of dirt", "sheet on a dark table"),
+)
 
 CONDITIONS: dict[str, Condition] = {}
 LABELS: dict[str, int] = {}  # of the conditions that draw their own digits
@@ -538,6 +545,28 @@ def accuracies(
     return rates
 
 
+def time_of_photographs(digits: Array) -> tuple[float, int]:
+    """Return the CPU time in ms that a photograph takes from its file to the digit, and how many there were.
+
+    They are ten conditions of photographed paper, enlarged or reduced to 100 to 900 pixels a side.
+    """
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        files = []
+        for name in PHOTOGRAPHS:
+            rendered = Path(folder, name)
+            rendered.mkdir()
+            for file in render(name, digits, rendered):
+                with Image.open(file) as image:
+                    factor = rng.uniform(100, 900) / max(image.size)
+                    size = (round(image.width * factor), round(image.height * factor))
+                    image.resize(size, Image.Resampling.BICUBIC).save(file, quality=85)
+                files.append(file)
+        start = time.process_time()
+        _prepared(files)
+        return 1000 * (time.process_time() - start) / len(files), len(files)
+
+
 def _prepared(files: Sequence[Path]) -> Array:
     """Return the digit in each file, uint8 (N, 1, 28, 28), empty where none is found."""
     prepared = np.zeros((len(files), 1, 28, 28), np.uint8)
@@ -559,7 +588,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("ckpt", type=Path, nargs="+")
+    parser.add_argument("ckpt", type=Path, nargs="*")
+    parser.add_argument("--time", action="store_true", help="ms to prepare a photograph; needs no ckpt")
     parser.add_argument("--split", choices=("validation", "test"), default="validation")
     parser.add_argument("--images", type=int, help="of each condition (default: 200; with --mnist, all)")
     parser.add_argument("--only", choices=CONDITIONS, nargs="+", help="conditions (default: all)")
@@ -576,6 +606,12 @@ def main() -> None:
         images, targets = images[rows], targets[rows]
     count = options.images or (None if options.mnist else 200)
     digits, labels = images[:count, 0].numpy(), targets[:count].numpy()
+    if options.time:
+        milliseconds, count = time_of_photographs(digits[:20])
+        print(f"{milliseconds:.1f} ms to prepare a photograph (CPU time, mean of {count})")
+        return
+    if not options.ckpt:
+        parser.error("give the checkpoints to measure, or --time")
     predictors = [Predictor.load(path) for path in options.ckpt]
     if options.mnist:
         for path, predictor in zip(options.ckpt, predictors, strict=True):

@@ -1,7 +1,6 @@
 """ONNX, torch.export and safetensors: the same logits as PyTorch, and a description that comes back."""
 
 import json
-import resource
 import subprocess
 import sys
 from importlib.metadata import version
@@ -13,7 +12,7 @@ import torch
 
 from mnist_cnn.data import MNIST
 from mnist_cnn.errors import UserError
-from mnist_cnn.export import check, formats, load_network, onnx
+from mnist_cnn.export import check, formats, load_network
 from mnist_cnn.export.formats import MODULES
 from mnist_cnn.export.network import load_trained
 from mnist_cnn.inference.predictor import Predictor
@@ -127,7 +126,7 @@ def test_onnx_is_loaded_without_torch(tmp_path: Path) -> None:
     [
         ("x.onnx", "cannot be read"),
         ("x.safetensors", "cannot be read"),
-        ("folder.onnx", "not a regular file"),
+        ("folder.onnx", "cannot be read"),
         ("x.pt2", "format=onnx"),  # it could run code
     ],
 )
@@ -213,9 +212,8 @@ def onnx_file(path: Path, node: str, weights: np.ndarray, **attributes: object) 
 
     model = load_from_string(onnx_network())
     del model.graph.node[:], model.graph.initializer[:]
-    inputs = ["weights"] if node == "ConstantOfShape" else ["a", "weights"]
     model.graph.node.append(helper.make_node("Cast", ["images"], ["a"], to=1))
-    model.graph.node.append(helper.make_node(node, inputs, ["logits"], **attributes))
+    model.graph.node.append(helper.make_node(node, ["a", "weights"], ["logits"], **attributes))
     model.graph.initializer.append(numpy_helper.from_array(weights, "weights"))
     model.graph.output[0].type.tensor_type.ClearField("shape")
     save_model(model, path)
@@ -225,43 +223,15 @@ def onnx_file(path: Path, node: str, weights: np.ndarray, **attributes: object) 
 @pytest.mark.parametrize(
     ("node", "weights", "attributes"),
     [
-        ("ConstantOfShape", np.array([10**6, 10**6]), {}),
-        ("Conv", np.ones((1, 1, 3, 3), np.float32), {"pads": [10**5] * 4}),
         ("Mul", np.full((28,), np.nan, np.float32), {}),
         ("Add", np.ones((28,), np.float32), {}),
+        ("Reshape", np.array([3, 5]), {}),
         ("ReduceMean", np.arange(4), {"keepdims": 0}),
     ],
 )
-def test_onnx_network_of_other_outputs_or_of_any_memory_is_refused(
+def test_onnx_network_that_fails_or_has_other_outputs_is_refused(
     node: str, weights: np.ndarray, attributes: dict[str, object], tmp_path: Path
 ) -> None:
     predictor = Predictor.load(onnx_file(tmp_path / "a.onnx", node, weights, **attributes))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(UserError, match=r"failed to run or exceeded|finite logits of shape \(2, 10\)"):
+    with pytest.raises(UserError, match=r"failed to run|finite logits of shape \(2, 10\)"):
         predictor.scores(noise(2, 1, 28, 28))
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # kB
-
-
-def test_onnx_network_of_endless_time_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnx import TensorProto, helper, load_from_string, numpy_helper, save_model
-
-    model = load_from_string(onnx_network())
-    names = ("step", "go_on", "x", "go_on_out", "y")
-    types = (TensorProto.INT64, TensorProto.BOOL, TensorProto.FLOAT, TensorProto.BOOL, TensorProto.FLOAT)
-    step, go_on, x, out, y = (
-        helper.make_tensor_value_info(name, type_, []) for name, type_ in zip(names, types, strict=True)
-    )
-    nodes = [
-        helper.make_node("Identity", ["go_on"], ["go_on_out"]),
-        helper.make_node("Add", ["x", "x"], ["y"]),
-    ]
-    body = helper.make_graph(nodes, "body", [step, go_on, x], [out, y])
-    values = {"count": np.array(2**62), "true": np.array(True), "start": np.array(0.0, np.float32)}
-    for name, value in values.items():
-        model.graph.initializer.append(numpy_helper.from_array(value, name))
-    model.graph.node.append(helper.make_node("Loop", ["count", "true", "start"], ["end"], body=body))
-    model.graph.output.append(helper.make_tensor_value_info("end", TensorProto.FLOAT, []))
-    save_model(model, tmp_path / "a.onnx")
-    monkeypatch.setattr(onnx, "MAX_SECONDS", 0.5)
-    with pytest.raises(UserError, match=r"exceeded the limits of 4 GB and 0\.5 s.*format=onnx"):
-        Predictor.load(tmp_path / "a.onnx").scores(noise(1, 1, 28, 28))

@@ -367,7 +367,7 @@ def test_journal_of_a_search(inputs: int, tmp_path: Path) -> None:
         written(tmp_path / "read" / "study.journal", content)
         search = search_in(tmp_path / "read")
         for proposal in [*search.left_over(), search.propose()]:
-            for override in proposal.overrides if proposal else ():
+            for override in proposal.chosen if proposal else ():
                 assert override in known or 1e-4 <= float(override.removeprefix("optim.lr=")) <= 1e-1
 
     tokens = [b"model._target_", b"os.system", b'"op_code": 9', b"1e999", b"null"]

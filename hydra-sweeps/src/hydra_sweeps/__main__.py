@@ -35,8 +35,10 @@ def main() -> None:
             print(writing.text(runs, goal, rest=f"in {path}" if path else "(--csv PATH writes all)"))
         if path is not None:
             writing.write_csv(path, runs, goal)
-    except SweepError as error:
+    except (SweepError, OSError) as error:
         sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 if __name__ == "__main__":
