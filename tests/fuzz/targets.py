@@ -488,6 +488,6 @@ def read_journal(content: bytes, folder: Path) -> None:
     written(folder / "read" / "study.journal", content)
     search = search_in(folder / "read")
     known: Sequence[str] = ("optim=sgd", "optim=adam")
-    for proposal in [*search.left_over(), search.propose()]:
-        for override in proposal.overrides if proposal else ():
+    for job in [*search.left_over(), search.propose()]:
+        for override in job.chosen if job else ():
             assert override in known or 1e-4 <= float(override.removeprefix("optim.lr=")) <= 1e-1, override
