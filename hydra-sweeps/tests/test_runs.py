@@ -85,7 +85,7 @@ def test_an_unreadable_file_is_ignored(file: str, content: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "content", ["seed: [", "a: &a {b: *a}", "\x00", "!!python/object/apply:os.getcwd []"]
+    "content", ["seed: [", "a: &a {b: *a}", "\x00", "!!python/object/apply:os.getcwd []", "!!bool x"]
 )
 def test_settings_that_cannot_be_read_are_left_out_with_a_warning(
     content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture

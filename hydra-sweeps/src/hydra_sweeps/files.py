@@ -62,7 +62,9 @@ def read(path: Path) -> Any:
         if "&" in text:  # refused is what contains itself
             json.dumps(value, default=str, skipkeys=True)
         return value
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # what PyYAML raises depends on the content
         raise ValueError(f"{path} cannot be read ({' '.join(str(error).split())[:200]})") from None
 
 

@@ -4,6 +4,7 @@ It is kept in a journal in the folder of its sweep, or in a database that severa
 know how jobs are run.
 """
 
+import json
 import math
 import time
 import warnings
@@ -305,7 +306,10 @@ def _open_journal(path: Path) -> BaseStorage:
         with lock, path.open("ab+") as file:
             # A killed process may have left a part of a line: Optuna would append the next one to it.
             file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
+            *lines, rest = file.read().split(b"\n")
+            file.truncate(file.tell() - len(rest))
+            for line in lines[-1:]:  # which Optuna does not check
+                json.loads(line)
         return JournalStorage(JournalFileBackend(str(path.absolute()), lock))
     except OSError:
         raise
