@@ -160,7 +160,7 @@ def test_choices_and_values_are_taken_from_the_folder_of_a_sweep(override: str, 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hydra: &a {b: *a}", "Circular reference"),
+        ("hydra: &a {b: *a}", "it has YAML aliases"),
         ("hydra: {overrides: {hydra: [1], task: []}}", "it has no overrides"),
         ("hydra: 3", "it has no overrides"),
         ("[", "multirun.yaml cannot be read"),

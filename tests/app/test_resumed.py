@@ -11,8 +11,8 @@ from omegaconf import OmegaConf
 
 from mnist_cnn.app.resumed import changes_of, read_settings
 from mnist_cnn.errors import UserError
-from tests.conftest import REPOSITORY, Command
-from tests.runs import SMOKE, compose_train, only_run, settings_of
+from tests.conftest import Command
+from tests.runs import SMOKE, only_run
 
 Settings = dict[str, Any]
 
@@ -129,21 +129,6 @@ def test_settings_that_a_resumed_run_would_change_are_shown_with_both_values() -
 def test_setting_that_is_typed_again_is_no_change() -> None:
     settings = {"optim": {"lr": 0.01}, "hparams": {"optim": "sgd"}}
     assert changes_of(settings, settings, ["optim.lr=0.01", "optim=sgd", "experiment=sprint"]) == {}
-
-
-def experiments() -> list[str]:
-    groups = ("data", "augment", "model", "loss", "optim", "scheduler", "metrics", "callbacks", "logger")
-    return [
-        f"{group}={file.stem}" for group in groups for file in sorted((REPOSITORY / "conf" / group).iterdir())
-    ]
-
-
-@pytest.mark.parametrize("choice", experiments())
-def test_every_choice_of_this_repository_can_be_resumed(choice: str, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        (tmp_path / name).mkdir()
-    directory = [f"data.dir={tmp_path}"] if choice == "data=folder" else []
-    read(tmp_path, settings_of(compose_train(choice, *directory)))
 
 
 def test_run_with_a_class_of_a_trusted_package_is_resumed(
