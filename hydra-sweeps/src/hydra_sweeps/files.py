@@ -78,20 +78,20 @@ def read_or_none(path: Path) -> Any:
 def _built(events: Iterator[yaml.Event]) -> Any:
     """Return the plain value of a YAML document from its events, which is faster than by way of its nodes.
 
-    Raises `ValueError` for aliases, which no run writes: with them a value may contain itself.
+    Raises `ValueError` for what no run writes: aliases, with which a value may contain itself, and tags.
     """
     stack: list[list[Any]] = [[]]  # the items of open collections; of a mapping keys and values in turn
     for event in events:
         if isinstance(event, yaml.ScalarEvent):
             stack[-1].append(_scalar(event.tag, event.value, event.implicit))
+        elif isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None):
+            raise ValueError("it has YAML aliases or tags")
         elif isinstance(event, yaml.CollectionStartEvent):
             stack.append([])
         elif isinstance(event, yaml.CollectionEndEvent):
             items = stack.pop()
             is_mapping = isinstance(event, yaml.MappingEndEvent)
             stack[-1].append(dict(zip(items[::2], items[1::2], strict=True)) if is_mapping else items)
-        elif isinstance(event, yaml.AliasEvent):
-            raise ValueError("it has YAML aliases")
     return stack[0][0] if stack[0] else None
 
 
