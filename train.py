@@ -42,13 +42,12 @@ def main(run: Run) -> float | None:
     run_loggers = [instantiate(logger) for logger in settings.logger.values() if logger]
     pruner, progress = pruning.Pruning(current_trial()), epochs.Progress(run.folder, run.lr_source)
     outputs, saving = summary.LogitCollector(), checkpoints.save_epochs(run.folder, run.selects_by)
-    callbacks = [
-        L.pytorch.callbacks.LambdaCallback(on_train_start=lambda trainer, module: run.begin()),
-        StopAfterSteps(settings.trainer.max_steps),
-        *(instantiate(callback) for callback in settings.callbacks.values() if callback),
-        *(curves.Curves(), pruner, progress, outputs, *saving),
-        ExactResume(run.folder, settings.seed, run.signals, **settings.checkpoint),
-    ]
+    begin = L.pytorch.callbacks.LambdaCallback(on_train_start=lambda trainer, module: run.begin())
+    stop = StopAfterSteps(settings.trainer.max_steps)
+    chosen = [instantiate(callback) for callback in settings.callbacks.values() if callback]
+    reports = [curves.Curves(), pruner, progress, outputs]
+    resume = ExactResume(run.folder, settings.seed, run.signals, **settings.checkpoint)
+    callbacks = [begin, stop, *chosen, *reports, *saving, resume]
     trainer = build_trainer(plain["trainer"], run.folder, callbacks, run_loggers)
 
     # fit

@@ -46,10 +46,17 @@ Generator = np.random.Generator
 Condition = Callable[[Array, Generator, Path], None]  # writes an image of a digit, (28, 28) in [0, 1]
 Drawing = Callable[[Generator, Path], None]  # writes an image of a digit of its own
 
-PHOTOGRAPHS = (
-    *("photograph of pen on grey paper", "photograph with shadow", "photograph turned 15 degrees"),
-    *("ruled paper", "squared paper", "blackboard", "colour ink on coloured paper", "broken strokes"),
-    *("specks of dirt", "sheet on a dark table"),
+PHOTOGRAPHS = (  # of the conditions, those that --time measures
+    "photograph of pen on grey paper",
+    "photograph with shadow",
+    "photograph turned 15 degrees",
+    "ruled paper",
+    "squared paper",
+    "blackboard",
+    "colour ink on coloured paper",
+    "broken strokes",
+    "specks of dirt",
+    "sheet on a dark table",
 )
 
 CONDITIONS: dict[str, Condition] = {}

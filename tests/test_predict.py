@@ -43,7 +43,10 @@ def test_folder_is_read_into_a_table_a_file_and_a_picture(
     run = only_run(tmp_path, "predictions")
     assert folder == f"folder: {run.relative_to(tmp_path)}"
     assert {path.name for path in run.iterdir()} == {
-        *("predictions.csv", "predictions.png", "predict.log", ".hydra")
+        "predictions.csv",
+        "predictions.png",
+        "predict.log",
+        ".hydra",
     }
     with (run / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

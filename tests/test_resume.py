@@ -20,7 +20,10 @@ RUN = (
     "trainer.max_epochs=4",
     "trainer.limit_val_batches=2",
     "checkpoint.every_n_steps=7",
-    *("callbacks=ema", "augment=elastic", "optim=adam", "scheduler=onecycle"),
+    "callbacks=ema",
+    "augment=elastic",
+    "optim=adam",
+    "scheduler=onecycle",
 )
 
 

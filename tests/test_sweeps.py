@@ -16,7 +16,10 @@ from tests.runs import SHORT, jobs_of, only_run, processes_of, weights
 UNLOGGED = (*SHORT, "logger=none")  # which saves the figures of TensorBoard
 SEARCH = (*UNLOGGED, "trainer.max_epochs=3", "hydra/sweeper=optuna", "optim.lr=tag(log, interval(1e-5, 0.5))")
 ONE_STEP = (
-    *(*SHORT, "trainer.limit_train_batches=1", "trainer.limit_test_batches=0", "trainer.max_epochs=1"),
+    *SHORT,
+    "trainer.limit_train_batches=1",
+    "trainer.limit_test_batches=0",
+    "trainer.max_epochs=1",
 )
 DDP = (*UNLOGGED, "trainer=ddp", "trainer.devices=2")
 
@@ -33,8 +36,13 @@ def test_failing_jobs_are_reported_and_do_not_affect_others(
     one_epoch = (*SHORT, "trainer.max_epochs=1", "logger=none")
     train(*one_epoch, "optim.lr=0.02")
     done = command(
-        *("train.py", "-m", f"data.dir={mnist}", *one_epoch, "logger=tensorboard"),
-        *("seed=42", "optim.lr=0.01,1e30,0.02"),
+        "train.py",
+        "-m",
+        f"data.dir={mnist}",
+        *one_epoch,
+        "logger=tensorboard",
+        "seed=42",
+        "optim.lr=0.01,1e30,0.02",
     )
     assert done.returncode == 1
     sweep = only_run(tmp_path, "sweeps")
@@ -79,8 +87,15 @@ def test_killed_search_is_resumed_with_same_weights(
 
 def test_all_ranks_of_job_are_pruned_together(command: Command, mnist: Path, tmp_path: Path) -> None:
     done = command(
-        *("train.py", "-m", f"data.dir={mnist}", *DDP, "trainer.max_epochs=3", "optim.lr=0.05,0.01"),
-        *("hydra/sweeper=optuna", "hydra.sweeper.n_trials=1", "hydra/sweeper/pruner=none"),
+        "train.py",
+        "-m",
+        f"data.dir={mnist}",
+        *DDP,
+        "trainer.max_epochs=3",
+        "optim.lr=0.05,0.01",
+        "hydra/sweeper=optuna",
+        "hydra.sweeper.n_trials=1",
+        "hydra/sweeper/pruner=none",
         "hydra.sweeper.pruner._target_=optuna.pruners.ThresholdPruner",
         "+hydra.sweeper.pruner.lower=0.99",
     )
@@ -110,9 +125,17 @@ def test_no_rank_outlives_its_killed_sweep(start: Start, mnist: Path) -> None:
 def test_settings_that_cannot_be_combined_fail_alone(command: Command, mnist: Path, tmp_path: Path) -> None:
     # adam has no momentum
     done = command(
-        *("train.py", "-m", f"data.dir={mnist}", *ONE_STEP, "logger=none", "hydra/sweeper=optuna"),
-        *("optim=sgd,adam", "optim.momentum=0.5", "hydra/sweeper/sampler=random"),
-        *("hydra.sweeper.seed=0", "hydra.sweeper.n_trials=2"),
+        "train.py",
+        "-m",
+        f"data.dir={mnist}",
+        *ONE_STEP,
+        "logger=none",
+        "hydra/sweeper=optuna",
+        "optim=sgd,adam",
+        "optim.momentum=0.5",
+        "hydra/sweeper/sampler=random",
+        "hydra.sweeper.seed=0",
+        "hydra.sweeper.n_trials=2",
     )
     assert done.returncode == 1
     assert "1 ok, 1 failed" in done.stdout

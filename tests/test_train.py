@@ -199,7 +199,11 @@ def test_overfitting_five_batches_reaches_a_training_accuracy_of_100_percent(
     train: Command, tmp_path: Path
 ) -> None:
     done = train(
-        *(CPU, "model=cnnnet", "callbacks=none", "debug=overfit", "optim=adam"),
+        CPU,
+        "model=cnnnet",
+        "callbacks=none",
+        "debug=overfit",
+        "optim=adam",
         "trainer.limit_test_batches=2",
     )
     assert done.stderr == ""

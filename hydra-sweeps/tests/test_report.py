@@ -65,7 +65,13 @@ def with_command(folder: Path) -> Path:
 def test_seeds_are_grouped(tmp_path: Path) -> None:
     [rows] = cells(writing.text(find_runs([add_grid(tmp_path)]), GOAL))
     assert rows[0][:7] == [
-        *("lr", "n", "val/acc", "val/acc min–max", "test/acc", "test/acc min–max", "test/loss"),
+        "lr",
+        "n",
+        "val/acc",
+        "val/acc min–max",
+        "test/acc",
+        "test/acc min–max",
+        "test/loss",
     ]
     assert rows[1][:5] == ["0.2", "2", "98.10 ± 0.14%", "98.00–98.20%", "97.10 ± 0.14%"]
     assert rows[2][:5] == ["0.1", "2", "96.00 ± 1.41%", "95.00–97.00%", "95.00 ± 1.41%"]
@@ -156,8 +162,15 @@ def test_a_sweep_with_only_failed_jobs_is_reported(tmp_path: Path) -> None:
 
 def test_the_best_job_is_rerun_with_its_overrides(tmp_path: Path) -> None:
     overrides = [
-        *("optim=sgd", "data.dir=my data", "data.classes=['a','b']", "~callbacks.figures", "+trainer.x=1"),
-        *("resume=logs/x", "sweep.pruning=true", "++sweep.resume=x", "hydra.sweeper.trial=3"),
+        "optim=sgd",
+        "data.dir=my data",
+        "data.classes=['a','b']",
+        "~callbacks.figures",
+        "+trainer.x=1",
+        "resume=logs/x",
+        "sweep.pruning=true",
+        "++sweep.resume=x",
+        "hydra.sweeper.trial=3",
     ]
     add_run(tmp_path / "0_a", scores(0.9), overrides)
     line = writing.text(find_runs([with_command(tmp_path)]), GOAL).splitlines()[-1]
@@ -196,8 +209,18 @@ def test_the_csv_has_unrounded_numbers(tmp_path: Path) -> None:
     writing.write(add_grid(tmp_path), GOAL)
     rows = csv_rows(tmp_path / "sweep.csv")
     assert list(rows[0]) == [
-        *("job", "lr", "seed", "status", "epochs", "val/acc", "test/acc", "test/loss"),
-        *("images_per_second", "seconds", "error", "folder"),
+        "job",
+        "lr",
+        "seed",
+        "status",
+        "epochs",
+        "val/acc",
+        "test/acc",
+        "test/loss",
+        "images_per_second",
+        "seconds",
+        "error",
+        "folder",
     ]
     assert [row["job"] for row in rows] == ["3", "2", "1", "0", "4", "5"]
     assert float(rows[0]["val/acc"]) == 0.982
@@ -213,7 +236,11 @@ def test_figures_of_each_setting_and_each_pair(tmp_path: Path) -> None:
         add_run(tmp_path / f"{number}_a", scores(0.9 + number / 100), **choices)
     writing.write(tmp_path, GOAL)
     assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == [
-        *("by_lr.png", "by_optim.png", "by_x_y.png", "optim_x_lr.png", "optim_x_x_y.png"),
+        "by_lr.png",
+        "by_optim.png",
+        "by_x_y.png",
+        "optim_x_lr.png",
+        "optim_x_x_y.png",
     ]
 
 

@@ -303,7 +303,10 @@ def test_the_goal_is_read_from_the_definition_of_a_sweep(tmp_path: Path) -> None
     search = "hydra: {sweeper: {objectives: {val/acc: null, seconds: minimize}}}"
     assert goal(search)[0] == {"seconds": "minimize"}
     for broken in (
-        *("hydra: [", "hydra: {sweeper: {objectives: {a: up}}}", "hydra: {sweeper: {objectives: [a]}}"),
-        *("objective: {metric: a, mode: up}", "objective: val/loss"),
+        "hydra: [",
+        "hydra: {sweeper: {objectives: {a: up}}}",
+        "hydra: {sweeper: {objectives: [a]}}",
+        "objective: {metric: a, mode: up}",
+        "objective: val/loss",
     ):
         assert goal(broken)[0] == {"result": "minimize"}

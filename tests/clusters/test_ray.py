@@ -31,9 +31,17 @@ def test_jobs_of_a_lost_node_continue_on_another(
 ) -> None:
     node = cluster.add_node(num_cpus=1)
     started = start(
-        *("train.py", "-m", *SHORT, f"data.dir={mnist}", "logger=none", "hydra.sweep.dir=sweep"),
-        *("trainer.limit_train_batches=30", f"trainer.max_epochs={EPOCHS}", "seed=0,1,2"),
-        *("hydra/launcher=ray", f"hydra.launcher.init.address={cluster.address}"),
+        "train.py",
+        "-m",
+        *SHORT,
+        f"data.dir={mnist}",
+        "logger=none",
+        "hydra.sweep.dir=sweep",
+        "trainer.limit_train_batches=30",
+        f"trainer.max_epochs={EPOCHS}",
+        "seed=0,1,2",
+        "hydra/launcher=ray",
+        f"hydra.launcher.init.address={cluster.address}",
     )
     logs = tmp_path / "sweep"
     wait_until(lambda: sum("epoch  3/12" in log.read_text() for log in logs.glob("*/train.log")) == 2)

@@ -16,12 +16,13 @@ from tests.runs import SHORT, jobs_of, processes_of
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, in one process
 
 SLURM = (
-    *("-m", *SHORT, "logger=none", "hydra.sweep.dir=sweep"),
-    *(
-        "hydra/launcher=submitit_slurm",
-        "hydra.launcher.poll=0.5",
-        "hydra.launcher.parameters.cpus_per_task=1",
-    ),
+    "-m",
+    *SHORT,
+    "logger=none",
+    "hydra.sweep.dir=sweep",
+    "hydra/launcher=submitit_slurm",
+    "hydra.launcher.poll=0.5",
+    "hydra.launcher.parameters.cpus_per_task=1",
     "hydra.launcher.parameters.gpus_per_node=null",
 )
 ENDLESS = ("trainer.limit_train_batches=30", "trainer.max_epochs=9999")  # until a test stops it
@@ -36,9 +37,7 @@ def test_jobs_of_two_ranks_run_and_fail_alone(
     slurm: Slurm, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
     ddp = ("trainer=ddp", "trainer.devices=2", "trainer.max_epochs=1", "logger=tensorboard")
-    done = command(
-        *("train.py", *SLURM, f"data.dir={mnist}", *ddp, "optim.lr=0.01,1e30"), **slurm.environment
-    )
+    done = command("train.py", *SLURM, f"data.dir={mnist}", *ddp, "optim.lr=0.01,1e30", **slurm.environment)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stdout + done.stderr
     assert "job 0 finished: val/acc" in done.stdout
     assert "job 1 failed: The loss is" in done.stdout
@@ -92,7 +91,10 @@ def test_job_continues_after_its_time_limit(slurm: Slurm, start: Start, mnist: P
 @pytest.mark.timeout(900)
 def test_job_that_dies_fails_alone(slurm: Slurm, start: Start, mnist: Path, tmp_path: Path) -> None:
     started = start(
-        *("train.py", *SLURM, f"data.dir={mnist}", "trainer.limit_train_batches=30"),
+        "train.py",
+        *SLURM,
+        f"data.dir={mnist}",
+        "trainer.limit_train_batches=30",
         "trainer.max_epochs=9998,9999,4",
         **slurm.environment,
     )

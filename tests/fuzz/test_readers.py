@@ -162,9 +162,18 @@ def test_checkpoint(inputs: int, tmp_path: Path) -> None:
 
 F1 = "torchmetrics.classification.MulticlassF1Score"
 CLASSES = [
-    *("mnist_cnn.models.SimpleCNN", "torchvision.models.resnet18", "torch.nn.Module", "torch.nn.Linear"),
-    *("torch.nn.CrossEntropyLoss", "torch.nn.Sequential", "torch.nn.Embedding", "torch.nn.", "torch.load"),
-    *(F1, "torchmetrics.classification.MulticlassConfusionMatrix", "os.system"),
+    "mnist_cnn.models.SimpleCNN",
+    "torchvision.models.resnet18",
+    "torch.nn.Module",
+    "torch.nn.Linear",
+    "torch.nn.CrossEntropyLoss",
+    "torch.nn.Sequential",
+    "torch.nn.Embedding",
+    "torch.nn.",
+    "torch.load",
+    F1,
+    "torchmetrics.classification.MulticlassConfusionMatrix",
+    "os.system",
 ]
 ARGUMENTS = ["_target_", "num_classes", "in_channels", "in_features", "out_features", "name"]
 SCALARS = st.one_of(
@@ -218,9 +227,27 @@ def test_safetensors(inputs: int, tmp_path: Path) -> None:
 # --- Settings ------------------------------------------------------------------------------------
 
 YAML_TOKENS = [
-    *(b"!!python/object/apply:os.system ", b"!!binary ", b"${oc.env:HOME}", b"_target_: os.system"),
-    *(b"defaults: [x]", b"${ } [ { - ? :", b": ", b"- ", b"\n", b"\t", b"\0", b"9" * 500, b".inf", b"1:1:1"),
-    *(b"<<: ", b"%", b"#", b"\xef\xbb\xbf", b"\xff\xfe", b"\xe2\x80\xae", b"\x1b[2J"),
+    b"!!python/object/apply:os.system ",
+    b"!!binary ",
+    b"${oc.env:HOME}",
+    b"_target_: os.system",
+    b"defaults: [x]",
+    b"${ } [ { - ? :",
+    b": ",
+    b"- ",
+    b"\n",
+    b"\t",
+    b"\0",
+    b"9" * 500,
+    b".inf",
+    b"1:1:1",
+    b"<<: ",
+    b"%",
+    b"#",
+    b"\xef\xbb\xbf",
+    b"\xff\xfe",
+    b"\xe2\x80\xae",
+    b"\x1b[2J",
 ]
 RUN_SETTINGS = b"""objective: {metric: val/acc, mode: max}
 model:
@@ -256,8 +283,19 @@ DEFINITION = b"""hydra:
   sweeper: {n_trials: 3}
 """
 SWEEP_TOKENS = [
-    *(b"- model._target_=os.system\n", b"hydra.job.chdir=true", b"hydra/launcher=ray", b"../../", b"'", b","),
-    *(b"hydra.sweeper.params={a: b}", b"{_target_: os.system}", b"trust=[os]", b"~", b"++", b"=", b"@:"),
+    b"- model._target_=os.system\n",
+    b"hydra.job.chdir=true",
+    b"hydra/launcher=ray",
+    b"../../",
+    b"'",
+    b",",
+    b"hydra.sweeper.params={a: b}",
+    b"{_target_: os.system}",
+    b"trust=[os]",
+    b"~",
+    b"++",
+    b"=",
+    b"@:",
 ]
 
 

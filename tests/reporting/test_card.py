@@ -57,8 +57,14 @@ def test_card_says_what_was_trained_and_where_it_fails(tmp_path: Path, small_dat
     assert f"Most frequent errors: {first} as {(first + 1) % 10} (2)." in text
     assert "On 37 test images." in text
     rows = {
-        *("| optim | sgd |", "| lr | 0.05 |", "| model.note | a/b |", "| precision | 32-true |"),
-        *("| val/acc | 98.75% |", "| test/acc | 94.59% |", "| test/loss | 0.0123 |", "| test/images | 37 |"),
+        "| optim | sgd |",
+        "| lr | 0.05 |",
+        "| model.note | a/b |",
+        "| precision | 32-true |",
+        "| val/acc | 98.75% |",
+        "| test/acc | 94.59% |",
+        "| test/loss | 0.0123 |",
+        "| test/images | 37 |",
     }
     for label in range(10):
         count = int((targets == label).sum())
@@ -89,7 +95,11 @@ def test_python_and_commands_of_the_card_name_the_checkpoint(
     commands = [shlex.split(line) for line in text.splitlines() if line.startswith("python ")]
     path = f"{folder}/checkpoints/best.ckpt"
     assert [command[1] for command in commands] == [
-        *("evaluate.py", "-m", "evaluate.py", "predict.py", "export.py")
+        "evaluate.py",
+        "-m",
+        "evaluate.py",
+        "predict.py",
+        "export.py",
     ]
     assert commands[1][2:6] == ["benchmarks.own_digits", path, "--split", "test"]
     assert {command[2] for command in commands if command[1] != "-m"} == {f"ckpt={path}"}

@@ -199,11 +199,17 @@ def test_loggers_of_users_own_work_from_yaml_alone(command: Command, mnist: Path
     )
     done = command(
         "train.py",
-        *("--config-dir", str(tmp_path / "myconf")),
+        "--config-dir",
+        str(tmp_path / "myconf"),
         "logger=[tensorboard,csv,recorder]",
-        *("callbacks=[pictures,early_stopping]", "model=cnnnet", "trainer.accelerator=cpu"),
-        *("trainer.max_epochs=1", "trainer.limit_train_batches=50", "trainer.limit_val_batches=1"),
-        *("trainer.limit_test_batches=1", f"data.dir={mnist}"),
+        "callbacks=[pictures,early_stopping]",
+        "model=cnnnet",
+        "trainer.accelerator=cpu",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=50",
+        "trainer.limit_val_batches=1",
+        "trainer.limit_test_batches=1",
+        f"data.dir={mnist}",
         PYTHONPATH=str(tmp_path),
     )
     assert done.returncode == 0, done.stderr

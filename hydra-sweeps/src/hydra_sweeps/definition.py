@@ -24,8 +24,14 @@ FILE = "multirun.yaml"  # Hydra's name for the settings of a sweep
 
 # Settings of every app that may differ when a sweep is resumed.
 _IGNORED = (
-    *("hparams", "objective", "resume", "sweep"),
-    *("hydra.sweeper._target_", "hydra.sweeper.n_trials", "hydra.sweeper.storage", "hydra.sweep.dir"),
+    "hparams",
+    "objective",
+    "resume",
+    "sweep",
+    "hydra.sweeper._target_",
+    "hydra.sweeper.n_trials",
+    "hydra.sweeper.storage",
+    "hydra.sweep.dir",
 )
 
 # Overrides that say how a sweep was started.
