@@ -110,6 +110,14 @@ def test_next_job_is_chosen_when_one_has_ended(commands: Commands, tmp_path: Pat
     assert known == [[], [], [1], [1, 2]]
 
 
+def test_line_that_the_console_cannot_encode_is_escaped_and_not_lost(
+    commands: Commands, tmp_path: Path
+) -> None:
+    script = "for stream in (sys.__stdout__, sys.__stderr__):\n    assert stream.errors == 'backslashreplace'"
+    [(_, error)] = Pool(n_jobs=1, threads=1, accelerator="cpu").run(commands(script, 1))
+    assert error is None
+
+
 def test_jobs_that_die_fail_alone_with_their_processes(commands: Commands, tmp_path: Path) -> None:
     script = """
 if number == 1:

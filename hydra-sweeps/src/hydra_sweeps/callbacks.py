@@ -10,9 +10,10 @@ from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_sweeps.contract import FAILED, METRICS, RESOLVED, RESULT, current_trial
+from hydra_sweeps.contract import FAILED, METRICS, RESOLVED, RESULT
 from hydra_sweeps.files import write_json, write_yaml
 from hydra_sweeps.outcome import error_of, record_failure
+from hydra_sweeps.trial import current_trial
 
 
 class RunFiles(Callback):

@@ -178,6 +178,9 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path,
     os.environ.update(environment)
     if (torch := sys.modules.get("torch")) and "OMP_NUM_THREADS" in environment:
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # preloaded, it has not read the variable
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a line with other characters than its own would be lost
+            stream.reconfigure(errors="backslashreplace")
     if prefix:
         sys.stdout = _Prefixed(sys.stdout, prefix)
         sys.stderr = _Prefixed(sys.stderr, prefix)
