@@ -82,6 +82,7 @@ def test_environment_is_not_read(tmp_path: Path) -> None:
     [
         ("objective: 1\nx: '" + "${f:" * 1_000 + "}" * 1_000 + "'", "interpolation"),
         ("a: [", "cannot be read"),
+        ("a: &a [*a]", "cannot be read"),
         ("3", "not the settings of a run"),
         ("[1]", "not the settings of a run"),
         ("", "not the settings of a run"),

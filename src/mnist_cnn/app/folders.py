@@ -10,7 +10,7 @@ from mnist_cnn.app.paths import latest_files
 from mnist_cnn.errors import UserError
 from mnist_cnn.training.ranks import is_first_rank, name_of_start, processes_started
 
-_new: list[Path] = []  # that this command has made
+_new: list[Path] = []  # that this command, or Hydra for it, has made
 
 
 def new_folder(name: str) -> str:
@@ -68,6 +68,11 @@ RESOLVERS: dict[str, Callable[..., object]] = {
     "sweep_folder": sweep_folder,
     "hydra_subfolder": hydra_subfolder,
 }
+
+
+def refused(folder: Path) -> None:
+    """Note that the job in a folder, which the user may have named, was refused."""
+    _new.append(folder)
 
 
 def remove_unused() -> None:

@@ -35,11 +35,11 @@ def read_settings(file: Path, trusted: Sequence[str] | None) -> dict[str, Any]:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
     try:
         settings = yaml.load(file.read_bytes(), loader)
+        _check(settings, file, trusted)  # RecursionError: with aliases a value may contain itself
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{file} cannot be read as settings: {one_line(error)}") from None
     if not isinstance(settings, dict) or "objective" not in settings:
         raise UserError(f"{file} is not the settings of a run.")
-    _check(settings, file, trusted)
     return {str(key): value for key, value in settings.items()}
 
 

@@ -241,6 +241,8 @@ def _fail(job: Job | None, error: Exception) -> None:
     is_recorded = job is not None and job.record_failure(message or f"{type(error).__name__}: {error}")
     if is_recorded:
         log_traceback(log, error)
+    elif message is not None:
+        folders.refused(Path(HydraConfig.get().runtime.output_dir))
     if HydraConfig.get().mode is RunMode.MULTIRUN or _shows_all():
         return
     if is_recorded and message is not None and (in_sweep() or is_rank_of_a_job()):
