@@ -66,13 +66,18 @@ def test_refused_resume_leaves_every_file_as_it_was(
 
 
 @pytest.mark.parametrize(
-    ("script", "argument"),
-    [("train.py", "optim.lr=abc"), ("predict.py", "split=true"), ("export.py", "ckpt=x")],
+    ("script", "arguments"),
+    [
+        ("train.py", ["optim.lr=abc"]),
+        ("train.py", ["optim.lr=abc", "hydra.run.dir=mine"]),
+        ("predict.py", ["split=true"]),
+        ("export.py", ["ckpt=x"]),
+    ],
 )
 def test_refused_command_leaves_no_folder(
-    script: str, argument: str, command: Command, tmp_path: Path
+    script: str, arguments: list[str], command: Command, tmp_path: Path
 ) -> None:
-    done = command(script, argument)
+    done = command(script, *arguments)
     assert done.returncode == 1
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
