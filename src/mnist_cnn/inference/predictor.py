@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 500  # images at a time, fewer where they are large
 BATCH_BYTES = 25_000_000
-THUMBNAIL = 256  # pixels of the longer side of an original that is kept to be shown
+THUMBNAIL = 160  # pixels of the longer side of an original that is kept to be shown
 
 
 @dataclass

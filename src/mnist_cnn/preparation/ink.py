@@ -31,6 +31,7 @@ SECTIONS = 12  # of a line
 LINE = 0.08  # ink of a line
 DARKEST = 0.1  # grey that is added before a logarithm: below it is mostly noise
 TOP = 40  # pixels with the highest contrast
+MOST_SORTED = 2000  # of a sample that tells which these may be
 MAX_ANGLE = 18  # degrees by which ruled lines may be inclined
 BORDER = 4  # pixels
 
@@ -252,7 +253,11 @@ def _local_contrast(grey: Grey) -> Grey:
 
 
 def _mean_of_highest(values: Grey) -> float:
-    return float(np.sort(values, axis=None)[-TOP:].mean())  # faster than np.partition
+    """Return the mean of the `TOP` highest values."""
+    values = values.ravel()
+    # None of them is lower than the lowest of as many of a sample; a sort of all takes five times as long.
+    least = np.sort(values[:: max(1, values.size // MOST_SORTED)])[-TOP:][0]
+    return float(np.sort(values[values >= least])[-TOP:].mean())
 
 
 def _narrow(image: Grey, side: int) -> Grey:
