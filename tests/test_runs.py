@@ -22,6 +22,7 @@ def add_run(
     metrics: dict[str, Any] | None = None,
     objective: dict[str, str] = ACCURACY,
     limit: int | None = None,
+    data: str = "MNIST",
 ) -> Path:
     (folder / "checkpoints").mkdir(parents=True)
     path = folder / "checkpoints" / f"{checkpoint}.ckpt"
@@ -29,7 +30,9 @@ def add_run(
     trainer = {"limit_train_batches": limit, "limit_test_batches": limit}
     (folder / ".hydra").mkdir()
     settings = folder / ".hydra" / "resolved.yaml"
-    settings.write_text(json.dumps({"trainer": trainer, "objective": objective}))
+    source = {"_target_": f"mnist_cnn.data.{data}"}
+    data_set = {"source": source, "dir": "data"}
+    settings.write_text(json.dumps({"trainer": trainer, "objective": objective, "data": data_set}))
     os.utime(settings, (1e9 - age, 1e9 - age))
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps({"status": "finished"} | metrics))
@@ -50,6 +53,7 @@ def test_newest_and_best_run_are_finished_ones(tmp_path: Path, monkeypatch: pyte
         newest_checkpoint()
     newest = add_run(sweep / "0_c", age=3, metrics={"val/acc": 0.8})
     best = add_run(runs / "all_images", age=4, checkpoint="last", metrics={"val/acc": 0.9})
+    add_run(runs / "other_data", 5, metrics={"val/acc": 0.99}, data="KMNIST")
     add_run(runs / "other", 5, metrics={"val/acc": 0.99}, objective={"metric": "val/loss", "mode": "min"})
     assert find_checkpoint("latest") == newest
     assert find_checkpoint("best") == best

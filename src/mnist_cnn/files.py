@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[2]  # the folder of train.py and conf/
 
 
@@ -37,6 +39,12 @@ def write_json(path: Path, values: Mapping[str, Any] | Sequence[Any]) -> None:
     """Write `values` as JSON, atomically."""
     with atomic_write(path) as aside:
         aside.write_text(json.dumps(values, indent=2) + "\n")
+
+
+def read_yaml(path: Path) -> Any:
+    """Return what is in a YAML file as plain values, with interpolations as text."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
+    return yaml.load(path.read_bytes(), loader)
 
 
 def shown_path(path: Path) -> Path:
