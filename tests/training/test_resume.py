@@ -3,6 +3,7 @@
 import random
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -192,15 +193,22 @@ def test_run_ended_by_early_stopping_does_not_train_on(tmp_path: Path, small_dat
     assert len(longer.history) == 3
 
 
+moments = st.tuples(st.integers(0, EPOCHS - 1), st.integers(0, BATCHES - 1))
+
+
 @settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(epoch=st.integers(0, EPOCHS - 1), batch=st.integers(0, BATCHES - 1), every=st.integers(1, 15))
-def test_run_may_be_killed_at_any_batch(
-    tmp_path_factory: pytest.TempPathFactory, small_data: ImageData, epoch: int, batch: int, every: int
+@given(kills=st.lists(moments, min_size=1, max_size=3), every=st.integers(1, 15))
+def test_run_may_be_killed_at_any_batches(
+    tmp_path_factory: pytest.TempPathFactory,
+    small_data: ImageData,
+    kills: list[tuple[int, int]],
+    every: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("runs")
     whole = fit(folder / "whole", small_data)
-    with pytest.raises(Killed):
-        fit(folder / "part", small_data, Kill(epoch, batch), every=every)
+    for epoch, batch in sorted(kills):
+        with suppress(Killed):  # not where the run has been continued after this batch
+            fit(folder / "part", small_data, Kill(epoch, batch), every=every, resume=True)
     assert_same(fit(folder / "part", small_data, every=every, resume=True), whole)
 
 
@@ -228,6 +236,16 @@ def test_signal_stops_after_the_batch_or_the_epoch_with_a_checkpoint(
     assert capfd.readouterr().err == "\nstopping with a checkpoint; interrupt again to stop at once\n"
     assert load(tmp_path / "part" / "checkpoints" / "last.ckpt")["global_step"] == batch + 1
     assert_same(fit(tmp_path / "part", small_data, resume=True), whole)
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_run_stopped_within_two_epochs_continues_bit_for_bit(tmp_path: Path, small_data: ImageData) -> None:
+    whole, part = fit(tmp_path / "whole", small_data, max_epochs=3), tmp_path / "part"
+    with pytest.raises(Interrupted):
+        fit(part, small_data, Signal(0, 5), max_epochs=3)
+    with pytest.raises(Killed):  # before anything is saved in this epoch
+        fit(part, small_data, Kill(1, 4), resume=True, max_epochs=3)
+    assert_same(fit(part, small_data, resume=True, max_epochs=3), whole)
 
 
 @pytest.mark.usefixtures("interrupts")

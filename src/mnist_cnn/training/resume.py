@@ -98,6 +98,7 @@ class ExactResume(Checkpoint):
             assert isinstance(loader, TrainLoader)
             loader.first = self.batch
         self._seed(trainer, self.batch)
+        self.batch = 0  # else the checkpoint at the end of this epoch would have it
         self._saved_at = time.monotonic()
         self._is_first = trainer.is_global_zero
         for number in self.signals:  # here, because Lightning has set its own handler of SIGTERM before
