@@ -25,7 +25,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def command(folder: Path, fresh: list[str], resume: list[str] | None = None) -> Command:
-    return Command(0, folder, fresh, resume, {})
+    return Command(0, folder, [], fresh, resume, {})
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
@@ -75,7 +75,7 @@ def test_command_ends_with_the_process_that_started_it(how: signal.Signals, tmp_
         "import sys, signal\nfrom pathlib import Path\nfrom hydra_sweeps.launchers.base import Command\n"
         "from hydra_sweeps.launchers.process import RemoteCommand\n"
         f"folder, script = Path({str(tmp_path)!r}), {str(script)!r}\n"
-        "command = Command(0, folder, [sys.executable, script], None, {})\n"
+        "command = Command(0, folder, [sys.executable, script], [], None, {})\n"
         "if __name__ == '__main__':\n    RemoteCommand(command, 1)()"
     )
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the processes inherit

@@ -1,6 +1,7 @@
 """What an app and its sweep tell each other: the job, its trial, how it ended."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,7 @@ from omegaconf import OmegaConf
 from hydra_sweeps import SweepError, callbacks, current_trial, in_sweep
 from hydra_sweeps.callbacks import RunFiles
 from hydra_sweeps.contract import CurrentJob
+from hydra_sweeps.files import read
 from hydra_sweeps.outcome import read_outcome
 
 
@@ -59,10 +61,16 @@ def test_job_is_found_by_any_name_of_its_folder(tmp_path: Path, monkeypatch: pyt
 # --- the callback that writes the files of a run -----------------------------------------------------
 
 
-def run_job(config: Any, returned: object, status: JobStatus = JobStatus.COMPLETED) -> Path:
+def run_job(
+    config: Any,
+    returned: object,
+    status: JobStatus = JobStatus.COMPLETED,
+    app: Callable[[Any], None] = lambda config: None,
+) -> Path:
     """Call the callback as Hydra does around a job."""
     files = RunFiles()
-    files.on_job_start(config, task_function=lambda config: None)
+    files.on_job_start(config, task_function=app)
+    app(config)
     result = JobReturn(status=status)
     result.return_value = returned
     files.on_job_end(config, result)
@@ -70,7 +78,8 @@ def run_job(config: Any, returned: object, status: JobStatus = JobStatus.COMPLET
 
 
 def config_in(folder: Path, **settings: Any) -> Any:
-    return OmegaConf.create({"hydra": {"runtime": {"output_dir": str(folder)}}, "lr": 0.1, **settings})
+    hydra = {"runtime": {"output_dir": str(folder)}, "overrides": {"task": ["lr=0.1"]}}
+    return OmegaConf.create({"hydra": hydra, "lr": 0.1, **settings})
 
 
 @pytest.mark.parametrize(
@@ -109,9 +118,21 @@ def test_error_is_written_with_its_traceback(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_files_of_the_app_are_kept(tmp_path: Path) -> None:
-    (tmp_path / "metrics.json").write_text('{"val/acc": 1}')
-    run_job(config_in(tmp_path), 0.5)
+    def write_it(config: Any) -> None:
+        (tmp_path / "metrics.json").write_text('{"val/acc": 1}')
+
+    (tmp_path / "metrics.json").write_text("")  # of an earlier start
+    run_job(config_in(tmp_path), 0.5, app=write_it)
     assert read_outcome(tmp_path).metrics == {"val/acc": 1}
+    run_job(config_in(tmp_path), ValueError("later"), JobStatus.FAILED, app=write_it)
+    assert read_outcome(tmp_path).status == "failed"
+
+
+def test_settings_that_are_no_plain_values_are_written_as_text(tmp_path: Path) -> None:
+    run_job(config_in(tmp_path, data=Path("a/b"), unknown="${oc.env:NO_SUCH_VARIABLE}", x="${lr}"), 0.5)
+    written = read(tmp_path / ".hydra" / "resolved.yaml")
+    assert written == {"lr": 0.1, "data": "a/b", "unknown": "${oc.env:NO_SUCH_VARIABLE}", "x": "${lr}"}
+    assert read(tmp_path / ".hydra" / "overrides.yaml") == ["lr=0.1"]
 
 
 def test_settings_of_a_job_that_goes_on_are_kept(tmp_path: Path) -> None:

@@ -77,6 +77,7 @@ def test_ignored_settings_may_change(changes: dict[str, Any]) -> None:
         ({"optim__lr": 0.1}, "optim.lr: 0.01 before, 0.1 now"),
         ({"hydra__sweep__subdir": "x"}, "hydra.sweep.subdir"),
         ({"hydra__overrides__task": ["optim=sgd"]}, "optim: sgd,adam before, sgd now"),
+        ({"hydra__overrides__task": ["optim=s gd,adam"]}, "optim: sgd,adam before, s gd,adam now"),
         ({"hydra__overrides__task": ["optim=sgd,adam", "data.dir=/b,/c"]}, "data.dir"),
     ],
 )

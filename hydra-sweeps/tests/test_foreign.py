@@ -75,7 +75,7 @@ def test_grid_with_failing_jobs_is_reported_and_resumed(
 def test_job_without_a_result_is_counted_as_failed(run: Run) -> None:
     done = run(*(argument for argument in SWEEP if "callbacks" not in argument), "model.width=1,2")
     assert done.returncode == 1
-    assert "job 1 failed: its folder has no result" in done.stdout
+    assert "job 1 failed: it has left no result in its folder" in done.stdout
 
 
 def test_killed_jobs_fail_alone_in_the_pool(run: Run, tmp_path: Path) -> None:

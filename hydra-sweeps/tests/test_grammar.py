@@ -6,12 +6,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hydra_sweeps import quote, unquote
-from hydra_sweeps.grammar import Value, as_override, fixed_and_swept, folder_name, parse
+from hydra_sweeps.grammar import Value, as_override, folder_name, last_of_each, parse, with_chosen
 
 
-def divided(*lines: str) -> tuple[list[str], list[str]]:
-    fixed, swept = fixed_and_swept(parse(lines))
-    return fixed, [str(one.input_line) for one in swept]
+def last(*lines: str) -> list[str]:
+    return [str(one.input_line) for one in last_of_each(parse(lines))]
 
 
 @pytest.mark.parametrize("value", ["a", "lr=0.1,x", "it's", r"a\b", r"a\'b", "a b", "[1,2]", "null", "ä"])
@@ -28,14 +27,19 @@ def test_other_values_are_not_unquoted(value: str) -> None:
 
 
 def test_the_last_override_of_a_key_counts() -> None:
-    assert divided("a=1,2", "a=3") == (["a=3"], [])
-    assert divided("a=3", "b=4", "a=1,2", "+a=5,6") == (["b=4"], ["+a=5,6"])
+    assert last("a=1,2", "a=3") == ["a=3"]
+    assert last("a=3", "b=4", "a=1,2", "+a=5,6") == ["b=4", "+a=5,6"]
 
 
 def test_deletions_and_additions_are_kept() -> None:
-    fixed, swept = divided("~callbacks.pictures", "+optim.dampening=0,0.1", "model@net=simple")
-    assert fixed == ["~callbacks.pictures", "model@net=simple"]
-    assert swept == ["+optim.dampening=0,0.1"]
+    lines = ["~callbacks.pictures", "+optim.dampening=0,0.1", "model@net=simple", "~model@net"]
+    assert last(*lines) == lines
+
+
+def test_chosen_values_take_the_place_of_their_sweep() -> None:
+    overrides = parse(["opt={a:10},{a:11}", "opt.a=5", "+b=1,2", "c=3"])
+    chosen = ["+b=2", "opt={a:11}", "suggested=0.1"]
+    assert with_chosen(overrides, chosen) == ["opt={a:11}", "opt.a=5", "+b=2", "c=3", "suggested=0.1"]
 
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
@@ -43,7 +47,7 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 
 @given(st.sampled_from(["optim", "optim.lr", "+a.b_c", "hydra/launcher"]), scalars | st.text())
 def test_overrides_round_trip(name: str, value: Value) -> None:
-    assume(not isinstance(value, str) or not value.startswith(("[", "{")))
+    assume(not isinstance(value, str) or not value.lstrip("'\"").startswith(("[", "{")))
     (override,) = parse([as_override(name, value)])
     assert override.get_key_element() == name
     assert override.value() == value
@@ -56,6 +60,7 @@ def test_overrides_round_trip(name: str, value: Value) -> None:
         ("adam", "adam"),
         ("conv-5/relu", "conv-5/relu"),
         ("/a/b", "/a/b"),
+        ("'[1,2]'", "'[1,2]'"),
         ("null", "'null'"),
         ("TRUE", "'TRUE'"),
         ("1e3", "'1e3'"),

@@ -78,7 +78,7 @@ def commands(tmp_path: Path) -> Commands:
         header = "import os, signal, subprocess, sys, time\nfrom pathlib import Path\n"
         path.write_text(header + f"number, folder = int(sys.argv[1]), Path({str(tmp_path)!r})\n" + script)
         return [
-            Command(number, tmp_path / str(number), ["python", str(path), str(number)], None, {})
+            Command(number, tmp_path / str(number), ["python", str(path)], [str(number)], None, {})
             for number in range(count)
         ]
 
@@ -113,7 +113,7 @@ def test_next_job_is_chosen_when_one_has_ended(commands: Commands, tmp_path: Pat
 def test_line_that_the_console_cannot_encode_is_escaped_and_not_lost(
     commands: Commands, tmp_path: Path
 ) -> None:
-    script = "for stream in (sys.__stdout__, sys.__stderr__):\n    assert stream.errors == 'backslashreplace'"
+    script = "for stream in (sys.stdout, sys.stderr):\n    assert stream.errors == 'backslashreplace'"
     [(_, error)] = Pool(n_jobs=1, threads=1, accelerator="cpu").run(commands(script, 1))
     assert error is None
 

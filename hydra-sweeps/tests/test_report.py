@@ -55,7 +55,7 @@ def add_grid(folder: Path) -> Path:
 
 def with_command(folder: Path) -> Path:
     """Keep the command with which a sweep was started, in this folder."""
-    AppCommand(["train.py"], os.getcwd(), []).write(folder)
+    AppCommand(["train.py"], os.getcwd(), [], "s").write(folder)
     return folder
 
 
@@ -140,6 +140,29 @@ def test_failures_are_listed_with_their_settings(tmp_path: Path) -> None:
     assert "1 ok" in writing.text(find_runs([tmp_path / "other"]), GOAL).splitlines()
 
 
+def test_a_setting_may_have_the_name_of_a_metric_or_of_a_column(tmp_path: Path) -> None:
+    for number, (job, loss) in enumerate([(5, "l1"), (6, "l2")]):
+        settings = {"loss": loss, "job": job, "folder": loss}
+        overrides = [f"{key}={value}" for key, value in settings.items()]
+        add_run(tmp_path / f"{number}_a", {"val/acc": 0.9, "loss": number + 0.5}, overrides, settings)
+    runs = find_runs([tmp_path])
+    title, *lines = writing.jobs_table(runs, Goal({"val/acc": "maximize"}, ("loss",)))
+    assert title == ["job", "loss", "job", "folder", "val/acc", "loss"]
+    assert lines[0] == ["0", "l1", "5", "l1", "90.00%", "0.5"]
+    writing.write_csv(tmp_path / "all.csv", runs, GOAL)
+    first = (tmp_path / "all.csv").read_text().splitlines()[1].split(",")
+    assert first[:4] == ["0", "l1", "5", "l1"]
+    assert first[-1] == "0_a"
+
+
+def test_a_group_has_no_mean_of_what_one_of_its_runs_has_not(tmp_path: Path) -> None:
+    for number in range(2):
+        metrics = scores(0.9) | ({"test/loss": float("nan")} if number else {})
+        add_run(tmp_path / f"{number}_a", metrics, seed=number)
+    title, line = writing.groups_table(find_runs([tmp_path]), GOAL) or []
+    assert dict(zip(title, line, strict=True)).get("test/loss", "") == ""
+
+
 def test_strange_numbers_do_not_end_the_report(tmp_path: Path) -> None:
     add_run(tmp_path / "0_a", {"val/acc": 0.5, "epochs": 1, "status": "pruned"}, max_epochs=None)
     folder = add_run(tmp_path / "1_a", scores(0.9), lr=0.2)
@@ -167,7 +190,6 @@ def test_the_best_job_is_rerun_with_its_overrides(tmp_path: Path) -> None:
         "data.classes=['a','b']",
         "~callbacks.figures",
         "+trainer.x=1",
-        "resume=logs/x",
         "sweep.pruning=true",
         "++sweep.resume=x",
         "hydra.sweeper.trial=3",

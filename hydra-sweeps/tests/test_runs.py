@@ -158,7 +158,6 @@ def test_no_run_at_all_is_an_error(tmp_path: Path) -> None:
 def test_ignored_settings_do_not_differ(tmp_path: Path) -> None:
     for number in range(2):
         ignored = {
-            "resume": f"logs/{number}",
             "sweep": {"resume": number, "ignore": ["data.dir", "trainer.accelerator"]},
             "hydra": {"job": number},
             "data": {"dir": f"data{number}", "name": "mnist"},
@@ -230,6 +229,13 @@ def test_paths_in_the_folders_of_runs_do_not_part_them(tmp_path: Path) -> None:
         add_run(tmp_path / name, scores(0.9), settings=paths, seed=seed)
     add_run(tmp_path / "2_seed-2", scores(0.9), settings={"logger": {"save_dir": "/elsewhere"}}, seed=2)
     assert sorted(len(one) for one in group(find_runs([tmp_path]))) == [1, 2]
+
+
+def test_a_value_with_the_number_of_a_run_in_it_is_a_setting(tmp_path: Path) -> None:
+    for number in range(2):
+        paths = {"fold": f"folds/{number}/train", "save_dir": f"/a/{tmp_path.name}/{number}"}
+        add_run(tmp_path / str(number), scores(0.9), settings=paths)
+    assert [len(one) for one in group(find_runs([tmp_path]))] == [1, 1]
 
 
 @pytest.mark.parametrize(("seeds", "names_of_group"), [((0, 0, 1), "12"), ((None, None, None), "102")])

@@ -28,7 +28,9 @@ def distributions(*lines: str) -> Distributions:
         ("float(range(0,4))", FloatDistribution(0.0, 3.0, step=1.0)),
         ("tag(log,range(1,9))", IntDistribution(1, 8, log=True)),
         ("interval(1,10)", IntDistribution(1, 10)),
+        ("'[1,2]','[INST] a'", CategoricalDistribution(["'[1,2]'", "'[INST] a'"])),  # no lists
         ("interval(start=1,end=10)", IntDistribution(1, 10)),
+        ("interval(end=10,start=1)", IntDistribution(1, 10)),
         ("interval(0,0.5)", FloatDistribution(0.0, 0.5)),
         ("int(interval(1.0,10.5))", IntDistribution(1, 10)),
         ("float(interval(1,10))", FloatDistribution(1.0, 10.0)),
@@ -51,6 +53,7 @@ def test_sweep_overrides_are_converted_to_distributions(sweep: str, expected: ob
         ("tag(log, range(1,9,2))", "step"),
         ("interval(3.0,1.0)", "low"),
         ("range(3,3)", "no value"),
+        ("1,1.0", "equal"),
         ("range(1,5,0)", "no value"),
         ("glob(*)", "ConfigLoader"),
     ],

@@ -20,6 +20,7 @@ import optuna
 import pytest
 from filelock import Timeout
 from hydra import compose, initialize
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
@@ -64,6 +65,7 @@ def make(
         "n_trials": 6,
         "seed": 42,
         "config": OmegaConf.create({"optim": "sgd"}),
+        "sweep": "s",
     }
     return StudySearch(distributions, folder=folder, **(settings | (given or {}) | more))
 
@@ -198,6 +200,27 @@ def test_journal_can_be_moved_with_its_folder(tmp_path: Path) -> None:
     assert [one.number for one in finish(moved)] == [1]
 
 
+def test_sweeps_of_one_study_keep_their_jobs_apart_wherever_they_are(tmp_path: Path) -> None:
+    shared = {"storage": f"sqlite:///{tmp_path}/study.db", "study_name": "s"}
+    one = make(tmp_path / "a" / "same", sweep="one", given=shared).propose()
+    other = make(tmp_path / "b" / "same", sweep="other", given=shared)
+    assert other.left_over() == []
+    found = other.propose()
+    assert found is not None and one is not None
+    assert (found.number, found.trial) == (0, 1)
+    assert make(tmp_path / "c" / "renamed", sweep="one", given=shared).left_over() == [one]
+
+
+def test_database_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = OmegaConf.create({"hydra": {"runtime": {"cwd": str(tmp_path)}}})
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
+    (tmp_path / "job").mkdir()
+    monkeypatch.chdir(tmp_path / "job")  # as hydra.job.chdir=true does
+    make(tmp_path / "sweep", given={"storage": "sqlite:///study.db"})
+    assert (tmp_path / "study.db").is_file()
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_conditional_parameters_depend_on_others(sampler: str, tmp_path: Path) -> None:
     path = "conditional.by_optimizer"
@@ -227,6 +250,7 @@ SWEEP = """
 import sys
 import time
 from pathlib import Path
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra_sweeps.study import StudySearch
 from hydra_sweeps.grammar import parse
@@ -242,6 +266,7 @@ search = StudySearch(
     sampler={"_target_": "optuna.samplers.RandomSampler"},
     pruner={"_target_": "optuna.pruners.NopPruner"},
     folder=Path(folder),
+    sweep=folder,
     n_trials=12,
     seed=42,
     storage=storage,
@@ -391,6 +416,7 @@ def test_lock_of_killed_process_is_released(tmp_path: Path) -> None:
         ({"pruner": MEDIAN, "objectives": TWO}, "pruner=none"),
         ({"n_trials": 0}, "n_trials=0"),
         ({"n_trials": "many"}, "n_trials=many"),
+        ({"seed": None}, "seed=None"),
         ({"conditional": "conditional.by_model"}, "cannot be found"),
         ({"conditional": "not a path"}, "cannot be found"),
         ({"storage": "logs/study.db"}, "Could not parse .* sqlite:///study.db"),
@@ -421,6 +447,7 @@ def test_empty_space_is_refused(tmp_path: Path) -> None:
         StudySearch(
             {},
             folder=tmp_path,
+            sweep="s",
             n_trials=1,
             seed=0,
             objectives={"val/acc": "maximize"},

@@ -390,6 +390,7 @@ def search_in(folder: Path) -> study.StudySearch:
         sampler={"_target_": "optuna.samplers.RandomSampler"},
         pruner={"_target_": "optuna.pruners.NopPruner"},
         folder=folder,
+        sweep="s",
         n_trials=3,
         seed=1,
     )

@@ -4,6 +4,7 @@ The report of a single sweep is also written into its folder: sweep.md, sweep.cs
 """
 
 import argparse
+import io
 import os
 import sys
 from pathlib import Path
@@ -24,6 +25,8 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, metavar="PATH", help="write all runs to this file, one per row")
     arguments = parser.parse_args()
     folders, path = arguments.folders, arguments.csv
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a table with other characters than its own would be lost
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         runs = find_runs(folders)
         goal = runs[0].goal

@@ -1,5 +1,7 @@
 """The files of a run, for an app that only returns its result."""
 
+import logging
+import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,28 +11,38 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from hydra_sweeps.contract import FAILED, METRICS, RESOLVED, RESULT
+from hydra_sweeps.contract import FAILED, METRICS, OVERRIDES, RESOLVED, RESULT
 from hydra_sweeps.files import write_json, write_yaml
 from hydra_sweeps.outcome import error_of, record_failure
 from hydra_sweeps.trial import current_trial
 
+log = logging.getLogger(__name__)
+
 
 class RunFiles(Callback):
-    """Writes `resolved.yaml`, and `metrics.json` or `failed.json`, into the folder of each job.
+    """Writes the settings and overrides, and `metrics.json` or `failed.json`, into the folder of each job.
 
-    The app returns a number, or a dict of numbers, or None. Files that it has written itself are kept.
+    The app returns a number, or a dict of numbers; anything else is no result. A `metrics.json` that it has
+    written itself is kept.
     """
 
     def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any) -> None:
         self.began = time.monotonic()
         folder = Path(config.hydra.runtime.output_dir)
-        (folder / FAILED).unlink(missing_ok=True)
-        if config.get("resume") and (folder / RESOLVED).is_file():
+        for name in (FAILED, METRICS):  # of an earlier start
+            (folder / name).unlink(missing_ok=True)
+        if (folder / RESOLVED).is_file() and _is(config.get("resume"), folder):
             return  # a job that goes on has its settings
         settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         (folder / RESOLVED).parent.mkdir(exist_ok=True)
-        write_yaml(folder / RESOLVED, OmegaConf.to_container(settings, resolve=True, enum_to_str=True))
+        write_yaml(folder / OVERRIDES, config.hydra.overrides.task)
+        try:
+            write_yaml(folder / RESOLVED, settings, resolve=True)
+        except OmegaConfBaseException as error:
+            log.warning(f"The settings are written with interpolations: {error}")
+            write_yaml(folder / RESOLVED, settings)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         folder = Path(config.hydra.runtime.output_dir)
@@ -44,10 +56,24 @@ class RunFiles(Callback):
         """Return the content of metrics.json."""
         name = OmegaConf.select(config, "objective.metric", default=RESULT)
         found = returned if isinstance(returned, Mapping) else {name: returned}
-        metrics = {str(key): value for key, value in found.items() if value is not None}
+        metrics: dict[str, Any] = {str(k): n for k, v in found.items() if (n := _number(v)) is not None}
         if (trial := current_trial()) is not None:
             if trial.value is not None:
                 metrics.setdefault(trial.metric, trial.value)
             if trial.pruned:
                 metrics["status"] = "pruned"
         return metrics | {"seconds": round(time.monotonic() - self.began, 3)}
+
+
+def _is(path: object, folder: Path) -> bool:
+    return isinstance(path, str) and os.path.realpath(path) == os.path.realpath(folder)
+
+
+def _number(value: Any) -> int | float | None:
+    """Return a number, also of NumPy or a tensor, and None for anything else."""
+    if isinstance(value, int | float) or value is None or isinstance(value, str):
+        return value if isinstance(value, int | float) else None
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return None

@@ -20,15 +20,17 @@ _OPTIONS = {"--config-path": "-cp", "--config-dir": "-cd", "--config-name": "-cn
 class AppCommand:
     """How the app was started: `program`, [script] or ["-m", module] with options, typed in the folder `cwd`.
 
-    `single` are the overrides with which it runs one job.
+    `hydra` are the overrides of Hydra's own settings with which it runs one job. `sweep` is a name that no
+    other sweep has, by which a study knows its jobs.
     """
 
     program: list[str]
     cwd: str
-    single: list[str]
+    hydra: list[str]
+    sweep: str
 
     @classmethod
-    def of_this_process(cls, single: list[str]) -> "AppCommand":
+    def of_this_process(cls, hydra: list[str], sweep: str) -> "AppCommand":
         """Return the command with which this process was started."""
         parser = argparse.ArgumentParser(add_help=False)
         for long, short in _OPTIONS.items():
@@ -36,16 +38,17 @@ class AppCommand:
         typed = vars(parser.parse_known_args(sys.argv[1:])[0])
         options = [f"{name}={value}" for name, value in typed.items() if value is not None]
         spec = getattr(sys.modules["__main__"], "__spec__", None)
-        program = [sys.argv[0]] if spec is None else ["-m", spec.name.removesuffix(".__main__")]
-        return cls([*program, *options], os.getcwd(), single)
+        name = "__main__" if spec is None else spec.name  # of a script, and of a folder with a __main__.py
+        program = [sys.argv[0]] if name == "__main__" else ["-m", name.removesuffix(".__main__")]
+        return cls([*program, *options], os.getcwd(), hydra, sweep)
 
     @classmethod
     def read(cls, sweep: Path) -> "AppCommand | None":
         """Return the command with which the sweep in a folder was started; None if it is not known."""
         content = read_or_none(sweep / FILE)
         try:
-            program, cwd, single = content["program"], content["cwd"], content["single"]
-            return cls([*map(str, program)], str(cwd), [*map(str, single)])
+            program, cwd, hydra = content["program"], content["cwd"], content["hydra"]
+            return cls([*map(str, program)], str(cwd), [*map(str, hydra)], str(content["sweep"]))
         except (LookupError, TypeError):
             return None
 

@@ -2,7 +2,7 @@
 
 **A run is a folder**, the one that Hydra gives the job, with these files:
 
-- `.hydra/overrides.yaml`: written by Hydra.
+- `.hydra/overrides.yaml` (`OVERRIDES`): written by Hydra.
 - `.hydra/resolved.yaml` (`RESOLVED`): the settings without interpolations, written when the job starts.
 - `metrics.json` (`METRICS`): a flat dict, written at the end of a run. `"status": "pruned"` marks a run that
   its search has stopped. `"epochs"` is the number of epochs trained.
@@ -22,11 +22,13 @@ The callback `hydra/callbacks=run_files` writes them for an app that returns its
 - `hparams`: what identifies a run in tables and figures, in addition to what was set. With `max_epochs` the
   report tells what pruning has saved.
 - `seed`: runs that differ in nothing else are one row of the table.
-- `resume`: the folder of a run. A job that goes on gets its folder here; it takes its settings from
-  `RESOLVED` in it, and continues there. Without this key an interrupted job starts again.
+- `resume`, with `sweep.resume_jobs: true`: the folder of a run. A job that has begun before gets its folder
+  here, and of the overrides those of `sweep.ignore` alone; it takes its settings from `RESOLVED` in it, and
+  continues there. Otherwise an interrupted job starts again.
 - `trust`: packages of which a run may name classes; never taken from the folder of a sweep.
 
-An exception that is no `Exception` interrupts the sweep, and may have an attribute `exit_code`.
+An exception that is no `Exception` interrupts a sweep whose jobs run in its own process, and may have an
+attribute `exit_code`; elsewhere it is a failed job.
 """
 
 import json
@@ -43,6 +45,7 @@ METRICS = "metrics.json"
 FAILED = "failed.json"
 HISTORY = "history.json"
 RESOLVED = Path(".hydra") / "resolved.yaml"
+OVERRIDES = Path(".hydra") / "overrides.yaml"
 
 RESULT = "result"  # the metric of an app that returns a number, without an objective in its config
 

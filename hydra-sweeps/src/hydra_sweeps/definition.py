@@ -26,7 +26,6 @@ FILE = "multirun.yaml"  # Hydra's name for the settings of a sweep
 _IGNORED = (
     "hparams",
     "objective",
-    "resume",
     "sweep",
     "hydra.sweeper._target_",
     "hydra.sweeper.n_trials",
@@ -80,10 +79,10 @@ def overrides_to_resume(folder: Path, given: Sequence[str]) -> list[str]:
         raise SweepError(f"sweep.resume={folder} is not the folder of a sweep: it has no {FILE}.")
     overrides = read(folder)["hydra"]["overrides"]
     texts = [*overrides["hydra"], *overrides["task"]]
-    former = {key_of(text): text for text in texts if key_of(text) not in OF_THE_START}
+    former = {_name(text): text for text in texts if key_of(text) not in OF_THE_START}
     # That the given sweeper is one of this package has brought us here; what it was is in the folder.
     gone = ("hydra.mode", "hydra.sweep.dir", "hydra/sweeper", "sweep.resume")
-    now = {key_of(text): text for text in given if key_of(text) not in gone}
+    now = {_name(text): text for text in given if key_of(text) not in gone}
     if now.get("hydra/launcher", former.get("hydra/launcher")) != former.get("hydra/launcher"):
         # The options of one launcher mean nothing to another.
         former = {key: text for key, text in former.items() if not key.startswith("hydra.launcher.")}
@@ -94,6 +93,11 @@ def overrides_to_resume(folder: Path, given: Sequence[str]) -> list[str]:
             f"{FILE}. If you know and trust them, add them to the command: {again}"
         )
     return list((former | now).values())
+
+
+def _name(override: str) -> str:
+    """Return the key of an override; that of a deletion differs from that of what is added in its place."""
+    return f"{'~' if override.startswith('~') else ''}{key_of(override)}"
 
 
 def left_out(overrides: Iterable[str]) -> list[str]:
@@ -142,8 +146,8 @@ def _compared(config: Mapping[Any, Any], ignored: tuple[str, ...]) -> dict[str, 
         key, _, value = text.partition("=")
         # A setting that may change is part of the definition where it is swept.
         if not is_ignored(key_of(text), ignored) or is_swept(text):
-            flat[key_of(key)] = value
-    return {key: value.replace(" ", "") for key, value in flat.items()}
+            flat[_name(key)] = re.sub(r"\s*,\s*", ",", value)  # however it was typed
+    return flat
 
 
 def swept_keys(config: Any) -> list[str]:

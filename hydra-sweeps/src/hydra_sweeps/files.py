@@ -43,10 +43,20 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
         temporary.write_text(json.dumps(values, indent=2, default=float) + "\n")
 
 
-def write_yaml(path: Path, values: Any) -> None:
-    """Write plain values or a config as YAML, with interpolations as they are, atomically."""
+def write_yaml(path: Path, config: Any, resolve: bool = False) -> None:
+    """Write a config as YAML, atomically, with or without interpolations; paths and the like as text."""
+    values = OmegaConf.to_container(config, resolve=resolve, enum_to_str=True)
     with atomic_write(path) as temporary:
-        OmegaConf.save(OmegaConf.create(values), temporary)
+        OmegaConf.save(OmegaConf.create(_as_text(values)), temporary)
+
+
+def _as_text(value: Any) -> Any:
+    """Return plain values, with other ones as text."""
+    if isinstance(value, dict):
+        return {key: _as_text(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return list(map(_as_text, value))
+    return value if value is None or isinstance(value, str | int | float | bool) else str(value)
 
 
 def read(path: Path) -> Any:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeGuard
 
-from hydra_sweeps.contract import RESULT
+from hydra_sweeps.contract import RESULT, SweepError
 
 # "maximize" or "minimize" by metric. The first one decides the order of runs.
 Objectives: TypeAlias = Mapping[str, str]
@@ -38,6 +38,19 @@ def goal_of(config: Any) -> Goal:
     metrics = select(config, "sweep", "metrics")
     shown = tuple(map(str, metrics)) if isinstance(metrics, list) else None
     return Goal(chosen or DEFAULT_GOAL.objectives, shown)
+
+
+def check_objective(config: Any) -> None:
+    """Raise `SweepError` if `objective` does not say what is compared, and how."""
+    objective = select(config, "objective")
+    if objective is None:
+        return
+    metric, mode = select(objective, "metric"), str(select(objective, "mode"))
+    if not isinstance(metric, str) or mode not in MODES:
+        raise SweepError(
+            f"objective={objective}: write {{metric: NAME, mode: max}}, or min. The name of a number that "
+            f"the app returns is {RESULT}."
+        )
 
 
 def select(config: Any, *keys: str) -> Any:

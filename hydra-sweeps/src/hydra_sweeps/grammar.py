@@ -50,11 +50,8 @@ def is_swept(override: str) -> bool:
         return False
 
 
-def fixed_and_swept(overrides: Iterable[Override]) -> tuple[list[str], list[Override]]:
-    """Divide overrides into those with one value, as they were given, and those that are swept.
-
-    The last override of a key counts. Raises `SweepError` for shuffled values.
-    """
+def last_of_each(overrides: Iterable[Override]) -> list[Override]:
+    """Return the overrides that count: the last one of each key. Raises `SweepError` for shuffled values."""
     last: dict[object, Override] = {}
     for override in overrides:
         if getattr(override.value(), "shuffle", False):
@@ -64,14 +61,23 @@ def fixed_and_swept(overrides: Iterable[Override]) -> tuple[list[str], list[Over
         key = (override.key_or_group, override.package, override.is_delete())
         last.pop(key, None)
         last[key] = override
-    swept = [one for one in last.values() if one.is_sweep_override()]
-    return [str(one.input_line) for one in last.values() if not one.is_sweep_override()], swept
+    return list(last.values())
+
+
+def with_chosen(overrides: Iterable[Override], chosen: Sequence[str]) -> list[str]:
+    """Return the overrides of a job: each `chosen` one in the place of the sweep it is from, others last."""
+    rest = {one.split("=", 1)[0]: one for one in chosen}
+    texts = [
+        rest.pop(one.get_key_element()) if one.is_sweep_override() else str(one.input_line)
+        for one in overrides
+    ]
+    return [*texts, *rest.values()]
 
 
 def as_override(name: str, value: Value) -> str:
     """Return the override that sets `name` to `value`.
 
-    A string that begins like a list or dict is not quoted.
+    A string that begins like a list or dict, or like such a string in quotes, is left as it is.
     """
     if value is None:
         return f"{name}=null"
@@ -81,7 +87,7 @@ def as_override(name: str, value: Value) -> str:
         return f"{name}={float(value)!r}"  # NumPy's floats have another repr()
     if isinstance(value, int):
         return f"{name}={value}"
-    if _PLAIN.fullmatch(value) or value.startswith(("[", "{")):
+    if _PLAIN.fullmatch(value) or value.lstrip("'\"").startswith(("[", "{")):
         return f"{name}={value}"
     return f"{name}={quote(value)}"
 

@@ -8,7 +8,6 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
 from hydra_sweeps.contract import Job, SweepError
-from hydra_sweeps.grammar import fixed_and_swept
 from hydra_sweeps.sweep import BaseSweep
 
 MAX_CHECKED = 50  # choices of one setting that are tried before the first job
@@ -20,8 +19,7 @@ class Grid(BaseSweep):
     Before the first job each choice is composed with the first ones of the other settings.
     """
 
-    def begin(self, overrides: list[Override], resumed: bool) -> None:
-        self.fixed, swept = fixed_and_swept(overrides)
+    def begin(self, swept: list[Override], resumed: bool) -> None:
         self.values = [_values(override) for override in swept]
         self.total = prod(map(len, self.values))
         if resumed:

@@ -32,14 +32,17 @@ class Outcome:
 
 
 def read_outcome(folder: Path) -> Outcome:
-    """Read how the run in `folder` ended; without a readable result it is unfinished."""
-    metrics = read_or_none(folder / METRICS)
-    if isinstance(metrics, dict):
-        return Outcome("pruned" if metrics.get("status") == "pruned" else "finished", metrics)
+    """Read how the run in `folder` ended; without a readable result it is unfinished.
+
+    A run that has failed after it had written its result has failed.
+    """
     if (folder / FAILED).is_file():
         failure = read_or_none(folder / FAILED)
         known = failure if isinstance(failure, dict) else {}
         return Outcome("failed", {}, printable(known.get("error") or "no message"), "traceback" in known)
+    metrics = read_or_none(folder / METRICS)
+    if isinstance(metrics, dict):
+        return Outcome("pruned" if metrics.get("status") == "pruned" else "finished", metrics)
     return Outcome("unfinished", {})
 
 

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from hydra_sweeps.contract import FAILED, HISTORY, RESOLVED, SweepError
+from hydra_sweeps.contract import FAILED, HISTORY, OVERRIDES, RESOLVED, SweepError
 from hydra_sweeps.definition import FILE as DEFINITION
 from hydra_sweeps.definition import flatten, is_ignored, is_sweep, swept_keys
 from hydra_sweeps.files import printable, read_or_none
@@ -22,7 +22,7 @@ from hydra_sweeps.outcome import Status, read_outcome
 Group: TypeAlias = list["Run"]  # that differ only in their seed, best first
 
 # Not settings of what a run learns, in every app.
-_IGNORED = ("hparams", "hydra", "resume", "sweep", "objective")
+_IGNORED = ("hparams", "hydra", "sweep", "objective")
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +112,7 @@ def _read(folder: Path) -> Run | None:
     has_failed = (folder / FAILED).is_file()
     if not has_failed and not (folder / RESOLVED).is_file():
         return None
-    config, overrides = read_or_none(folder / RESOLVED), read_or_none(folder / ".hydra" / "overrides.yaml")
+    config, overrides = read_or_none(folder / RESOLVED), read_or_none(folder / OVERRIDES)
     config = config if is_dict(config) else {}  # it failed before they were written, or the file is damaged
     if not isinstance(overrides, list):
         if not is_dict(config.get("hparams")) and not (has_failed and is_sweep(folder.parent)):
@@ -122,13 +122,16 @@ def _read(folder: Path) -> Run | None:
     swept, ignored = _swept(folder.parent), select(config, "sweep", "ignore")
     ignored = (*_IGNORED, *map(str, ignored if isinstance(ignored, list) else ()))
     flat = dict(flatten(config))
+    # A mere number may be part of other paths, too.
+    name = folder.parts[-2:] if folder.name.isdecimal() else folder.parts[-1:]
+    own = f"{os.sep}{os.sep.join(name)}{os.sep}"
     settings = {
         key: value
         for key, value in flat.items()
         if key != "seed"
         and (is_ignored(key, swept) or not is_ignored(key, ignored))
         # A path in the folder of its run, as of a logger: no two runs share it.
-        and not (isinstance(value, str) and f"{os.sep}{folder.name}{os.sep}" in f"{value}{os.sep}")
+        and not (isinstance(value, str) and own in f"{value}{os.sep}")
     }
     hparams = {
         printable(key): value if number(value) is not None else printable(value)

@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 
 from hydra_sweeps.contract import Job, SweepError
 from hydra_sweeps.goal import MODES, select
-from hydra_sweeps.grammar import fixed_and_swept
+from hydra_sweeps.launchers.base import CommandLauncher
 from hydra_sweeps.outcome import Outcome
+from hydra_sweeps.runs import number as number_of
 from hydra_sweeps.sweep import BaseSweep
 
 log = logging.getLogger(__name__)
@@ -32,27 +33,37 @@ class Search(BaseSweep):
         self.objectives = objectives
         self.options = options
 
-    def begin(self, overrides: list[Override], resumed: bool) -> None:
+    def begin(self, swept: list[Override], resumed: bool) -> None:
         from hydra_sweeps import space, study  # Optuna takes a second
 
         for name in ("sampler", "pruner"):
             if not isinstance(given := self.options[name], Mapping):
                 raise SweepError(f"hydra.sweeper.{name}={given}: write hydra/sweeper/{name}={given}.")
         self.prunes = study.prunes(self.options["pruner"])
+        launcher = self.settings.hydra.runtime.choices["hydra/launcher"]
+        if self.prunes and launcher != "basic" and not isinstance(self.launcher, CommandLauncher):
+            raise SweepError(
+                f"hydra/launcher={launcher}: its jobs cannot be pruned. Choose hydra/launcher=pool, or add "
+                "hydra/sweeper/pruner=none."
+            )
         objectives = study.check_objectives(
             self.goal.objectives if self.objectives is None else self.objectives
         )
         self._refuse_contradiction(objectives)
         self.goal = replace(self.goal, objectives=objectives)
-        self.fixed, swept = fixed_and_swept(overrides)
         distributions = space.distributions_of(swept)
         self._refuse_unknown_settings(space.examples(distributions))
         self.study = study.StudySearch(
-            distributions, objectives=objectives, folder=self.folder, config=self.settings, **self.options
+            distributions,
+            objectives=objectives,
+            folder=self.folder,
+            sweep=self.command.sweep,
+            config=self.settings,
+            **self.options,
         )
         self.total = self.study.n_trials
         self.left_over = self.study.left_over() if resumed else []
-        self.running: dict[int, Job] = {}
+        self.jobs: dict[int, Job] = {}  # that have been proposed and not ended
 
     def _refuse_contradiction(self, objectives: Mapping[str, str]) -> None:
         """Raise `SweepError` if the app says of a metric that the opposite is better."""
@@ -78,16 +89,16 @@ class Search(BaseSweep):
 
     def propose(self) -> Iterator[Job]:
         for job in chain(self.left_over, iter(self.study.propose, None)):
-            self.running[job.number] = job
+            self.jobs[job.number] = job
             yield job
 
     def on_job_end(self, number: int, outcome: Outcome) -> None:
-        values = [outcome.metrics.get(metric) for metric in self.goal.objectives]
+        values = [number_of(outcome.metrics.get(metric)) for metric in self.goal.objectives]
         state = outcome.status if outcome.status != "unfinished" else "failed"
-        if state == "finished" and not all(isinstance(value, int | float) for value in values):
-            known = ", ".join(name for name in outcome.metrics if not name.startswith("test/"))
+        if state == "finished" and None in values:
+            known = ", ".join(f"{k} {v}" for k, v in outcome.metrics.items() if not k.startswith("test/"))
             wanted = " and ".join(self.goal.objectives)
-            log.error(f"job {number} has no {wanted}, by which the search chooses. It has: {known}.")
+            log.error(f"job {number} has no finite {wanted}, by which the search chooses. It has: {known}.")
             self.failed = True
             state = "failed"
-        self.study.tell(self.running.pop(number), state, values)
+        self.study.tell(self.jobs.pop(number), state, values)

@@ -69,11 +69,14 @@ def _choice(override: Override) -> CategoricalDistribution:
     choices: list[Value] = []
     for element in override.sweep_iterator():
         if isinstance(element, QuotedString):
-            choices.append(element.text)
+            # With its quotes where it would be taken for a list or a dict.
+            choices.append(element.with_quotes() if element.text.startswith(("[", "{")) else element.text)
         elif isinstance(element, list | dict):
             choices.append(Transformer.str(element))
         else:
             choices.append(element)
+    if len(set(choices)) < len(choices):
+        raise ValueError("two of the values are equal, so that a study cannot tell them apart.")
     return CategoricalDistribution(choices)
 
 
@@ -94,7 +97,7 @@ def _interval(override: Override, logarithmic: bool) -> IntDistribution | FloatD
     assert isinstance(sweep, IntervalSweep) and sweep.start is not None and sweep.end is not None
     # Hydra makes floats of the ends of interval(1,10).
     text = str(override.input_line).replace(" ", "")
-    typed = re.search(r"interval\((start=)?-?\d+,(end=)?-?\d+\)", text) and "float(" not in text
+    typed = re.search(r"interval\((\w+=)?-?\d+,(\w+=)?-?\d+\)", text) and "float(" not in text
     if typed or isinstance(sweep.start, int):
         return IntDistribution(int(sweep.start), int(sweep.end), log=logarithmic)
     return FloatDistribution(float(sweep.start), float(sweep.end), log=logarithmic)

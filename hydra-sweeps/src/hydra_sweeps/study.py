@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import optuna
 from filelock import BaseFileLock, FileLock
-from hydra.utils import instantiate
+from hydra.utils import instantiate, to_absolute_path
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -47,7 +47,7 @@ class StudySearch:
 
     distributions: the search space by override key, see `space.distributions_of`.
     objectives: "maximize" or "minimize" by metric, see `check_objectives`.
-    folder: the sweep's; its name tells the sweep's trials from those of other sweeps.
+    folder: the sweep's. sweep: the name by which its trials are told from those of other sweeps.
     The others are those of conf/hydra/sweeper/optuna.yaml. Raises `SweepError` for unusable ones.
     """
 
@@ -59,6 +59,7 @@ class StudySearch:
         sampler: Mapping[str, Any],
         pruner: Mapping[str, Any],
         folder: Path,
+        sweep: str,
         n_trials: int,
         seed: int,
         storage: str | None = None,
@@ -76,9 +77,11 @@ class StudySearch:
         self.distributions = dict(distributions)
         self.objectives = dict(objectives)
         self.folder = folder
+        self.sweep = sweep
         self.n_trials = positive("hydra.sweeper.n_trials", n_trials)
         self.seed = seed
-        self._owns_study = storage is None
+        if not isinstance(seed, int) or seed < 0:
+            raise SweepError(f"hydra.sweeper.seed={seed}: it must be an integer greater than or equal to 0.")
         self._make_sampler = instantiate(sampler, _partial_=True)
         self._is_sequence = str(sampler.get("_target_")).endswith(".QMCSampler")
         self._config = config
@@ -104,7 +107,7 @@ class StudySearch:
             return None
         number = max((one.user_attrs[_JOB] for one in trials if self._is_mine(one)), default=-1) + 1
         # With its sweep and job from the beginning, so that a kill leaves no trial without an owner.
-        return self._suggested(number, self._add_trial({_SWEEP: self.folder.name, _JOB: number}))
+        return self._suggested(number, self._add_trial({_SWEEP: self.sweep, _JOB: number}))
 
     def left_over(self) -> list[Job]:
         """Return the jobs of earlier starts of this sweep that have not finished, ordered by number.
@@ -191,8 +194,7 @@ class StudySearch:
         return [trial for trial in trials if type(trial.user_attrs.get(_JOB)) is int]
 
     def _is_mine(self, trial: FrozenTrial) -> bool:
-        # A journal belongs to the folder it is in, which may have been renamed.
-        return self._owns_study or trial.user_attrs.get(_SWEEP) == self.folder.name
+        return trial.user_attrs.get(_SWEEP) == self.sweep
 
     def _add_trial(self, attributes: Mapping[str, Any], repeated: FrozenTrial | None = None) -> int:
         """Add a running trial, with the parameters of `repeated` if given, and return its number."""
@@ -316,8 +318,8 @@ def _open_journal(path: Path) -> BaseStorage:
     except Exception as error:  # the file may be a stranger's, and Optuna raises what its content leads to
         reason = printable(" ".join(str(error).split())[:200])
         raise SweepError(
-            f"{path} cannot be read as the journal of a search ({type(error).__name__} {reason}). Remove it "
-            "to search anew."
+            f"{path} cannot be read as the journal of a search ({type(error).__name__} {reason}). Start "
+            "another search."
         ) from error
 
 
@@ -330,6 +332,9 @@ def _open_database(url: str) -> BaseStorage:
     engine: dict[str, Any] = {"poolclass": NullPool}
     if url.startswith("sqlite"):
         engine["connect_args"] = {"timeout": 60}  # seconds to wait while another process writes
+    driver, slashes, path = url.partition(":///")
+    if driver == "sqlite" and path not in ("", ":memory:"):
+        url = f"{driver}{slashes}{to_absolute_path(path)}"  # where the app was started, in its jobs, too
     try:
         return RDBStorage(url, engine_kwargs=engine)
     except (DBAPIError, StorageInternalError):

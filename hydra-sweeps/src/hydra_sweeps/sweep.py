@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import re
+import secrets
 import signal
 import sys
 from abc import abstractmethod
@@ -30,11 +31,19 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps import definition
 from hydra_sweeps.commands import AppCommand
-from hydra_sweeps.contract import FAILED, RESOLVED, CurrentJob, Job, SweepError, explained
+from hydra_sweeps.contract import FAILED, METRICS, OVERRIDES, RESOLVED, CurrentJob, Job, SweepError, explained
 from hydra_sweeps.definition import OF_THE_START, is_ignored, left_out
-from hydra_sweeps.files import write_yaml
-from hydra_sweeps.goal import Goal, goal_of
-from hydra_sweeps.grammar import as_override, folder_name, key_of, parse, quote
+from hydra_sweeps.files import printable, read_or_none, write_yaml
+from hydra_sweeps.goal import Goal, check_objective, goal_of
+from hydra_sweeps.grammar import (
+    as_override,
+    folder_name,
+    key_of,
+    last_of_each,
+    parse,
+    quote,
+    with_chosen,
+)
 from hydra_sweeps.launchers.base import Command, CommandLauncher
 from hydra_sweeps.outcome import Outcome, describe_exit, error_of, read_outcome, record_failure
 from hydra_sweeps.report import writing
@@ -43,8 +52,9 @@ from hydra_sweeps.runs import number
 # Settings of Hydra for the sweep, not for the run of a job.
 _OF_THE_SWEEP = re.compile(r"hydra([./](sweep|launcher)|\.mode|\.run\.)")
 
-# What the name of a job's folder may be made of.
-_OF_THE_JOB = re.compile(r"\$\{hydra[.:]job\.(num|id|override_dirname)\}")
+# What the name of a job's folder may be made of, after the number that it begins with.
+_NUMBER = re.compile(r"\$\{hydra[.:]job\.(num|id)\}(?=_|$)")
+_LABEL = re.compile(r"\$\{hydra[.:]job\.override_dirname\}")
 
 # What Hydra raises where settings cannot be combined.
 _REFUSALS = (HydraException, OmegaConfBaseException)
@@ -66,13 +76,14 @@ class BaseSweep(Sweeper):
 
     def __init__(self, params: Mapping[str, str]) -> None:
         self.params = dict(params)
-        self.fixed: Sequence[str] = ()  # overrides that all jobs share
+        self.overrides: list[Override] = []
         self.total = 0  # number of jobs
+        self.running: dict[int, Command] = {}  # jobs that have started and not ended
         self.failed = False  # whether a job has failed
 
     @abstractmethod
-    def begin(self, overrides: list[Override], resumed: bool) -> None:
-        """Take the overrides of the sweep, and set `fixed` and `total`."""
+    def begin(self, swept: list[Override], resumed: bool) -> None:
+        """Take the overrides that are swept, and set `total`."""
 
     @abstractmethod
     def propose(self) -> Iterator[Job]:
@@ -97,7 +108,9 @@ class BaseSweep(Sweeper):
             # A report cannot resolve it later: only the app has its resolvers.
             with read_write(config):
                 config.objective = OmegaConf.to_container(config.objective, resolve=True)
-        self.goal: Goal = goal_of(OmegaConf.to_container(config, resolve=False))
+        settings = OmegaConf.to_container(config, resolve=False)
+        check_objective(settings)
+        self.goal: Goal = goal_of(settings)
 
     def sweep(self, arguments: list[str]) -> None:
         folder = OmegaConf.select(self.settings, "sweep.resume")
@@ -121,10 +134,9 @@ class BaseSweep(Sweeper):
             run_mode=RunMode.MULTIRUN,
         )
         if settings.hydra.callbacks != self.settings.hydra.callbacks:
-            missing = [one for one in overrides if key_of(one).startswith(_CALLBACKS)]
             raise SweepError(
                 f"sweep.resume={folder}: this sweep was started with other callbacks. Add to the command: "
-                f"{' '.join(missing)}"
+                f"{' '.join(_callbacks(settings, overrides))}"
             )
         sweeper = Plugins.instance().instantiate_sweeper(config=settings, **self.context)
         if not isinstance(sweeper, BaseSweep):
@@ -134,15 +146,24 @@ class BaseSweep(Sweeper):
     def start(self, arguments: list[str], resumed: bool) -> None:
         """Run the sweep with these overrides; `resumed` if its folder is that of an earlier start."""
         given = [f"{key}={value}" for key, value in self.params.items()] + arguments
-        overrides = [one for one in parse(given, self.loader) if one.key_or_group not in OF_THE_START]
+        parsed = last_of_each(parse(given, self.loader))
+        self.overrides = [one for one in parsed if one.key_or_group not in OF_THE_START]
+        swept = [one for one in self.overrides if one.is_sweep_override()]
+        hydra = [one for one in self.given if not _OF_THE_SWEEP.match(key_of(one))]
         # Where the app's YAML says so, and nobody has typed it, each command would start a sweep.
         typed = any(key_of(one) == "hydra.mode" for one in self.given)
-        single = ["hydra.mode=RUN"] if self.settings.hydra.mode is RunMode.MULTIRUN and not typed else []
-        self.command = AppCommand.of_this_process(single)
+        if self.settings.hydra.mode is RunMode.MULTIRUN and not typed:
+            hydra.append("hydra.mode=RUN")
+        former = AppCommand.read(self.folder) if resumed else None
+        name = f"{self.folder.name}-{secrets.token_hex(3)}" if former is None else former.sweep
+        self.command = AppCommand.of_this_process(hydra, name)
         plugins = Plugins.instance()
         self.launcher: Launcher = plugins.instantiate_launcher(config=self.settings, **self.context)
         here = os.path.relpath(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SweepError(f"hydra.sweep.dir={here} cannot be created: {error.strerror}.") from error
         try:
             with FileLock(self.folder / ".lock", timeout=0):
                 if resumed:
@@ -152,7 +173,7 @@ class BaseSweep(Sweeper):
                         f"{here} already holds a sweep. Resume it with: {self._resume_command()}, or choose "
                         "another folder with hydra.sweep.dir."
                     )
-                self.begin(overrides, resumed)
+                self.begin(swept, resumed)
                 write_yaml(self.folder / definition.FILE, self.settings)
                 self.command.write(self.folder)
                 with _as_interrupts(isinstance(self.launcher, CommandLauncher)) as self.signals:
@@ -166,44 +187,68 @@ class BaseSweep(Sweeper):
     def compose(self, chosen: Sequence[str]) -> DictConfig:
         """Return the settings of a job; raises `SweepError` if they cannot be combined."""
         try:
-            return self.loader.load_sweep_config(self.settings, [*self.fixed, *chosen])
+            return self.loader.load_sweep_config(self.settings, with_chosen(self.overrides, chosen))
         except _REFUSALS as error:
             raise SweepError(f"{' '.join(chosen)}: {_message(error)}") from error
 
     def ready(self, job: Job) -> Command:
         """Return the command of a job.
 
-        The name of its folder is `hydra.sweep.subdir`, if that is made of the number of the job and of those
-        overrides that differ from other jobs; other names would be those of several jobs.
+        The name of its folder is `hydra.sweep.subdir`, if that is the number of the job, or begins with it
+        and an underscore and names overrides after it; other names might be those of several jobs.
         """
-        shared = [one for one in self.fixed if not is_ignored(key_of(one), (*self.ignored, "sweep"))]
+        fixed = [str(one.input_line) for one in self.overrides if not one.is_sweep_override()]
+        shared = [one for one in fixed if not is_ignored(key_of(one), (*self.ignored, "sweep"))]
         label = folder_name(",".join(job.chosen or shared))
-        values = {"num": str(job.number), "id": str(job.number), "override_dirname": label}
-        name = _OF_THE_JOB.sub(lambda found: values[found[1]], self.subdir)
-        is_own = "${" not in name and re.search(r"job\.(num|id)\}", self.subdir)
+        name = _LABEL.sub(lambda _: label, _NUMBER.sub(str(job.number), self.subdir, count=1))
+        is_own = _NUMBER.match(self.subdir) and not re.search(r"[$/\\]", name)
         folder = self.folder / (name if is_own else f"{job.number}_{label}")
-        overrides = [*self.fixed, *job.chosen]
+        overrides = with_chosen(self.overrides, job.chosen)
         place = [f"hydra.run.dir={quote(folder)}", *(f"hydra.job.{id}={job.number}" for id in ("num", "id"))]
-        hydra = [one for one in self.given if not _OF_THE_SWEEP.match(key_of(one))]
-        start = [*self.command.arguments(), *hydra, *self.command.single, *place]
         resume = None
-        if "resume" in self.settings:
+        if OmegaConf.select(self.settings, "sweep.resume_jobs"):
             changeable = [one for one in overrides if is_ignored(key_of(one), self.ignored)]
-            resume = [*start, *changeable, f"resume={quote(folder)}"]
+            # Hydra would replace the overrides of the run by these.
+            resume = [*changeable, f"resume={quote(folder)}", "hydra.output_subdir=null"]
         search = (str(self.folder), job.trial, self.goal.first) if self.prunes else ()
         environment = CurrentJob(str(folder), *search).environment()
-        return Command(job.number, folder, [*start, *overrides], resume, environment, overrides)
+        program = [*self.command.arguments(), *self.command.hydra, *place]
+        return Command(job.number, folder, program, overrides, resume, environment)
 
     def _commands(self) -> Iterator[Command]:
         """Yield the jobs that have no result yet, each when it can be started."""
         for job in self.propose():
             ready, label = self.ready(job), " ".join(job.chosen)
+            self._refuse_other_run(ready)
             if (before := read_outcome(ready.folder)).is_result:
                 self.on_job_end(job.number, before)
                 continue
             log.info(f"job {job.number}{': ' if label else ''}{label}   ({job.number + 1} of {self.total})")
-            (ready.folder / FAILED).unlink(missing_ok=True)  # of an earlier start of the sweep
+            self._remove_result(ready)
+            self.running[job.number] = ready
             yield ready
+
+    def _refuse_other_run(self, ready: Command) -> None:
+        """Raise `SweepError` if the folder of a job holds a run with other overrides."""
+        found = read_or_none(ready.folder / OVERRIDES)
+        if not isinstance(found, list) or not (ready.folder / RESOLVED).is_file():
+            return  # no run, or one that has ended before it began
+        ignored = (*self.ignored, "sweep", "hydra")
+        before, now = (
+            sorted(str(one) for one in overrides if not is_ignored(key_of(str(one)), ignored))
+            for overrides in (found, ready.fresh)
+        )
+        if before != now:
+            raise SweepError(
+                f"{os.path.relpath(ready.folder)} holds a run with {printable(' '.join(before))}, where job "
+                f"{ready.number} would have {' '.join(now)}. Start a new sweep."
+            )
+
+    @staticmethod
+    def _remove_result(job: Command) -> None:
+        """Remove what an earlier start of a job has left, or one that was interrupted."""
+        for name in (FAILED, METRICS):
+            (job.folder / name).unlink(missing_ok=True)
 
     def _ended(self) -> Generator[tuple[Command, str | None], None, None]:
         """Run the jobs, and yield each that has ended, with an error if it was not successful."""
@@ -220,13 +265,18 @@ class BaseSweep(Sweeper):
         try:
             with closing(self._ended()) as ended:
                 for ready, failure in ended:
+                    if self.signals:  # the job has caught the interrupt
+                        raise KeyboardInterrupt
                     outcome = self._outcome(ready, failure)
+                    del self.running[ready.number]
                     self.on_job_end(ready.number, outcome)
                     self.failed |= not outcome.is_result
                     if self.failed and stops:
                         break
         except BaseException as error:
             exception = error
+        for interrupted in self.running.values():  # an app may return what it has, which is not the result
+            self._remove_result(interrupted)
         try:
             text = writing.write(self.folder, self.goal)
             log.info(f"\n{text}\nsweep folder: {os.path.relpath(self.folder)}")
@@ -248,9 +298,7 @@ class BaseSweep(Sweeper):
         """Run a job with one of Hydra's launchers; return why it has failed, if it has not recorded it."""
         subdir = ready.folder.relative_to(self.folder)
         overrides = [*ready.overrides, f"hydra.sweep.subdir={quote(subdir)}", "hydra.mode=MULTIRUN"]
-        if "resume" in self.settings and (ready.folder / RESOLVED).is_file():
-            overrides.append(f"resume={quote(ready.folder)}")
-        environment = dict(os.environ)
+        environment, cwd = dict(os.environ), os.getcwd()
         os.environ.update(ready.environment)
         try:
             (result,) = self.launcher.launch([overrides], ready.number)
@@ -268,20 +316,21 @@ class BaseSweep(Sweeper):
         finally:  # the next job starts as this one has
             os.environ.clear()
             os.environ.update(environment)
+            os.chdir(cwd)
             gc.collect()
 
     def _outcome(self, ready: Command, failure: str | None) -> Outcome:
-        """Read how a job ended, and report it; `failure` is recorded if the job could not do it."""
+        """Read how a job ended, and report it; a failure is recorded if the job could not do it."""
         outcome = read_outcome(ready.folder)
-        if failure is not None and outcome.status == "unfinished":
-            record_failure(ready.folder, failure)
+        if failure is not None or outcome.status == "unfinished":
+            record_failure(ready.folder, failure or "it has left no result in its folder")
             outcome = read_outcome(ready.folder)
         if outcome.is_result and isinstance(self.launcher, CommandLauncher):
             known = {name: number(outcome.metrics.get(name)) for name in self.goal.objectives}
             results = [f"{k} {writing.format_metric(k, v)}" for k, v in known.items() if v is not None]
             log.info(f"job {ready.number} {outcome.status}: {', '.join(results)}")
         if not outcome.is_result:
-            log.error(f"job {ready.number} failed: {outcome.error or 'its folder has no result'}")
+            log.error(f"job {ready.number} failed: {outcome.error}")
             file = ready.folder / f"{self.settings.hydra.job.name}.log"
             if file.is_file() and "Traceback" in file.read_text(errors="replace"):
                 log.error(f"  traceback: {os.path.relpath(file)}")
@@ -294,13 +343,20 @@ class BaseSweep(Sweeper):
     def _resume_command(self) -> str:
         choices = self.settings.hydra.runtime.choices
         if "sweep" in choices:  # of the YAML of this package, which chooses the mode and a sweeper
-            needed = [one for one in self.arguments if key_of(one) == "sweep"]
+            key, needed = "sweep.resume", [one for one in self.arguments if key_of(one) == "sweep"]
         else:
-            needed = ["-m", f"hydra/sweeper={choices['hydra/sweeper']}"]
-        needed += [one for one in self.given if key_of(one).startswith(_CALLBACKS)]
-        key = "sweep.resume" if "sweep" in self.settings else "+sweep.resume"
+            key, needed = "++sweep.resume", ["-m", f"hydra/sweeper={choices['hydra/sweeper']}"]
+        without = self.loader.load_configuration(self.settings.hydra.job.config_name, [], RunMode.MULTIRUN)
+        if without.hydra.callbacks != self.settings.hydra.callbacks:
+            needed += _callbacks(self.settings, self.given)
         again = left_out([*self.given, *self.arguments])
         return self.command.text([*needed, as_override(key, os.path.relpath(self.folder)), *again])
+
+
+def _callbacks(settings: DictConfig, overrides: Sequence[str]) -> list[str]:
+    """Return the overrides with which a sweep with these settings gets its callbacks."""
+    typed = [one for one in overrides if key_of(one).startswith(_CALLBACKS)]
+    return typed or [f"hydra/callbacks={settings.hydra.runtime.choices['hydra/callbacks']}"]
 
 
 def _message(error: Exception) -> str:

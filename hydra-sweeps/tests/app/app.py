@@ -30,7 +30,7 @@ def main(config: DictConfig) -> float:
         history = json.loads((folder / HISTORY).read_text()) if (folder / HISTORY).is_file() else []
         print(f"resumed after epoch {len(history)}", flush=True)
     else:
-        write_yaml(folder / RESOLVED, OmegaConf.to_container(config, resolve=True))
+        write_yaml(folder / RESOLVED, config, resolve=True)
     if config.fail == "error":
         raise ValueError("wanted")
     if config.fail == "exit":

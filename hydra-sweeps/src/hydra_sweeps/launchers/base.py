@@ -17,24 +17,29 @@ from hydra_sweeps.contract import RESOLVED, SweepError
 
 @dataclass(frozen=True)
 class Command:
-    """A job that can be started, and its command.
+    """A job that can be started: `program`, and overrides of the app.
 
     `fresh` starts the run in `folder`; `resume`, if the app can do that, continues it. `environment` is added
-    to that of the launcher; `overrides` are those of the app.
+    to that of the launcher.
     """
 
     number: int
     folder: Path
+    program: Sequence[str]
     fresh: Sequence[str]
     resume: Sequence[str] | None
     environment: Mapping[str, str]
-    overrides: Sequence[str] = ()
+
+    @property
+    def overrides(self) -> list[str]:
+        """Those to run now, depending on whether the run has been started before."""
+        started = (self.folder / RESOLVED).is_file()
+        return list(self.resume if self.resume is not None and started else self.fresh)
 
     @property
     def arguments(self) -> list[str]:
-        """What to run now, depending on whether the run has been started before."""
-        started = (self.folder / RESOLVED).is_file()
-        return list(self.resume if self.resume is not None and started else self.fresh)
+        """The whole command."""
+        return [*self.program, *self.overrides]
 
 
 class CommandLauncher(Launcher):

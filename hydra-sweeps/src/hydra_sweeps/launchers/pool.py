@@ -81,7 +81,7 @@ class Pool(CommandLauncher):
     def open(self) -> None:
         self.context = process_context(self.preload)
         gpus = visible_gpus(self.accelerator)
-        devices = count_devices(self.devices, len(gpus))
+        devices = positive("hydra.launcher.devices", count_devices(self.devices, len(gpus)))
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         self.threads, self.free = divide(self.jobs, self.threads, devices, gpus, cores)
         self.n_jobs = len(self.free)

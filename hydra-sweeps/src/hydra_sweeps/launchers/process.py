@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
-from typing import Any, TextIO, TypeAlias
+from typing import Any, BinaryIO, TextIO, TypeAlias, cast
 
 from hydra.core.utils import env_override
 
@@ -178,12 +178,7 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path,
     os.environ.update(environment)
     if (torch := sys.modules.get("torch")) and "OMP_NUM_THREADS" in environment:
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # preloaded, it has not read the variable
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a line with other characters than its own would be lost
-            stream.reconfigure(errors="backslashreplace")
-    if prefix:
-        sys.stdout = _Prefixed(sys.stdout, prefix)
-        sys.stderr = _Prefixed(sys.stderr, prefix)
+    sys.stdout, sys.stderr = (_with_prefix(stream, prefix) for stream in (sys.stdout, sys.stderr))
     code: object = 0
     try:
         _run_script(arguments[1:])
@@ -201,6 +196,8 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path,
         code = 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.shutdown()
+    sys.stdout.close()  # with a last line that has no end
+    sys.stderr.close()
     sys.exit(code)  # type: ignore[arg-type]
 
 
@@ -223,19 +220,33 @@ def _end_with_parent() -> None:
     os.killpg(os.getpid(), signal.SIGKILL)
 
 
-class _Prefixed(io.TextIOBase):
+class _Prefixed(io.RawIOBase):
     """Writes whole lines with a prefix, since several jobs write to the same console."""
 
     def __init__(self, stream: TextIO, prefix: str) -> None:
-        self._stream = stream
-        self._prefix = prefix
-        self._rest = ""
+        self._buffer = stream.buffer
+        self._prefix = prefix.encode()
+        self._rest = b""
 
-    def write(self, text: str) -> int:
-        *lines, self._rest = (self._rest + text).split("\n")
-        self._stream.write("".join(f"{self._prefix}{line}\n" for line in lines))
-        self._stream.flush()
-        return len(text)
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        *lines, self._rest = (self._rest + bytes(data)).split(b"\n")
+        self._buffer.write(b"".join(self._prefix + line + b"\n" for line in lines))
+        self._buffer.flush()
+        return len(bytes(data))
+
+    def close(self) -> None:
+        if not self.closed and self._rest:
+            self.write(b"\n")
+        super().close()
 
     def fileno(self) -> int:
-        return self._stream.fileno()
+        return self._buffer.fileno()
+
+
+def _with_prefix(stream: TextIO, prefix: str) -> TextIO:
+    raw = cast(BinaryIO, _Prefixed(stream, prefix))
+    # A character that the console does not have is escaped; its line would be lost.
+    return io.TextIOWrapper(raw, stream.encoding, errors="backslashreplace", line_buffering=True)

@@ -16,9 +16,10 @@ from hydra_sweeps.contract import explained
 from hydra_sweeps.files import atomic_write, printable
 from hydra_sweeps.goal import Goal, Objectives
 from hydra_sweeps.grammar import key_of
-from hydra_sweeps.runs import Run, best, differing, find_runs, group, number, ranked
+from hydra_sweeps.runs import Run, best, differing, find_runs, group, ranked
 
 Rows: TypeAlias = list[list[str]]
+Columns: TypeAlias = list[tuple[str, list[Any]]]  # a setting and a metric may have the same title
 
 MAX_ROWS = 30  # of a longer list the terminal shows only the first rows
 MAX_METRICS = 8  # columns of an app that does not say which metrics to show
@@ -69,14 +70,18 @@ def text(runs: Sequence[Run], goal: Goal, rest: str = "in sweep.csv") -> str:
 
 def write_csv(path: Path, runs: Sequence[Run], goal: Goal) -> None:
     """Write one row per run, best first, with unrounded numbers; the folder of a run as seen from `path`."""
-    columns = columns_of(runs, goal)
     in_order = ranked(runs, goal.objectives)
-    columns["error"] = [run.error for run in in_order]
-    columns["folder"] = [os.path.relpath(run.folder, path.resolve().parent) for run in in_order]
+    columns = _job_columns(runs, in_order, goal)
+    columns.append(("status", [run.status for run in in_order]))
+    for name in ("epochs", *metrics_shown(runs, goal)):
+        columns.append((name, [run.metrics.get(name) for run in in_order]))
+    columns.append(("error", [run.error for run in in_order]))
+    columns.append(("folder", [os.path.relpath(run.folder, path.resolve().parent) for run in in_order]))
+    titles, values = zip(*columns, strict=True)
     with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+        writer.writerow(titles)
+        writer.writerows(zip(*values, strict=True))
 
 
 def _counts(runs: Sequence[Run]) -> str:
@@ -109,11 +114,10 @@ def _commands(runs: Sequence[Run], objectives: Objectives) -> list[str]:
     label = f"{'best' if len(objectives) == 1 else 'among the best'} by {', '.join(objectives)}"
     lines = []
     for run in best(runs, objectives)[:MAX_COMMANDS]:
-        start = ("resume", "sweep", "hydra")
-        overrides = [one for one in run.overrides if key_of(one).partition(".")[0] not in start]
+        overrides = [one for one in run.overrides if key_of(one).partition(".")[0] not in ("sweep", "hydra")]
         app = AppCommand.read(run.folder.parent)
         if app is not None:
-            how = f"rerun with: {app.text([*overrides, *app.single])}"
+            how = f"rerun with: {app.text([*overrides, *app.hydra])}"
         else:  # a run of its own, or a sweep of Hydra's own sweepers
             how = f"its settings: {' '.join(overrides) or 'those of the app'}"
         lines.append(f"{label}: job {names[run]}, {how}")
@@ -142,61 +146,69 @@ def metrics_shown(runs: Sequence[Run], goal: Goal) -> list[str]:
     return list(dict.fromkeys([*goal.objectives, *others]))
 
 
-def columns_of(runs: Sequence[Run], goal: Goal) -> dict[str, list[Any]]:
-    """Return what is known of each run by the title of its column, with None for what is missing.
-
-    The runs are ordered by the first objective.
-    """
-    names, in_order = job_names(runs), ranked(runs, goal.objectives)
-    columns: dict[str, list[Any]] = {"job": [names[run] for run in in_order]}
-    if len(goal.objectives) > 1:  # otherwise the order shows the best
-        front = best(runs, goal.objectives)
-        columns["best"] = ["*" if run in front else None for run in in_order]
-    for key in differing(runs):
-        columns[key] = [run.hparams.get(key) for run in in_order]
-    if has_seeds(runs):
-        columns["seed"] = [run.seed for run in in_order]
-    columns["status"] = [run.status for run in in_order]
-    for name in ("epochs", *metrics_shown(runs, goal)):
-        columns[name] = [run.metrics.get(name) for run in in_order]
-    return columns
+def settings_columns(runs: Sequence[Run], shown: Sequence[Run]) -> Columns:
+    """Return the columns of the settings in which `runs` differ, with a value for each of `shown`."""
+    return [(key, [run.hparams.get(key) for run in shown]) for key in differing(runs)]
 
 
 def jobs_table(runs: Sequence[Run], goal: Goal) -> Rows:
-    """Return the table of jobs, without columns that are empty or the same for all."""
-    columns = columns_of(runs, goal)
-    if set(columns["status"]) == {"finished"}:
-        del columns["status"]
-    if len({run.value("epochs") for run in runs}) == 1:
-        del columns["epochs"]
+    """Return the table of jobs, best first, without columns that are empty or the same for all."""
+    in_order = ranked(runs, goal.objectives)
+    columns = _job_columns(runs, in_order, goal)
+    if any(run.status != "finished" for run in runs):
+        columns.append(("status", [run.status for run in in_order]))
     for metric in ("epochs", *metrics_shown(runs, goal)):
-        values = [number(value) for value in columns.pop(metric, ())]
-        if any(value is not None for value in values):
-            columns[metric] = ["" if value is None else format_metric(metric, value) for value in values]
+        values = [run.value(metric) for run in in_order]
+        is_shown = any(value is not None for value in values)
+        if is_shown and not (metric == "epochs" and len(set(values)) == 1):
+            texts = ["" if value is None else format_metric(metric, value) for value in values]
+            columns.append((metric, texts))
     return _rows(columns)
+
+
+def _job_columns(runs: Sequence[Run], in_order: Sequence[Run], goal: Goal) -> Columns:
+    """Return what identifies each job."""
+    names = job_names(runs)
+    columns: Columns = [("job", [names[run] for run in in_order])]
+    if len(goal.objectives) > 1:  # otherwise the order shows the best
+        front = best(runs, goal.objectives)
+        columns.append(("best", ["*" if run in front else None for run in in_order]))
+    columns += settings_columns(runs, in_order)
+    if has_seeds(runs):
+        columns.append(("seed", [run.seed for run in in_order]))
+    return columns
 
 
 def groups_table(runs: Sequence[Run], goal: Goal) -> Rows | None:
-    """Return the table of groups, or None if no runs differ only in their seed."""
+    """Return the table of groups, or None if no runs differ only in their seed.
+
+    There is no mean of a metric that one of the runs does not have.
+    """
     groups = group(runs, goal.objectives)
     if all(len(one) == 1 for one in groups):
         return None
-    columns: dict[str, list[Any]]
-    columns = {key: [one[0].hparams.get(key) for one in groups] for key in differing(runs)}
-    columns["n"] = [len(one) for one in groups]
+    columns = settings_columns(runs, [one[0] for one in groups])
+    columns.append(("n", [len(one) for one in groups]))
     for metric in metrics_shown(runs, goal):
-        values = [[value for run in one if (value := run.value(metric)) is not None] for one in groups]
+        values = [_values(one, metric) for one in groups]
         if not any(values) or (metric == "seconds" and metric not in goal.objectives):
             continue
-        columns[metric] = [_mean(metric, of_group) for of_group in values]
+        columns.append((metric, [_mean(metric, of_group) for of_group in values]))
         if metric.endswith("/acc"):
             ranges = [format_metric(metric, min(v), max(v), sign="–") if len(v) > 1 else "" for v in values]
-            columns[f"{metric} min–max"] = ranges
+            columns.append((f"{metric} min–max", ranges))
     return _rows(columns)
 
 
-def _rows(columns: dict[str, list[Any]]) -> Rows:
-    return [list(columns), *([choice(cell) for cell in row] for row in zip(*columns.values(), strict=True))]
+def _values(runs: Sequence[Run], metric: str) -> list[float]:
+    """Return the values of a metric, none if one of the runs does not have it."""
+    values = [run.value(metric) for run in runs]
+    return [] if None in values else [value for value in values if value is not None]
+
+
+def _rows(columns: Columns) -> Rows:
+    titles, values = zip(*columns, strict=True)
+    return [list(titles), *([choice(cell) for cell in row] for row in zip(*values, strict=True))]
 
 
 def has_seeds(runs: Sequence[Run]) -> bool:
@@ -217,7 +229,7 @@ def format_metric(metric: str, *values: float, sign: str = "") -> str:
         return sign.join(f"{value * 100:.2f}" for value in values) + "%"
     if "/" in metric:
         return sign.join(f"{value:.4f}" for value in values)
-    return sign.join(f"{value:,.0f}" if abs(value) >= 10 else f"{value:.4g}" for value in values)
+    return sign.join(f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" for value in values)
 
 
 def _mean(metric: str, values: Sequence[float]) -> str:
