@@ -235,14 +235,13 @@ def test_data_damaged_between_two_starts_of_a_run_is_replaced(
     ("lost", "message"),
     [
         (fault("Refusal"), "This is the reason."),
-        (fault("Signal", name="SIGKILL"), "Rank 0 was killed by SIGKILL."),
         (
             fault("Signal", name="SIGSTOP", rank=1),
             "A rank has waited 8 s for another one. If that was not enough, set trainer.rank_timeout "
             "to more seconds.",
         ),
     ],
-    ids=["fails", "is killed", "hangs"],
+    ids=["fails", "hangs"],
 )
 def test_lost_rank_fails_its_job_and_leaves_no_process(
     lost: str, message: str, command: Command, mnist: Path, tmp_path: Path
