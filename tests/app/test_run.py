@@ -12,6 +12,7 @@ from mnist_cnn.errors import UserError
 from tests.conftest import Command, Start
 from tests.runs import SMOKE, only_run
 
+
 def content(folder: Path) -> dict[str, str]:
     """Return the hash of each file below `folder`, but not of its lock."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")

@@ -1,4 +1,4 @@
-"""How ranks end: killed by a signal, or with the process that has started them. Their script imports nothing."""
+"""How ranks end that are killed, or interrupted with the process that has started them."""
 
 import signal
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from mnist_cnn.errors import Interrupted
 from mnist_cnn.training.launch import RankFailed, run_ranks
 
-# Both ranks wait until the other is there; rank 0 then sends a signal, and both wait to be ended.
+# It imports nothing slow. When both ranks are there, rank 0 sends a signal; then both wait to be ended.
 SCRIPT = """
 import os, signal, sys, time
 from pathlib import Path
