@@ -39,7 +39,7 @@ def assert_same_result(one: Path, other: Path) -> None:
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
 def test_run_killed_at_random_moments_ends_as_the_uninterrupted_one(
     kills: int, train: Command, command: Command, start: Start, mnist: Path, tmp_path: Path
 ) -> None:
