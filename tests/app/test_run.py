@@ -123,9 +123,3 @@ def test_every_option_of_hydra_works_where_it_stands(command: Command) -> None:
     assert done.returncode == 0 and "torch.optim.Adam" in done.stdout
     done = command("train.py", "--info", "defaults-tree")
     assert done.returncode == 0 and "optim: sgd" in done.stdout
-
-
-def test_sweep_option_may_stand_between_overrides(command: Command, mnist: Path, tmp_path: Path) -> None:
-    done = command("train.py", *SMOKE, "seed=1,2", "-m", f"data.dir={mnist}", "logger=none")
-    assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("logs/sweeps/*/*/metrics.json"))) == 2
