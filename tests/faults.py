@@ -72,6 +72,14 @@ class Signal(_Fault):
         os.kill(os.getpid(), getattr(signal, self.name))
 
 
+class Hang(_Fault):
+    """The process does nothing until it is ended."""
+
+    def happen(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(3600)
+
+
 class NoSpaceAfterInterrupt(_Fault):
     """The process is interrupted, and its checkpoint cannot be written."""
 

@@ -1,11 +1,13 @@
 """The notebooks run without errors and warnings, and their HTML pages work without a network."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
+from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -39,13 +41,25 @@ def test_notebook_is_stored_without_outputs(path: Path) -> None:
         assert cell.get("execution_count") is None, cell.id
 
 
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[KernelManager]:
+    """Start a kernel in the folder of the notebooks, like Jupyter; its imports take seconds."""
+    manager = KernelManager()
+    manager.start_kernel(cwd=str(REPOSITORY / "notebooks"))
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
 @each_notebook
 @pytest.mark.usefixtures("mnist")
-def test_notebook_runs_without_warnings(path: Path) -> None:
-    """Runs in the folder of the notebook, like Jupyter; an error in a cell is raised with its traceback."""
+@pytest.mark.xdist_group("notebooks")  # one kernel
+def test_notebook_runs_without_warnings(path: Path, kernel: KernelManager) -> None:
+    """An error in a cell is raised with its traceback."""
     notebook = read(path)
-    client = NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(path.parent)}})
+    notebook.cells.insert(0, new_code_cell("%reset -f"))  # no names of the notebook before
+    client = NotebookClient(notebook, km=kernel, timeout=240)
     client.execute()
+    client.kc.stop_channels()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert [output.text for output in outputs if output.get("name") == "stderr"] == []
 

@@ -182,7 +182,8 @@ def test_every_precision_trains_and_evaluates(
     train: Command, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
     precisions = ["32-true", "bf16-true", "16-true", "64-true"]
-    train("-m", *SMOKE, "logger=none", f"trainer.precision={','.join(precisions)}", "hydra.sweep.dir=trained")
+    training = (*SMOKE, "logger=none", "trainer.limit_train_batches=2")
+    train("-m", *training, f"trainer.precision={','.join(precisions)}", "hydra.sweep.dir=trained")
     jobs = jobs_of(tmp_path / "trained")
     checkpoints = ",".join(f"'{job}/checkpoints/best.ckpt'" for job in jobs)
     evaluation = (f"data.dir={mnist}", CPU, "trainer.limit_test_batches=2", "hydra.sweep.dir=evaluated")

@@ -2,9 +2,7 @@
 
 import hashlib
 import json
-import signal
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,15 +10,7 @@ import pytest
 from mnist_cnn.app import folders, run
 from mnist_cnn.errors import UserError
 from tests.conftest import Command, Start
-from tests.runs import SHORT, SMOKE, only_run, processes_of
-
-TWO_RANKS = (
-    *SHORT,
-    "trainer=ddp",
-    "trainer.devices=2",
-    "trainer.limit_train_batches=100",
-    "trainer.max_epochs=9999",
-)
+from tests.runs import SMOKE, only_run
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -97,32 +87,6 @@ def test_reason_of_a_job_that_exits_is_kept(
     assert "my reason" in json.loads((only_run(tmp_path) / "failed.json").read_text())["error"]
 
 
-def test_ranks_are_interrupted_with_one_message_and_one_exit_code(
-    start: Start, mnist: Path, tmp_path: Path
-) -> None:
-    started = start("train.py", *TWO_RANKS, f"data.dir={mnist}")
-    started.wait_for("epoch    1/9999")
-    started.send_signal(signal.SIGINT)
-    assert started.wait() == 130
-    assert started.errors == "\nstopping with a checkpoint; interrupt again to stop at once\n"
-    assert started.output.count("interrupted; resume with: python train.py resume=") == 1
-    assert processes_of(tmp_path) == []
-
-
-def test_ranks_end_when_the_process_that_has_started_them_is_killed(
-    start: Start, mnist: Path, tmp_path: Path
-) -> None:
-    started = start("train.py", *TWO_RANKS, f"data.dir={mnist}", f"hydra.run.dir={tmp_path}/run")
-    started.wait_for("epoch    1/9999")
-    assert len(processes_of(tmp_path / "run")) == 2
-    started.send_signal(signal.SIGKILL)
-    started.wait()
-    end = time.monotonic() + 30  # the ranks look for their parent twice a second
-    while processes_of(tmp_path / "run") and time.monotonic() < end:
-        time.sleep(0.1)
-    assert processes_of(tmp_path / "run") == []
-
-
 @pytest.mark.parametrize(
     ("value", "text"),
     [
@@ -159,9 +123,3 @@ def test_every_option_of_hydra_works_where_it_stands(command: Command) -> None:
     assert done.returncode == 0 and "torch.optim.Adam" in done.stdout
     done = command("train.py", "--info", "defaults-tree")
     assert done.returncode == 0 and "optim: sgd" in done.stdout
-
-
-def test_sweep_option_may_stand_between_overrides(command: Command, mnist: Path, tmp_path: Path) -> None:
-    done = command("train.py", *SMOKE, "seed=1,2", "-m", f"data.dir={mnist}", "logger=none")
-    assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("logs/sweeps/*/*/metrics.json"))) == 2

@@ -14,7 +14,7 @@ from selenium.webdriver.chrome.service import Service
 from tests.conftest import REPOSITORY
 
 SCREENSHOTS = REPOSITORY / "logs" / "screenshots"
-STEPS = 8  # moves of the pointer between two points of a stroke
+STEPS = 4  # moves of the pointer between two points of a stroke; the page computes after each
 
 Point = tuple[float, float]
 

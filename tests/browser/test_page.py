@@ -22,7 +22,7 @@ from tests.export.checkpoint import save
 
 pytestmark = pytest.mark.xdist_group("browser")
 
-IMAGES = 1000
+IMAGES = 300
 SEVEN = [(0.25, 0.2), (0.75, 0.22), (0.64, 0.43), (0.54, 0.64), (0.43, 0.86)]
 HOSTILE = ["</script><script>document.title = 'changed'</script>", "<img src=x onerror=alert(1)>", "<!--"]
 
@@ -54,7 +54,7 @@ class Everything(nn.Module):
 
 @pytest.fixture(scope="session")
 def test_images(mnist: Path) -> Tensor:
-    """Return the first test images of MNIST, uint8 (1000, 1, 28, 28)."""
+    """Return the first test images of MNIST, uint8 (300, 1, 28, 28)."""
     return MNIST().read(mnist, train=False)[0][:IMAGES].contiguous()
 
 
@@ -65,7 +65,7 @@ def simple(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     network = SimpleCNN()
     optimizer = torch.optim.Adam(network.parameters(), lr=0.002)
     images, targets = MNIST().read(mnist, train=True)
-    for batch, labels in zip(images[:9600].split(64), targets[:9600].split(64), strict=True):
+    for batch, labels in zip(images[:6400].split(64), targets[:6400].split(64), strict=True):
         loss = F.cross_entropy(network((batch / 255 - 0.25) / 0.5), labels)
         optimizer.zero_grad()
         loss.backward()
@@ -133,7 +133,7 @@ def test_outputs_equal_those_of_pytorch(
     model: str, browser: Browser, simple: Path, test_images: Tensor, tmp_path: Path
 ) -> None:
     ckpt = simple if model == "simple" else save(tmp_path, model, loss="torch.nn.MSELoss")
-    images = test_images[:10] if model == "resnet18" else test_images
+    images = test_images[:4] if model == "resnet18" else test_images
     browser.open(write_page(tmp_path, [saved_network(ckpt, "")]))
     network, about = load_trained(ckpt)
     expected = as_function(network)(convert(images, about.in_channels, about.image_size).numpy())
@@ -191,8 +191,8 @@ def test_undo_removes_the_last_stroke_and_clear_all(opened: Browser) -> None:
         lambda: opened.press("Escape"),
         lambda: opened.run("document.getElementById('clear').click()"),
     ):
-        opened.draw(SEVEN)
-        opened.draw(SEVEN)
+        opened.draw([(0.1, 0.1)])
+        opened.draw([(0.3, 0.55)])
         clear()
         opened.next_frame()
         assert strokes() == 0

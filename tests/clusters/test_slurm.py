@@ -11,6 +11,7 @@ import pytest
 
 from tests.clusters.conftest import Slurm, wait_until
 from tests.conftest import REPOSITORY, Command, Start
+from tests.faults import fault
 from tests.runs import SHORT, jobs_of, processes_of
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster, in one process
@@ -33,16 +34,17 @@ def log_of_first_job(folder: Path) -> str:
     return logs[0].read_text() if logs else ""
 
 
-def test_jobs_of_two_ranks_run_and_fail_alone(
+def test_job_of_two_ranks_runs_and_another_fails_alone(
     slurm: Slurm, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
-    ddp = ("trainer=ddp", "trainer.devices=2", "trainer.max_epochs=1", "logger=tensorboard")
-    done = command("train.py", *SLURM, f"data.dir={mnist}", *ddp, "optim.lr=0.01,1e30", **slurm.environment)
+    options = ("trainer=ddp", "trainer.max_epochs=1", "logger=tensorboard", "trainer.devices=2,1")
+    of_one_device = fault("Refusal", epoch="${trainer.devices}")  # the other has no second epoch
+    done = command("train.py", *SLURM, f"data.dir={mnist}", *options, of_one_device, **slurm.environment)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stdout + done.stderr
     assert "job 0 finished: val/acc" in done.stdout
-    assert "job 1 failed: The loss is" in done.stdout
+    assert "job 1 failed: This is the reason." in done.stdout
     jobs = jobs_of(tmp_path / "sweep")
-    assert [job.name for job in jobs] == ["0_optim.lr-0.01", "1_optim.lr-1e+30"]
+    assert [job.name for job in jobs] == ["0_trainer.devices-2", "1_trainer.devices-1"]
     assert json.loads((jobs[0] / "metrics.json").read_text())["devices"] == 2
     assert len(list(jobs[0].glob("events.out.tfevents*"))) == 1
     assert "Traceback" in (jobs[1] / "train.log").read_text()
