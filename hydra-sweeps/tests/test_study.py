@@ -150,7 +150,7 @@ def test_jobs_of_killed_process_are_left_over(tmp_path: Path) -> None:
     trials = resumed.study.trials
     assert len(trials) == 7  # six jobs, of which one was tried twice
     assert trials[4].params == trials[1].params
-    assert trials[4].user_attrs == trials[1].user_attrs == {"sweep": tmp_path.name, "job": 1}
+    assert trials[4].user_attrs == trials[1].user_attrs == {"sweep": "s", "job": 1}
     assert make(tmp_path).left_over() == []
 
 
@@ -266,7 +266,7 @@ search = StudySearch(
     sampler={"_target_": "optuna.samplers.RandomSampler"},
     pruner={"_target_": "optuna.pruners.NopPruner"},
     folder=Path(folder),
-    sweep=folder,
+    sweep=Path(folder).name,
     n_trials=12,
     seed=42,
     storage=storage,
