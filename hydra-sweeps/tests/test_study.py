@@ -310,11 +310,11 @@ def run_two_sweeps(storage: str, tmp_path: Path) -> None:
     assert shared.propose() is None
 
     # what the other sweep has running is its own business
-    other = make(tmp_path / "b", storage=storage, study_name="shared", n_trials=14)
+    other = make(tmp_path / "b", sweep="b", storage=storage, study_name="shared", n_trials=14)
     running = other.propose()
     assert running is not None and running.number == len(jobs["b"])
     assert make(tmp_path / "a", storage=storage, study_name="shared", n_trials=13).left_over() == []
-    again = make(tmp_path / "b", storage=storage, study_name="shared", n_trials=14)
+    again = make(tmp_path / "b", sweep="b", storage=storage, study_name="shared", n_trials=14)
     assert again.left_over() == [running]
 
     trial = attached(running, tmp_path / "b", NONE, storage, "shared")
