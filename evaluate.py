@@ -32,7 +32,8 @@ def main(job: Job) -> float:
         source = building.build(trained["source"], Source, settings["trust"])  # type: ignore[type-abstract]
         given["dir"] = loading.data_dir(trained, given.get("dir"))
     form = loading.image_form(trained, given, settings["other_classes"])
-    data = building.build(trained | given | form, ImageData, settings["trust"], source=source, extra=None)
+    needed = trained | given | form | {"val_size": 0}
+    data = building.build(needed, ImageData, settings["trust"], source=source, extra=None)
     data.image_size = getattr(classifier.network, "image_size", data.image_size)
 
     # trainer

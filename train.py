@@ -31,7 +31,7 @@ def main(run: Run) -> float | None:
     network = building.build(plain["model"], nn.Module, trust, "model")
     data.image_size = getattr(network, "image_size", data.image_size)
     if run.init_from:
-        loading.initialize_from(network, run.init_from, data.prepare)
+        loading.initialize_from(network, run.init_from, plain["data"])
     loss = building.build(plain["loss"], nn.Module, trust, "loss")
     optimizer, schedule = instantiate(settings.optim), instantiate(settings.scheduler) or None
     metrics = building.build_metrics(plain["metrics"], trust)

@@ -20,6 +20,7 @@ CASES = [
     ("train.py", ["trainer.max_epoch=3"], ["trainer.max_epoch", "Did you mean trainer.max_epochs?"]),
     ("train.py", ["resume=logs/runs/nowhere"], ["resume=logs/runs/nowhere is not the folder of a run"]),
     ("evaluate.py", ["ckpt=missing.ckpt"], ["ckpt=missing.ckpt is not a file", "run train.py"]),
+    ("evaluate.py", ["ckpt=[]"], ["ckpt=[]: it", "at least 1 item"]),
     ("export.py", ["ckpt=[a.ckpt,b.ckpt]"], ["ckpt=[a.ckpt,b.ckpt]", "format=html takes several"]),
 ]
 

@@ -28,6 +28,11 @@ from mnist_cnn.app.paths import CONF
         (["optm.lr=1"], "there is no setting optm.lr. Did you mean optim.lr?\nsettings: augment, "),
         (["modle=simple"], "there is no setting modle. Did you mean model?"),
         (["optimizer=sgd"], "there is no setting optimizer. Did you mean optim?"),
+        (["augment.degrees=5"], "there is no setting augment.degrees: choose an option of augment first"),
+        (
+            ["callbacks=[pictures,ema]", "callbacks.ema.every=5"],
+            "there is no setting callbacks.ema.every.\nsettings of callbacks.ema: decay",
+        ),
         (
             ["optim=adam", "optim.momentum=0.5"],
             "there is no setting optim.momentum.\nsettings of optim: betas, fused, lr, weight_decay\n"

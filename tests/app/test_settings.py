@@ -58,7 +58,7 @@ def with_value(key: str, value: object) -> dict[str, Any]:
         ("objective", {"metric": "train/loss", "mode": "min"}),
         ("trainer.val_check_interval", 0.5),
         ("trainer.max_time", "00:00:01:00"),
-        ("scheduler", {"T_max": "auto"}),
+        ("scheduler", {"_target_": "a.Schedule", "T_max": "auto"}),
     ],
 )
 def test_valid_value_passes(key: str, value: object) -> None:
@@ -130,8 +130,12 @@ def test_missing_setting_is_named() -> None:
         ("objective", {"metric": "val/loss", "mode": "max"}, "objective.mode=min"),
         ("objective", {"metric": "val/acc", "mode": "min"}, "objective.mode=max"),
         ("objective", {"metric": "val/f1", "mode": "min"}, "objective.mode=max"),
-        ("scheduler", {"monitor": "val/acc"}, "scheduler.mode=max"),  # the scheduler's default is min
-        ("scheduler", {"monitor": "train/loss", "mode": "max"}, "scheduler.mode=min"),
+        (
+            "scheduler",
+            {"_target_": "a.B", "monitor": "val/acc"},
+            "scheduler.mode=max",
+        ),  # the scheduler's default is min
+        ("scheduler", {"_target_": "a.B", "monitor": "train/loss", "mode": "max"}, "scheduler.mode=min"),
         (
             "callbacks",
             {"stop": {"_target_": STOP, "monitor": "val/loss", "mode": "max"}},
@@ -145,6 +149,25 @@ def test_mode_that_prefers_the_worst_epoch_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=rf"would prefer the worst epoch: set {named}\.$"):
         check(with_value(section, value), TrainSettings)
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "answer"),
+    [
+        ("augment", {"degrees": 5}, "augment has settings but no _target_: choose an option, augment=NAME"),
+        ("metrics", {"f1": {"average": "macro"}}, r"choose it, too, as in metrics=\[f1\]"),
+        ("optim", {"_target_": "a.B", "lr": 0.1}, "add the line _partial_: true"),
+        ("loss", {"_target_": "a.B", "reduction": "sum"}, "loss.reduction=sum: the loss should be the mean"),
+        ("data", VALID["data"] | {"image_size": 64}, "image_size=64 has no effect.*set model.image_size=64"),
+    ],
+)
+def test_setting_without_an_effect_is_answered_with_what_to_write(
+    section: str, value: dict[str, Any], answer: str
+) -> None:
+    settings = with_value(section, value)
+    settings["model"]["image_size"] = 32
+    with pytest.raises(UserError, match=answer):
+        check(settings, TrainSettings)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +215,7 @@ def test_callback_of_another_package_needs_no_mode() -> None:
 @pytest.mark.parametrize(
     ("section", "value", "owner"),
     [
-        ("scheduler", {"monitor": "val/loss"}, "scheduler"),
+        ("scheduler", {"_target_": "a.B", "monitor": "val/loss"}, "scheduler"),
         (
             "callbacks",
             {"stop": {"_target_": STOP, "monitor": "val/loss"}},

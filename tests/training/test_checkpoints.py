@@ -232,24 +232,30 @@ def test_folder_in_a_checkpoint_is_not_used() -> None:
     trained = {"source": {"_target_": "mnist_cnn.data.MNIST"}, "dir": "/somewhere"}
     assert loading.data_dir(trained, None) == "data"
     assert loading.data_dir(trained, "mine") == "mine"
-    trained["source"] = {"_target_": "mnist_cnn.data.ImageFolder"}
-    assert loading.data_dir(trained, "mine") == "mine"
-    with pytest.raises(UserError, match=r"data\.dir=PATH"):
-        loading.data_dir(trained, None)
+    for source in ("ImageFolder", "ArrayFile"):
+        trained["source"] = {"_target_": f"mnist_cnn.data.{source}"}
+        assert loading.data_dir(trained, "mine") == "mine"
+        with pytest.raises(UserError, match=r"data\.dir=PATH"):
+            loading.data_dir(trained, None)
 
 
-def test_init_from_copies_all_weights_of_the_same_network(tmp_path: Path) -> None:
+def test_init_from_copies_all_weights_of_the_same_network(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     trained, network = CnnNet(), CnnNet()
-    loading.initialize_from(network, saved(tmp_path / "a.ckpt", trained), "digits")
+    loading.initialize_from(network, saved(tmp_path / "a.ckpt", trained), CONFIG["data"])
+    assert caplog.text == ""
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), trained.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("classes", [list("abcdefghijklmnopqrstuvwxyz"), list("0123456798")])
 def test_init_from_keeps_a_new_last_layer_where_the_classes_differ(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    classes: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trained, network = CnnNet(), CnnNet(num_classes=26)
+    trained, network = CnnNet(), CnnNet(num_classes=len(classes))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    loading.initialize_from(network, saved(tmp_path / "a.ckpt", trained), "digits")
+    data = CONFIG["data"] | {"classes": classes}
+    loading.initialize_from(network, saved(tmp_path / "a.ckpt", trained), data)
     assert "the last layer, fc3, starts anew" in caplog.text
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name] if name.startswith("fc3.") else trained.state_dict()[name])
@@ -258,7 +264,15 @@ def test_init_from_keeps_a_new_last_layer_where_the_classes_differ(
 @pytest.mark.parametrize("other", [SimpleCNN(), CnnNet(in_channels=3)])
 def test_init_from_refuses_another_network(other: nn.Module, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds another network"):
-        loading.initialize_from(CnnNet(), saved(tmp_path / "a.ckpt", other), "digits")
+        loading.initialize_from(CnnNet(), saved(tmp_path / "a.ckpt", other), CONFIG["data"])
+
+
+def test_init_from_says_how_the_images_of_the_checkpoint_were_normalized(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = CONFIG["data"] | {"mean": 0.1307, "prepare": "digits"}
+    loading.initialize_from(CnnNet(), saved(tmp_path / "a.ckpt", CnnNet()), data)
+    assert "was trained with data.prepare=resize data.mean=0.5: " in caplog.text
 
 
 def test_pipe_is_not_opened(tmp_path: Path) -> None:

@@ -37,12 +37,14 @@ def fit(
     resume: bool = False,
     seed: int = 0,
     network: type[nn.Module] = SimpleCNN,
+    loss: nn.Module | None = None,
     **options: Any,
 ) -> tuple[Classifier, L.Trainer]:
     """Train a network as train.py does."""
     L.seed_everything(seed, verbose=False)
     data.seed = seed
-    classifier = Classifier(network(), nn.CrossEntropyLoss(), 10, optimizer, schedule, config={"plain": 1})
+    loss = loss or nn.CrossEntropyLoss()
+    classifier = Classifier(network(), loss, 10, optimizer, schedule, config={"plain": 1})
     saving = save_epochs(run_dir, ("val/acc", "max"))
     trainer = L.Trainer(
         accelerator="cpu",
@@ -116,6 +118,13 @@ def test_setting_that_the_optimizer_refuses_is_reported(tmp_path: Path, small_da
 
     with pytest.raises(UserError, match="optim: the optimizer refuses these settings: Nesterov"):
         fit(tmp_path, small_data, optimizer=nesterov)
+    with pytest.raises(UserError, match="LBFGS is not supported"):
+        fit(tmp_path, small_data, optimizer=torch.optim.LBFGS)
+
+
+def test_loss_that_is_not_one_number_is_refused(tmp_path: Path, small_data: ImageData) -> None:
+    with pytest.raises(UserError, match=r"gives a loss of shape \(\d+,\) and not one number"):
+        fit(tmp_path, small_data, loss=torch.nn.CrossEntropyLoss(reduction="none"))
 
 
 # Lightning, after an epoch without validation

@@ -31,6 +31,12 @@ def test_probabilities_of_the_checkpoints_are_averaged(tmp_path: Path) -> None:
     assert not torch.allclose(shifted(IMAGES).softmax(1), ensemble(IMAGES).softmax(1), atol=1e-6)
 
 
+def test_probabilities_and_other_outputs_are_not_averaged(tmp_path: Path) -> None:
+    other = write_checkpoint(tmp_path / "b.ckpt", loss="torch.nn.MSELoss")
+    with pytest.raises(UserError, match=r"b\.ckpt cannot be averaged with .*loss=mse"):
+        load_ensemble([write_checkpoint(tmp_path / "a.ckpt"), other], shifts=False)
+
+
 def test_checkpoints_for_other_images_are_not_averaged(tmp_path: Path) -> None:
     paths = [write_checkpoint(tmp_path / "a.ckpt"), write_checkpoint(tmp_path / "b.ckpt", channels=3)]
     with pytest.raises(UserError, match=r"b\.ckpt cannot be averaged with"):

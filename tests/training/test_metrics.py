@@ -32,6 +32,14 @@ def test_metrics_are_over_images_whatever_the_batch_sizes(sizes: list[int], seed
     assert float(values["f1"]) == pytest.approx(float(multiclass_f1_score(logits, targets, 4)))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_loss_is_not_rounded_to_the_precision_of_the_network(dtype: torch.dtype) -> None:
+    metrics = EpochMetrics(num_classes=2).to(dtype)  # as Lightning does with trainer.precision=bf16-true
+    for loss in (0.123456, 0.2):
+        metrics.add(0, torch.tensor(loss), torch.tensor([[1.0, 0.0]]), torch.tensor([0]))
+    assert float(metrics.compute()["loss"]) == pytest.approx(0.161728, rel=1e-6)
+
+
 def test_epochs_are_independent() -> None:
     metrics = EpochMetrics(num_classes=2)
     for label in (0, 1):

@@ -65,6 +65,7 @@ def test_automatic_length_is_that_of_the_run_in_the_unit_of_the_interval(
     interval: Literal["epoch", "step"], length: int
 ) -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    schedule = Schedule("torch.optim.lr_scheduler.CosineAnnealingLR", interval, T_max="auto")
     trainer = Mock(spec=Trainer, callbacks=[], max_epochs=3, estimated_stepping_batches=12)
-    assert schedule.build(optimizer, trainer).T_max == length  # type: ignore[union-attr]
+    for scheduler, name in (("CosineAnnealingLR", "T_max"), ("PolynomialLR", "total_iters")):
+        schedule = Schedule(f"torch.optim.lr_scheduler.{scheduler}", interval, **{name: "auto"})
+        assert getattr(schedule.build(optimizer, trainer), name) == length

@@ -83,7 +83,8 @@ def _unknown_setting(message: str) -> str | None:
     key = match[1]
     # The settings depend on the options chosen, so that these are composed without the values.
     groups = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()}
-    chosen = [a for a in sys.argv[1:] if a.split("=")[0] in groups and "," not in a]
+    # A comma in a list does not sweep.
+    chosen = [a for a in sys.argv[1:] if a.split("=")[0] in groups and "," not in re.sub(r"\[.*\]", "", a)]
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
             config = compose(Path(sys.argv[0]).stem, overrides=chosen, return_hydra_config=True)
@@ -100,6 +101,8 @@ def _unknown_setting(message: str) -> str | None:
     for group, choice in (("hydra/launcher", "pool"), ("hydra/sweeper", "optuna")):
         if parents == group.split("/") and not any(one.startswith(f"{group}=") for one in chosen):
             return f"there is no setting {key}: add {group}={choice}."
+    if parents and not node:
+        return f"there is no setting {key}: choose an option of {parents[0]} first, {parents[0]}=NAME."
     known = sorted(str(name) for name in node if not str(name).startswith("_") and name != "hydra")
     near = difflib.get_close_matches(rest[0], known, n=1)
     hint = f" Did you mean {'.'.join([*parents, near[0], *rest[1:]])}?" if near else ""

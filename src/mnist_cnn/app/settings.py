@@ -136,15 +136,20 @@ class TrainSettings(Section):
     trainer: _Trainer
 
     @model_validator(mode="after")
-    def _callbacks_have_a_class(self) -> Self:
-        for name, callback in self.callbacks.items():
-            if callback and "_target_" not in callback:
-                chosen = ",".join(key for key, node in self.callbacks.items() if node and "_target_" in node)
-                raise PydanticCustomError(
-                    "no_target",
-                    f"callbacks.{name} has settings but no _target_: choose it, too, as in "
-                    f"callbacks=[{chosen and chosen + ','}{name}].",
-                )
+    def _settings_have_an_effect(self) -> Self:
+        size = self.model.get("image_size", self.data.image_size)
+        if self.data.image_size not in (size, _Data.model_fields["image_size"].default):
+            raise PydanticCustomError(
+                "two_sizes",
+                f"data.image_size={self.data.image_size} has no effect, since model.image_size={size}: set "
+                f"model.image_size={self.data.image_size}.",
+            )
+        if self.loss.get("reduction", "mean") != "mean":
+            raise PydanticCustomError(
+                "no_mean",
+                f"loss.reduction={self.loss['reduction']}: the loss should be the mean over a batch. Leave "
+                "it out, and set optim.lr.",
+            )
         return self
 
     @model_validator(mode="after")
@@ -220,6 +225,32 @@ class TrainSettings(Section):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _settings_have_a_class(self) -> Self:
+        options = {"augment": self.augment, "scheduler": self.scheduler.model_dump(exclude_unset=True)}
+        for group, option in options.items():
+            if option and "_target_" not in option:
+                raise PydanticCustomError(
+                    "no_target", f"{group} has settings but no _target_: choose an option, {group}=NAME."
+                )
+        lists: dict[str, dict[str, Any]]
+        lists = {"callbacks": self.callbacks, "metrics": self.metrics, "logger": self.logger or {}}
+        for group, parts in lists.items():
+            chosen = [name for name, part in parts.items() if part and "_target_" in part]
+            for name, part in parts.items():
+                if part and "_target_" not in part:
+                    raise PydanticCustomError(
+                        "no_target",
+                        f"{group}.{name} has settings but no _target_: choose it, too, as in "
+                        f"{group}=[{','.join([*chosen, name])}].",
+                    )
+        optim = self.optim.model_dump()
+        if "_target_" in optim and not optim.get("_partial_"):
+            raise PydanticCustomError(
+                "no_partial", "optim: add the line _partial_: true to the YAML file of the optimizer."
+            )
+        return self
+
 
 class _EvaluateData(Section):
     dir: str | None
@@ -236,7 +267,7 @@ class _EvaluateTrainer(Section):
 class EvaluateSettings(Section):
     """The settings of evaluate.py that are checked before it starts."""
 
-    ckpt: str | list[str] | None
+    ckpt: str | Annotated[list[str], Field(min_length=1)] | None
     shifts: bool
     other_classes: bool
     data: _EvaluateData

@@ -189,11 +189,12 @@ def report_evaluation(run_dir: Path, classifier: Classifier, data: ImageData, lo
 
     width = max(map(len, data.classes))
     for row in classes:
-        accuracy = row["correct"] / row["images"] if row["images"] else float("nan")
-        log.info(f"{row['class']:>{width}}  {accuracy:7.2%}  {row['correct']:>5} of {row['images']:>5}")
+        share = f"{row['correct'] / row['images']:.2%}" if row["images"] else "–"
+        log.info(f"{row['class']:>{width}}  {share:>7}  {row['correct']:>5} of {row['images']:>5}")
     for name, accuracy in parts.items():
         log.info(f"{name:>{max(map(len, parts))}}  {accuracy:7.2%}")
     _log_test(metrics, ", all parts together" if parts else "")
+    log.info(f"data: {data.name}, {data.source_label}")
     log.info(f"folder: {shown_path(run_dir)}")
 
 

@@ -146,6 +146,11 @@ class Classifier(L.LightningModule):
         except failed_step.ERRORS as error:
             failed_step.explain(error, self.loss, logits, targets)
             raise
+        if loss.ndim:
+            raise UserError(
+                f"{type(self.loss).__name__} gives a loss of shape {tuple(loss.shape)} and not one number: "
+                "it should be the mean over the batch."
+            )
         metrics.add(step, loss, logits, targets)
         return loss, logits
 
@@ -185,6 +190,8 @@ class Classifier(L.LightningModule):
             optimizer = self.optimizer(self._parameters_to_train())
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(f"optim: the optimizer refuses these settings: {error}") from error
+        if isinstance(optimizer, torch.optim.LBFGS):
+            raise UserError("optim: LBFGS is not supported, since it takes gradients in one memory format.")
         if self.schedule is None:
             return optimizer
         config: dict[str, Any] = {

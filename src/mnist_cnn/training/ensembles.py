@@ -26,6 +26,11 @@ def load_ensemble(paths: Sequence[Path], shifts: bool, trusted: Sequence[str] = 
                     f"{path} cannot be averaged with {paths[0]}: it was trained with other data.{key}. "
                     "The checkpoints of an ensemble take the same images and know the same classes."
                 )
+        if first.gives_probabilities != other.gives_probabilities:
+            raise UserError(
+                f"{path} cannot be averaged with {paths[0]}: of the outputs of one of them the softmax was "
+                "trained, as by loss=ce, and of the other the outputs themselves, as by loss=mse."
+            )
     if len(classifiers) > 1 or shifts:
         networks = [classifier.network for classifier in classifiers]
         ensemble = Ensemble(networks, first.gives_probabilities, shifts)

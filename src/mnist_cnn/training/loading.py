@@ -118,11 +118,12 @@ def data_dir(trained: Mapping[str, Any], given: str | None) -> str:
     one that data sets are downloaded to.
 
     The folder in the checkpoint may be that of another machine, and is not trusted. Raises `UserError` if
-    none is given for a folder of images, which are not downloaded.
+    none is given for images that are not downloaded.
     """
-    if given is None and str(trained["source"].get("_target_")).endswith(".ImageFolder"):
+    kind = str(trained["source"].get("_target_")).rpartition(".")[2]
+    if given is None and kind in ("ImageFolder", "ArrayFile"):
         raise UserError(
-            "The checkpoint was trained with data=folder: give the folder of the images, data.dir=PATH."
+            f"The checkpoint was trained on images of your own ({kind}): give their folder, data.dir=PATH."
         )
     return given or data_folder()
 
@@ -154,29 +155,42 @@ def image_form(trained: Mapping[str, Any], given: Mapping[str, Any], other_class
     return form
 
 
-def initialize_from(network: nn.Module, path: Path, prepare: str) -> None:
-    """Copy the weights of a checkpoint into `network`.
+def initialize_from(network: nn.Module, path: Path, data: Mapping[str, Any]) -> None:
+    """Copy the weights of a checkpoint into `network`, to train it on `data`, the settings of the data.
 
-    If the number of classes differs, the last layer keeps its initial values, with a warning. Another warning
-    says if the images of the checkpoint were not prepared by `prepare`. Raises `UserError` if other layers
-    differ, since it is another network then.
+    If the classes differ, in their names or their order, the last layer keeps its initial values, with a
+    warning. Another warning names settings by which the images look different to the network. Raises
+    `UserError` if other layers differ, since it is another network then.
     """
     prefix = "network."
     checkpoint = load(path)
     state = checkpoint["state_dict"]
-    trained = checkpoint["config"].get("data", {}).get("prepare", "resize")
-    if trained != prepare:
+    defaults = {"prepare": "resize", "classes": None}  # settings of one's own data may lack these
+    trained, data = defaults | checkpoint["config"].get("data", {}), defaults | dict(data)
+    changed = [
+        f"data.{name}={trained[name]}"
+        for name in ("prepare", "mean", "std")
+        if name in trained and trained[name] != data[name]
+    ]
+    if changed:
         log.warning(
-            f"init_from={path} was trained with data.prepare={trained}, this run has data.prepare={prepare}: "
-            "the images look different to the network."
+            f"init_from={path} was trained with {' '.join(changed)}: with other settings the images look "
+            "different to the network."
         )
     saved: dict[str, Tensor] = {
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
     own = network.state_dict()
-    fits = {name: saved[name] for name in own if name in saved and saved[name].shape == own[name].shape}
-    new = [name for name in own if name not in fits]
     last_layer = list(own)[-1].rpartition(".")[0]
+    same_classes = trained["classes"] == data["classes"]
+    fits = {
+        name: saved[name]
+        for name in own
+        if name in saved
+        and saved[name].shape == own[name].shape
+        and (same_classes or name.rpartition(".")[0] != last_layer)
+    }
+    new = [name for name in own if name not in fits]
     others = [name for name in new if name.rpartition(".")[0] != last_layer]
     if others or saved.keys() != own.keys():
         differing = others or sorted(saved.keys() ^ own.keys())

@@ -90,6 +90,8 @@ class EpochMetrics(nn.Module):
         if not finite.all():
             first = int((~finite).nonzero()[0])
             raise NonFiniteLoss(steps[first], float(stacked[first]))
+        if self.loss.mean_value.dtype in (torch.bfloat16, torch.float16):  # trainer.precision=bf16-true
+            self.loss.set_dtype(torch.float32)
         self.loss.update(stacked, weight=stacked.new_tensor([len(t) for t in targets]))
         self.scores.update(torch.cat(logits), torch.cat(targets))
 

@@ -15,9 +15,9 @@ class Schedule:
     """A learning rate scheduler before its optimizer exists, and when it steps.
 
     `scheduler` is the dotted name of a scheduler class, and `arguments` are the arguments of that class
-    but the optimizer. `total_steps="auto"` and `T_max="auto"` are replaced by the length of the run, in
-    steps or epochs as `interval` says. `ReduceLROnPlateau`, and no other, needs the name of a metric in
-    `monitor`, and steps once an epoch.
+    but the optimizer. `"auto"` as `total_steps`, `total_iters` or `T_max` is replaced by the length of the
+    run, in steps or epochs as `interval` says. `ReduceLROnPlateau`, and no other, needs the name of a metric
+    in `monitor`, and steps once an epoch.
     Raises `UserError` for an unknown class.
     """
 
@@ -57,7 +57,7 @@ class Schedule:
     def build(self, optimizer: Optimizer, trainer: L.Trainer) -> LRScheduler | ReduceLROnPlateau:
         """Return the scheduler for `optimizer`; raises `UserError` for arguments that its class refuses."""
         arguments = dict(self.arguments)
-        for name in ("total_steps", "T_max"):
+        for name in ("total_steps", "total_iters", "T_max"):
             if arguments.get(name) == "auto":
                 arguments[name] = _steps(trainer) if self.interval == "step" else trainer.max_epochs
         try:
