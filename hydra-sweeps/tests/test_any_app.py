@@ -13,6 +13,7 @@ import pytest
 
 APP = """
 import os
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,10 @@ def main(config):
             time.sleep(100)
         except KeyboardInterrupt:
             return 0.0
+    if config.habit == "prints":
+        sys.stdout.buffer.write("a".encode(sys.stdout.encoding) + b" line\\n")
+        sys.stdout.reconfigure(errors="replace")
+        sys.stdout.write("no end")
     if config.habit == "leaves":
         os.chdir("/")
     return config.x + float(os.environ.get("ADDED", 0))
@@ -126,6 +131,13 @@ def test_an_app_may_leave_its_folder_and_name_that_of_hydra(run: Run, tmp_path: 
     done = run(*GRID[:3], "hydra.output_subdir=null", "+sweep.resume=out")
     assert done.returncode == 0, done.stderr
     assert results(tmp_path / "out") == {1.0: 1.0, 2.0: 2.0}
+
+
+def test_jobs_in_the_pool_print_as_alone(run: Run) -> None:
+    done = run(*GRID, *POOL, "x=1,2", "habit=prints")
+    assert done.returncode == 0, done.stderr
+    assert "#0  a line\n" in done.stdout
+    assert "#1  no end\n" in done.stdout
 
 
 def test_an_app_may_be_a_folder(run: Run, tmp_path: Path) -> None:

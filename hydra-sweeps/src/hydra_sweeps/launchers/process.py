@@ -178,7 +178,8 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path,
     os.environ.update(environment)
     if (torch := sys.modules.get("torch")) and "OMP_NUM_THREADS" in environment:
         torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))  # preloaded, it has not read the variable
-    sys.stdout, sys.stderr = (_with_prefix(stream, prefix) for stream in (sys.stdout, sys.stderr))
+    prefixed = [_Prefixed(stream, prefix) for stream in (sys.stdout, sys.stderr)]
+    sys.stdout, sys.stderr = streams = [one.as_text() for one in prefixed]
     code: object = 0
     try:
         _run_script(arguments[1:])
@@ -196,8 +197,9 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path,
         code = 1
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.shutdown()
-    sys.stdout.close()  # with a last line that has no end
-    sys.stderr.close()
+    for stream, lines in zip(streams, prefixed, strict=True):
+        stream.flush()
+        lines.end()
     sys.exit(code)  # type: ignore[arg-type]
 
 
@@ -224,29 +226,28 @@ class _Prefixed(io.RawIOBase):
     """Writes whole lines with a prefix, since several jobs write to the same console."""
 
     def __init__(self, stream: TextIO, prefix: str) -> None:
-        self._buffer = stream.buffer
+        self._stream = stream
         self._prefix = prefix.encode()
         self._rest = b""
+
+    def as_text(self) -> TextIO:
+        """Return a stream for text, in which a character that the console does not have is escaped."""
+        raw = cast(BinaryIO, self)
+        return io.TextIOWrapper(raw, self._stream.encoding, errors="backslashreplace", line_buffering=True)
 
     def writable(self) -> bool:
         return True
 
     def write(self, data: Any) -> int:
         *lines, self._rest = (self._rest + bytes(data)).split(b"\n")
-        self._buffer.write(b"".join(self._prefix + line + b"\n" for line in lines))
-        self._buffer.flush()
-        return len(bytes(data))
+        self._stream.buffer.write(b"".join(self._prefix + line + b"\n" for line in lines))
+        self._stream.buffer.flush()
+        return len(data)
 
-    def close(self) -> None:
-        if not self.closed and self._rest:
+    def end(self) -> None:
+        """Write a last line that has no end."""
+        if self._rest:
             self.write(b"\n")
-        super().close()
 
     def fileno(self) -> int:
-        return self._buffer.fileno()
-
-
-def _with_prefix(stream: TextIO, prefix: str) -> TextIO:
-    raw = cast(BinaryIO, _Prefixed(stream, prefix))
-    # A character that the console does not have is escaped; its line would be lost.
-    return io.TextIOWrapper(raw, stream.encoding, errors="backslashreplace", line_buffering=True)
+        return self._stream.fileno()
