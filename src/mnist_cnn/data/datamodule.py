@@ -215,7 +215,8 @@ class ImageData(L.LightningDataModule):
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self.num_classes:
             raise UserError(
                 f"{name} has targets from {int(targets.min())} to {int(targets.max())}, "
-                f"but data.num_classes={self.num_classes}. Set data.num_classes={int(targets.max()) + 1}."
+                f"but data.num_classes={self.num_classes}. Targets begin with 0: subtract 1 from each if "
+                f"none is 0, otherwise set data.num_classes={int(targets.max()) + 1}."
             )
         return convert(images, self.in_channels, self.image_size), targets
 
