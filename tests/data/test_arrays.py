@@ -56,6 +56,61 @@ def test_table_of_kaggle_is_read_and_split(header: bool, tmp_path: Path) -> None
     assert found == {image.tobytes() for image in IMAGES}
 
 
+@pytest.mark.parametrize("form", ["%.18e", '"%d"'])
+def test_table_of_numbers_in_another_form_is_read_whole(form: str, tmp_path: Path) -> None:
+    rows = np.column_stack([LABELS, IMAGES.reshape(20, -1)])
+    np.savetxt(tmp_path / "train.csv", rows, form, ",")
+    source = make_source("train.csv", test_size=0.5)
+    (train, _), (test, _) = (source.read(tmp_path, part) for part in (True, False))
+    found = {bytes(image.numpy()) for image in torch.cat([train, test])[:, 0]}
+    assert found == {image.tobytes() for image in IMAGES}
+
+
+def save_npz(folder: Path, train: Any, test: Any) -> ArrayFile:
+    np.savez(folder / "a.npz", x_train=train, y_train=LABELS, x_test=test, y_test=LABELS)
+    return make_source("a.npz")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    images = IMAGES / 255
+    with_one = images.copy()
+    with_one[3, 2, 1] = value
+    with pytest.raises(UserError, match=r"x_test holds 1 of 15,680 values that are NaN or infinite"):
+        save_npz(tmp_path, images, with_one).read(tmp_path, train=True)
+    np.savetxt(tmp_path / "a.csv", np.column_stack([LABELS, with_one.reshape(20, -1)]), delimiter=",")
+    with pytest.raises(UserError, match=r"a\.csv holds 1 of 15,700 values that are NaN or infinite"):
+        make_source("a.csv").read(tmp_path, train=True)
+
+
+@pytest.mark.parametrize(
+    ("train", "test"), [(IMAGES / 255, IMAGES), (IMAGES, IMAGES / 255), (IMAGES / 127.5 - 1, IMAGES / 255)]
+)
+def test_training_and_test_images_of_different_ranges_are_refused(
+    train: Any, test: Any, tmp_path: Path
+) -> None:
+    source = save_npz(tmp_path, train, test)
+    with pytest.raises(UserError, match=r"the values of x_train are .*, those of x_test .*data\.grey_values"):
+        source.read(tmp_path, train=True)
+    source.preparation = Preparation("digits", 1, 28, (0, 1))
+    source.read(tmp_path, train=True)
+
+
+def test_values_of_the_test_may_lie_a_little_outside(tmp_path: Path) -> None:
+    images, _ = save_npz(tmp_path, IMAGES / 100 - 1, IMAGES / 95 - 1).read(tmp_path, train=False)
+    assert images.max() == 255
+
+
+def test_images_of_one_value_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="all values of the training images are 0"):
+        save_npz(tmp_path, IMAGES * 0, IMAGES * 0).read(tmp_path, train=True)
+
+
+def test_false_is_black_and_true_is_white(tmp_path: Path) -> None:
+    images, _ = save_npz(tmp_path, IMAGES > 100, IMAGES > 100).read(tmp_path, train=True)
+    assert np.array_equal(images[:, 0].numpy(), 255 * (IMAGES > 100))
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

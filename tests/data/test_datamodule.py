@@ -135,6 +135,36 @@ def test_in_channels_other_than_1_and_3_is_refused() -> None:
         make_noise_data(in_channels=2)
 
 
+class Sorted(Noise):
+    """Images of noise, class by class."""
+
+    def read(self, directory: Path, train: bool) -> tuple[Tensor, Tensor]:
+        images, targets = super().read(directory, train)
+        return images, targets.sort().values
+
+    def read_validation(self, directory: Path) -> tuple[Tensor, Tensor] | None:
+        return self.read(directory, train=False) if self.names else None
+
+
+@pytest.mark.parametrize("names", [None, ["0", "1", "2"]])
+def test_evaluation_images_that_lie_class_by_class_are_mixed(names: list[str] | None) -> None:
+    source = Sorted(names=names)
+    data, again = (ready(make_noise_data(source, val_size=0.2)).parts() for _ in range(2))
+    images, targets = source.read(Path(), train=False)
+    for part in ("validation", "test"):
+        found = data[part].targets
+        assert len(found[:4].unique()) > 1
+        assert torch.equal(found.sort().values, targets)
+        assert torch.equal(found, again[part].targets)
+    labels = {bytes(image.numpy()): int(label) for image, label in zip(images, targets, strict=True)}
+    assert [labels[bytes(image.numpy())] for image in data["test"].images] == data["test"].targets.tolist()
+
+
+def test_other_evaluation_images_stay_in_their_order() -> None:
+    data = ready(make_noise_data()).parts()
+    assert torch.equal(data["test"].images, Noise().read(Path(), train=False)[0])
+
+
 # --- Classes -------------------------------------------------------------------------------------
 
 
@@ -154,7 +184,8 @@ def test_different_numbers_of_classes_and_names_are_refused() -> None:
 
 
 def test_targets_out_of_range_are_refused() -> None:
-    with pytest.raises(UserError, match=r"Noise has targets from 0 to 2, but data\.num_classes=2"):
+    message = r"Noise has targets from 0 to 2, but data\.num_classes=2.*subtract 1 .*set data\.num_classes=3"
+    with pytest.raises(UserError, match=message):
         make_noise_data(num_classes=2).setup()
 
 

@@ -16,7 +16,7 @@ from mnist_cnn.errors import UserError
 from mnist_cnn.inference.files import find_images
 from mnist_cnn.preparation.digits import to_mnist_form
 from mnist_cnn.preparation.grey_values import find_grey_values
-from mnist_cnn.preparation.image_files import UnreadableImage
+from mnist_cnn.preparation.image_files import UnreadableImage, open_image
 from mnist_cnn.preparation.prepare import LONGEST, LONGEST_OF_SEVERAL, Preparation, prepare_file
 from tests.preparation.drawing import FIVE, difference, draw
 
@@ -122,11 +122,20 @@ def encoded(image: Image.Image, format_: str, **options: Any) -> bytes:
     return stream.getvalue()
 
 
+def tagged(content: bytes, tag: int, old: int, new: int) -> bytes:
+    """Return a TIFF file with another value of a tag."""
+    before, after = (struct.pack("<HHIHH", tag, 3, 1, value, 0) for value in (old, new))
+    assert content.count(before) == 1
+    return content.replace(before, after)
+
+
+FLOATS = encoded(Image.new("F", (8, 8)), "TIFF")
 BROKEN = {
     "empty": (b"", "the file is empty"),
     "text": (b"a letter, not a digit", "not an image of a known format"),
     "other format": (encoded(drawing(), "ICO"), "not an image of a known format"),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image of a known format"),
+    "64-bit floats": (tagged(FLOATS, 258, 32, 64), "a damaged TIFF, or one with pixels that are not read"),
     "truncated": (encoded(drawing(), "PNG")[:700], "damaged"),
     "truncated jpeg": (encoded(drawing(), "JPEG")[:900], "damaged"),
     "51 megapixels": (png_header(10_200, 5000), "51.0 megapixels: larger than the limit of 50"),
@@ -216,6 +225,19 @@ def test_colour_is_kept_or_reduced_to_luma(tmp_path: Path) -> None:
 def test_deep_grey_is_scaled_by_the_grey_values_and_clipped(tmp_path: Path) -> None:
     levels = np.repeat(np.array([[0, 100, 500, 2000]], np.uint16), 4, axis=0).repeat(2, 0).repeat(2, 1)
     assert resized(tmp_path, Image.fromarray(levels))[0, 4, ::2].tolist() == [0, 26, 128, 255]
+
+
+def test_16_bits_of_which_0_is_white_are_inverted(tmp_path: Path) -> None:
+    levels = np.repeat(np.array([[65535, 65035, 64535, 0]], np.uint16), 8, axis=0).repeat(2, 1)
+    pixels = resized(tmp_path, Image.fromarray(levels), name="a.tif", tiffinfo={262: 0})
+    assert pixels[0, 4, ::2].tolist() == [0, 128, 255, 255]
+
+
+def test_32_bits_without_a_sign_are_read_as_such(tmp_path: Path) -> None:
+    levels = np.array([[0, 2**31 - 1, 2**31, 2**32 - 1]], np.uint32)
+    content = encoded(Image.fromarray(levels.view(np.int32)), "TIFF")
+    (tmp_path / "a.tif").write_bytes(tagged(content, 339, 2, 1))
+    assert np.asarray(open_image(tmp_path / "a.tif", 8)).tolist() == [[0, 2**31, 2**31, 2**32]]
 
 
 def test_transparent_pixels_become_white(tmp_path: Path) -> None:

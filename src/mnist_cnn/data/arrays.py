@@ -30,7 +30,7 @@ class ArrayFile(Source):
     kept for the test: each class in proportion, the same ones in every run.
 
     Values other than bytes are scaled. Black and white are `data.grey_values`, or else 0 and the largest
-    number of the fewest bits that hold the values.
+    number of the fewest bits that hold the values of the training images. False and True are 0 and 1.
     """
 
     def __init__(self, file: str, test_size: int | float = 0.2) -> None:
@@ -52,6 +52,8 @@ class ArrayFile(Source):
         path = directory / self.file
         self._loaded = self._loaded or self._load(path)
         black, white = self.preparation.grey_values or grey_values_of(self._loaded[0])
+        if white <= black:
+            raise UserError(f"{path}: all values of the training images are {black:g}.")
         if train and white != 255:
             log.info("%s: black is %g, white is %g", path, black, white)
         images, labels = self._loaded[:2] if train else self._loaded[2:]
@@ -70,18 +72,27 @@ class ArrayFile(Source):
             if not fits or labels.shape != images.shape[:1] or images.dtype.kind not in "uif":
                 raise UserError(
                     f"{path} holds images {images.dtype} {images.shape} and labels {labels.shape}. Expected "
-                    "images (N, H, W) or (N, H, W, 3) and labels (N,)."
+                    "images of numbers (N, H, W) or (N, H, W, 3) and labels (N,)."
                 )
             if labels.dtype.kind not in "uif" or not (labels == np.rint(labels)).all():
                 raise UserError(f"{path}: the labels should be whole numbers, 0 for the first class.")
+        # the images of a .csv are of one table
+        if path.suffix == ".npz" and self.preparation.grey_values is None and len(arrays[2]):
+            _check_ranges(path, arrays[0], arrays[2])
         return arrays
 
     def _read_csv(self, path: Path) -> list[NDArray[Any]]:
         try:
             with path.open(encoding="utf-8-sig") as file:
-                has_names = not file.readline().split(",")[0].strip().replace(".", "").isdigit()
+                has_names = not _is_number(file.readline().split(",")[0].strip().strip('"'))
             rows = np.loadtxt(
-                path, np.float32, delimiter=",", skiprows=int(has_names), encoding="utf-8-sig", ndmin=2
+                path,
+                np.float32,
+                delimiter=",",
+                skiprows=int(has_names),
+                encoding="utf-8-sig",
+                ndmin=2,
+                quotechar='"',
             )
         except ValueError as error:
             raise UserError(f"{path} is not a table of numbers: {one_line(error)}") from None
@@ -91,6 +102,7 @@ class ArrayFile(Source):
                 f"{path} has {rows.shape[1]} columns. Expected a label and the pixels of a square in each "
                 "row, as in 785 columns of 28x28 pixels."
             )
+        _check_finite(rows, f"{path} holds")
         labels, images = rows[:, 0], rows[:, 1:].reshape(-1, side, side)
         targets = torch.from_numpy(labels).long()
         parts = stratified_split(targets, self.test_size, seed=0, setting="data.source.test_size")
@@ -105,6 +117,44 @@ def _read_npz(path: Path) -> list[NDArray[Any]]:
             if missing:
                 held = ", ".join(file.files[:8])
                 raise UserError(f"{path} has no {missing[0]}; it has {held}. Expected {', '.join(KEYS)}.")
-            return [file[key] for key in KEYS]
+            arrays = [file[key] for key in KEYS]
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not an .npz file of arrays: {one_line(error)}") from None
+    for key, array in zip(KEYS, arrays, strict=True):
+        _check_finite(array, f"{path}: {key} holds")
+    return [array.astype(np.uint8) if array.dtype == bool else array for array in arrays]
+
+
+def _check_finite(values: NDArray[Any], subject: str) -> None:
+    """Raise `UserError` if a value is NaN or infinite: black and white would be so, too."""
+    count = int((~np.isfinite(values)).sum()) if values.dtype.kind == "f" else 0
+    if count:
+        raise UserError(
+            f"{subject} {count:,} of {values.size:,} values that are NaN or infinite. "
+            "Replace them, for example with 0."
+        )
+
+
+def _check_ranges(path: Path, train: NDArray[Any], test: NDArray[Any]) -> None:
+    """Raise `UserError` if the two arrays have not the same black and white.
+
+    Values of one may lie outside of the other's black and white by half of the range. That tells [0, 1] from
+    [-1, 1] and from 0 to 255, and lets pass a test image that is a little brighter.
+    """
+    for images, others in ((test, train), (train, test)):
+        black, white = grey_values_of(others)
+        margin = (white - black) / 2
+        if images.min() < black - margin or images.max() > white + margin:
+            raise UserError(
+                f"{path}: the values of x_train are {train.min():g} to {train.max():g}, those of x_test "
+                f"{test.min():g} to {test.max():g}. Black and white are the same numbers for both: scale one "
+                "of the arrays, or give the numbers if the values are right, as in data.grey_values=[0,255]."
+            )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

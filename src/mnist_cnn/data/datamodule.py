@@ -178,16 +178,16 @@ class ImageData(L.LightningDataModule):
             if apart is None:
                 train, val = stratified_split(targets, self.val_size, seed=0, setting="data.val_size")
                 self.train = ImagesInMemory(images[train], targets[train])
-                self.val = ImagesInMemory(images[val], targets[val])
+                self.val = ImagesInMemory(*_mixed(images[val], targets[val]))
             else:
                 self.train = ImagesInMemory(images, targets)
-                self.val = ImagesInMemory(*self._converted(self.source, *apart))
+                self.val = ImagesInMemory(*_mixed(*self._converted(self.source, *apart)))
             if self.extra is not None:
                 images, targets = self._read(self.extra, train=True)
                 self.train = ImagesInMemory(
                     torch.cat([self.train.images, images]), torch.cat([self.train.targets, targets])
                 )
-            self.test = ImagesInMemory(*self._read(self.source, train=False))
+            self.test = ImagesInMemory(*_mixed(*self._read(self.source, train=False)))
         if self.trainer is not None and self.trainer.check_val_every_n_epoch is not None:
             self._check_validation(self.trainer)
 
@@ -215,7 +215,8 @@ class ImageData(L.LightningDataModule):
         if len(targets) and not 0 <= int(targets.min()) <= int(targets.max()) < self.num_classes:
             raise UserError(
                 f"{name} has targets from {int(targets.min())} to {int(targets.max())}, "
-                f"but data.num_classes={self.num_classes}. Set data.num_classes={int(targets.max()) + 1}."
+                f"but data.num_classes={self.num_classes}. Targets begin with 0: subtract 1 from each if "
+                f"none is 0, otherwise set data.num_classes={int(targets.max()) + 1}."
             )
         return convert(images, self.in_channels, self.image_size), targets
 
@@ -299,6 +300,17 @@ class ImageData(L.LightningDataModule):
 def _scale(images: Tensor) -> Tensor:
     """Return uint8 images (B, C, H, W) as float32 in [0, 1], channels last."""
     return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def _mixed(images: Tensor, targets: Tensor) -> Batch:
+    """Return images that lie class by class in another order, always the same; others as they are.
+
+    Without this the first batches, which `trainer.limit_test_batches` takes, hold the first classes only.
+    """
+    if len(targets.unique_consecutive()) > len(targets.unique()):
+        return images, targets
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(0))
+    return images[order], targets[order]
 
 
 def _per_channel(value: float | Sequence[float], channels: int, setting: str) -> Tensor:

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from mnist_cnn.errors import UserError
 from mnist_cnn.files import natural_order
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+from mnist_cnn.preparation.image_files import SUFFIXES
 
 
 def find_images(pattern: str | None) -> list[Path]:

@@ -1,18 +1,22 @@
 """Image files that may come from anybody, opened with limits."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
 
 from mnist_cnn.errors import UserError, printable
 
 # Those for which Pillow starts no other program, and the ends of their files' names.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2")
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how files of this format begin
 MAX_PIXELS = 50_000_000
 MAX_BYTES = 250_000_000  # 50 megapixels of 4 bytes, uncompressed, and some more
 
@@ -31,7 +35,8 @@ def open_image(path: Path, longest: int) -> Image.Image:
         if image.mode in ("L", "RGB"):
             image.draft(None, (longest, longest))
         image.load()
-        return ImageOps.exif_transpose(image)
+        upright = ImageOps.exif_transpose(image)
+        return _as_tagged(upright, image.tag_v2) if isinstance(image, TiffImageFile) else upright
 
 
 def mode_of(path: Path) -> str:
@@ -62,6 +67,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
     except UnreadableImage:
         raise
     except UnidentifiedImageError:
+        if content.getvalue().startswith(TIFF):
+            raise UnreadableImage(
+                "a damaged TIFF, or one with pixels that are not read: write it with 8 or 16 bits, or in "
+                "grey with 32-bit floats"
+            ) from None
         raise UnreadableImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
         raise UnreadableImage(_too_large()) from None
@@ -69,6 +79,15 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise UnreadableImage(error.strerror or f"damaged: {_one_line(error)}") from None
     except Exception as error:  # Pillow's decoders raise whatever the broken bytes lead to
         raise UnreadableImage(f"damaged: {_one_line(error)}") from None
+
+
+def _as_tagged(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
+    """Return a TIFF with more than 8 bits as its tags say; Pillow ignores these two."""
+    if image.mode == "I;16" and tags.get(PHOTOMETRIC_INTERPRETATION) == 0:  # 0 is white
+        return Image.fromarray(65535 - np.asarray(image))
+    if image.mode == "I" and tags.get(SAMPLEFORMAT, (1,)) == (1,):  # unsigned
+        return Image.fromarray(np.asarray(image).view(np.uint32).astype(np.float32))
+    return image
 
 
 def _too_large(size: str = "") -> str:
