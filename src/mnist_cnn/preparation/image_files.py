@@ -83,8 +83,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 def _as_tagged(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     """Return a TIFF with more than 8 bits as its tags say; Pillow ignores these two."""
-    if image.mode == "I;16" and tags.get(PHOTOMETRIC_INTERPRETATION) == 0:  # 0 is white
-        return Image.fromarray(65535 - np.asarray(image))
+    if image.mode.startswith("I;16") and tags.get(PHOTOMETRIC_INTERPRETATION) == 0:  # 0 is white
+        return Image.fromarray((65535 - np.asarray(image)).astype(np.uint16))
     if image.mode == "I" and tags.get(SAMPLEFORMAT, (1,)) == (1,):  # unsigned
         return Image.fromarray(np.asarray(image).view(np.uint32).astype(np.float32))
     return image
