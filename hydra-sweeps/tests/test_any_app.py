@@ -101,9 +101,9 @@ def test_what_an_interrupted_job_returns_is_no_result(
     while "x is" not in process.stdout.readline():
         pass
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGINT
+    assert process.returncode == 128 + signal.SIGTERM
     assert "interrupted; resume with: " in output
     assert not list(tmp_path.glob("out/*/metrics.json"))
 
