@@ -136,7 +136,8 @@ class Run(Job):
         # The process that has started a rank has written the settings, or checked them.
         saved = read_settings(self.folder / RESOLVED, None if is_rank_of_a_job() else composed["trust"])
         self._changes = changes_of(saved, composed, overrides)
-        if (self.folder / METRICS).is_file() and not any(key.startswith("trainer.") for key in self._changes):
+        has_finished = (self.folder / METRICS).is_file() and not (self.folder / FAILED).is_file()
+        if has_finished and not any(key.startswith("trainer.") for key in self._changes):
             self._stop_as_finished()
         settings = OmegaConf.create(saved)
         for key, value in self._changes.items():
