@@ -47,6 +47,7 @@ def main(config):
     if config.habit == "prints":
         sys.stdout.buffer.write("a".encode(sys.stdout.encoding) + b" line\\n")
         sys.stdout.reconfigure(errors="replace")
+        sys.stdout.write("".join(f"\\r{i} %" for i in range(101)) + "\\n")
         sys.stdout.write("no end")
     if config.habit == "leaves":
         os.chdir("/")
@@ -116,6 +117,27 @@ def test_a_folder_that_holds_another_run_is_refused(run: Run, tmp_path: Path) ->
     assert (tmp_path / "out" / "0" / "metrics.json").is_file()
 
 
+def test_what_is_swept_is_compared_though_it_is_ignored_otherwise(run: Run) -> None:
+    run("hydra/callbacks=run_files", "x=5", "hydra.run.dir=out/0")
+    done = run(*GRID, "x=1,2", "+sweep.ignore=[x]")
+    assert "out/0 holds a run with x=5, where job 0 would have x=1" in done.stderr
+
+
+def test_an_objective_with_another_meaning_is_a_setting_of_the_app(run: Run, tmp_path: Path) -> None:
+    done = run(*GRID, "x=1,2", "+objective=binary:logistic")
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "out") == {1.0: 1.0, 2.0: 2.0}
+
+
+def test_a_study_that_has_all_its_jobs_is_reported(run: Run) -> None:
+    search = ("-m", "hydra/sweeper=optuna", "hydra/callbacks=run_files", "hydra.sweeper.n_trials=1")
+    shared = ("hydra.sweeper.storage=sqlite:///s.db", "hydra.sweeper.study_name=s", "x=interval(0.0,1.0)")
+    assert run(*search, *shared, "hydra.sweep.dir=a").returncode == 0
+    done = run(*search, *shared, "hydra.sweep.dir=b")
+    assert done.returncode == 1
+    assert "The study s has its 1 jobs. Raise hydra.sweeper.n_trials" in done.stderr
+
+
 def test_commands_have_the_settings_of_hydra_that_the_jobs_had(run: Run, tmp_path: Path) -> None:
     done = run(*GRID, "x=3,2", "+hydra.job.env_set.ADDED=5")
     assert "+hydra.job.env_set.ADDED=5" in printed(done.stdout, "rerun with: ")
@@ -137,6 +159,7 @@ def test_jobs_in_the_pool_print_as_alone(run: Run) -> None:
     done = run(*GRID, *POOL, "x=1,2", "habit=prints")
     assert done.returncode == 0, done.stderr
     assert "#0  a line\n" in done.stdout
+    assert "#0  100 %\n" in done.stdout  # the last state of a progress bar
     assert "#1  no end\n" in done.stdout
 
 

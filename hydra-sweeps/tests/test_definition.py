@@ -32,6 +32,12 @@ def plain(made: Any) -> Any:
     return OmegaConf.to_container(made, resolve=False)
 
 
+def test_the_last_override_of_a_key_is_taken_in_its_place(tmp_path: Path) -> None:
+    task = ["opt.a=5", "opt={a:10},{a:11}", "opt.a=7", "~gone", "+gone=1"]
+    OmegaConf.save({"hydra": {"overrides": {"hydra": [], "task": task}}}, tmp_path / "multirun.yaml")
+    assert overrides_to_resume(tmp_path, []) == task[1:]
+
+
 def test_new_overrides_replace_former_ones(tmp_path: Path) -> None:
     OmegaConf.save(config(), tmp_path / "multirun.yaml")
     given = ["hydra.mode=MULTIRUN", "hydra/sweeper=grid", f"sweep.resume={tmp_path}", "data.dir=/b"]
@@ -78,6 +84,7 @@ def test_ignored_settings_may_change(changes: dict[str, Any]) -> None:
         ({"hydra__sweep__subdir": "x"}, "hydra.sweep.subdir"),
         ({"hydra__overrides__task": ["optim=sgd"]}, "optim: sgd,adam before, sgd now"),
         ({"hydra__overrides__task": ["optim=s gd,adam"]}, "optim: sgd,adam before, s gd,adam now"),
+        ({"hydra__overrides__task": ["optim='sgd, adam','b'"]}, "'sgd, adam','b' now"),
         ({"hydra__overrides__task": ["optim=sgd,adam", "data.dir=/b,/c"]}, "data.dir"),
     ],
 )

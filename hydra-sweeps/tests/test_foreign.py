@@ -78,6 +78,11 @@ def test_job_without_a_result_is_counted_as_failed(run: Run) -> None:
     assert "job 1 failed: it has left no result in its folder" in done.stdout
 
 
+def test_an_app_that_continues_runs_must_have_a_setting_for_them(run: Run) -> None:
+    done = run(*SWEEP, "model.width=1,2", "+sweep.resume_jobs=true")
+    assert "sweep.resume_jobs=true: the app has no setting resume" in done.stderr
+
+
 def test_killed_jobs_fail_alone_in_the_pool(run: Run, tmp_path: Path) -> None:
     done = run(*SWEEP, *POOL, "problem=null,kill", "hydra.sweep.dir=out")
     assert done.returncode == 1

@@ -150,9 +150,18 @@ def test_a_setting_may_have_the_name_of_a_metric_or_of_a_column(tmp_path: Path) 
     assert title == ["job", "loss", "job", "folder", "val/acc", "loss"]
     assert lines[0] == ["0", "l1", "5", "l1", "90.00%", "0.5"]
     writing.write_csv(tmp_path / "all.csv", runs, GOAL)
-    first = (tmp_path / "all.csv").read_text().splitlines()[1].split(",")
+    titles, first, _ = (line.split(",") for line in (tmp_path / "all.csv").read_text().splitlines())
+    assert titles[:4] == ["job", "loss", "job", "folder"]
     assert first[:4] == ["0", "l1", "5", "l1"]
     assert first[-1] == "0_a"
+    writing.write_csv(tmp_path / "all.csv", runs, Goal({"val/acc": "maximize"}, ("loss",)))
+    assert "metric loss" in (tmp_path / "all.csv").read_text()
+
+
+def test_runs_that_a_job_has_started_are_not_jobs_of_its_sweep(tmp_path: Path) -> None:
+    add_run(tmp_path / "0_a", scores(0.9))
+    add_run(tmp_path / "0_a" / "inner" / "0_b", scores(0.99))
+    assert "1 ok" in writing.write(tmp_path, GOAL)
 
 
 def test_a_group_has_no_mean_of_what_one_of_its_runs_has_not(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from optuna.trial import TrialState
 
 from hydra_sweeps import SweepError
 from hydra_sweeps import study as study_module
+from hydra_sweeps.commands import AppCommand
 from hydra_sweeps.contract import Job, explained
 from hydra_sweeps.grammar import parse
 from hydra_sweeps.space import distributions_of, examples
@@ -82,6 +83,7 @@ def attached(
     sweeper = {"pruner": pruner, "storage": storage, "study_name": name}
     hydra = {"sweeper": sweeper, "overrides": {"hydra": [], "task": []}}
     OmegaConf.save(OmegaConf.create({"hydra": hydra}), folder / "multirun.yaml")
+    AppCommand(["app.py"], ".", [], "s").write(folder)
     return attach(folder, int(job.trial or 0))
 
 
@@ -519,7 +521,7 @@ def test_journal_is_read_by_optuna_alone_as_by_its_dashboard(tmp_path: Path) -> 
     finish(make(tmp_path, n_trials=2))
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "study.journal"))
     study = optuna.load_study(study_name=None, storage=optuna.storages.JournalStorage(backend))
-    assert (study.study_name, len(study.trials)) == (tmp_path.name, 2)
+    assert (study.study_name, len(study.trials)) == ("s", 2)
 
 
 def test_examples_of_jobs_have_each_pair_of_texts() -> None:

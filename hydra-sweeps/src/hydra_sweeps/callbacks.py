@@ -54,7 +54,8 @@ class RunFiles(Callback):
 
     def _metrics(self, config: DictConfig, returned: object) -> dict[str, Any]:
         """Return the content of metrics.json."""
-        name = OmegaConf.select(config, "objective.metric", default=RESULT)
+        objective = config.get("objective")
+        name = objective.get("metric", RESULT) if OmegaConf.is_dict(objective) else RESULT
         found = returned if isinstance(returned, Mapping) else {name: returned}
         metrics: dict[str, Any] = {str(k): n for k, v in found.items() if (n := _number(v)) is not None}
         if (trial := current_trial()) is not None:

@@ -79,7 +79,11 @@ def overrides_to_resume(folder: Path, given: Sequence[str]) -> list[str]:
         raise SweepError(f"sweep.resume={folder} is not the folder of a sweep: it has no {FILE}.")
     overrides = read(folder)["hydra"]["overrides"]
     texts = [*overrides["hydra"], *overrides["task"]]
-    former = {_name(text): text for text in texts if key_of(text) not in OF_THE_START}
+    former: dict[str, str] = {}
+    for text in texts:
+        if key_of(text) not in OF_THE_START:
+            former.pop(_name(text), None)  # the last one of a key counts, in its place
+            former[_name(text)] = text
     # That the given sweeper is one of this package has brought us here; what it was is in the folder.
     gone = ("hydra.mode", "hydra.sweep.dir", "hydra/sweeper", "sweep.resume")
     now = {_name(text): text for text in given if key_of(text) not in gone}
@@ -146,7 +150,8 @@ def _compared(config: Mapping[Any, Any], ignored: tuple[str, ...]) -> dict[str, 
         key, _, value = text.partition("=")
         # A setting that may change is part of the definition where it is swept.
         if not is_ignored(key_of(text), ignored) or is_swept(text):
-            flat[_name(key)] = re.sub(r"\s*,\s*", ",", value)  # however it was typed
+            is_quoted = "'" in value or '"' in value
+            flat[_name(key)] = value if is_quoted else re.sub(r"\s*,\s*", ",", value)
     return flat
 
 

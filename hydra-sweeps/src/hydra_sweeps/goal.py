@@ -41,10 +41,10 @@ def goal_of(config: Any) -> Goal:
 
 
 def check_objective(config: Any) -> None:
-    """Raise `SweepError` if `objective` does not say what is compared, and how."""
+    """Raise `SweepError` if `objective` says only in part what is compared, and how."""
     objective = select(config, "objective")
-    if objective is None:
-        return
+    if not is_dict(objective) or not {"metric", "mode"} & objective.keys():
+        return  # none, or a setting of the app with another meaning
     metric, mode = select(objective, "metric"), str(select(objective, "mode"))
     if not isinstance(metric, str) or mode not in MODES:
         raise SweepError(

@@ -61,6 +61,11 @@ class Search(BaseSweep):
             config=self.settings,
             **self.options,
         )
+        if not resumed and self.study.is_full:
+            raise SweepError(
+                f"The study {self.study.study.study_name} has its {self.study.n_trials} jobs. Raise "
+                "hydra.sweeper.n_trials, or choose another hydra.sweeper.study_name."
+            )
         self.total = self.study.n_trials
         self.left_over = self.study.left_over() if resumed else []
         self.jobs: dict[int, Job] = {}  # that have been proposed and not ended

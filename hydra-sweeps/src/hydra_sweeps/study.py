@@ -28,6 +28,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hydra_sweeps import definition
+from hydra_sweeps.commands import AppCommand
 from hydra_sweeps.contract import Job, SweepError, positive
 from hydra_sweeps.files import printable
 from hydra_sweeps.goal import MODES
@@ -93,18 +94,24 @@ class StudySearch:
         self._storage = open_storage(storage, folder)
         self.study = optuna.create_study(
             storage=self._storage,
-            study_name=_study_name(self._storage, storage, study_name, folder),
+            study_name=study_name or sweep,
             directions=[StudyDirection[one.upper()] for one in objectives.values()],
             load_if_exists=True,
             **options,
         )
         self._claim_objectives()
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the study has all its jobs."""
+        jobs = {(trial.user_attrs.get(_SWEEP), trial.user_attrs[_JOB]) for trial in self._trials()}
+        return len(jobs) >= self.n_trials
+
     def propose(self) -> Job | None:
         """Return the next job, or None if the study has all its jobs."""
-        trials = self._trials()
-        if len({(one.user_attrs.get(_SWEEP), one.user_attrs[_JOB]) for one in trials}) >= self.n_trials:
+        if self.is_full:
             return None
+        trials = self._trials()
         number = max((one.user_attrs[_JOB] for one in trials if self._is_mine(one)), default=-1) + 1
         # With its sweep and job from the beginning, so that a kill leaves no trial without an owner.
         return self._suggested(number, self._add_trial({_SWEEP: self.sweep, _JOB: number}))
@@ -213,10 +220,11 @@ class StudySearch:
 def attach(sweep: Path, number: int) -> optuna.Trial:
     """Return a trial of the search in the folder `sweep`, to report to it from another process."""
     # The definition as it was typed: ${oc.env:PASSWORD} is not in any file.
-    options = OmegaConf.create(definition.read(sweep)).hydra.sweeper
+    options, command = OmegaConf.create(definition.read(sweep)).hydra.sweeper, AppCommand.read(sweep)
+    assert command is not None, "written by the sweep before its first job"
     storage = open_storage(options.storage, sweep)
     study = optuna.load_study(
-        study_name=_study_name(storage, options.storage, options.study_name, sweep),
+        study_name=options.study_name or command.sweep,
         storage=storage,
         sampler=optuna.samplers.RandomSampler(),  # not used
         pruner=_made(options.pruner),
@@ -248,12 +256,6 @@ def check_objectives(objectives: Mapping[str, str]) -> dict[str, str]:
     if any(metric.startswith("test/") for metric in given):
         raise SweepError(f"hydra.sweeper.objectives={given}: a search must not choose by test data.")
     return given
-
-
-def _study_name(backend: BaseStorage, url: str | None, given: str | None, folder: Path) -> str:
-    # A journal has one study, even if its folder has been renamed.
-    known = optuna.get_all_study_names(backend) if given is None and url is None else []
-    return given or next(iter(known), folder.name)
 
 
 def _trial(study: optuna.Study, storage: BaseStorage, number: int) -> optuna.Trial:

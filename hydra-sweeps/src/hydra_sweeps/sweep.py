@@ -157,6 +157,10 @@ class BaseSweep(Sweeper):
         former = AppCommand.read(self.folder) if resumed else None
         name = f"{self.folder.name}-{secrets.token_hex(3)}" if former is None else former.sweep
         self.command = AppCommand.of_this_process(hydra, name)
+        if OmegaConf.select(self.settings, "sweep.resume_jobs") and "resume" not in self.settings:
+            raise SweepError(
+                "sweep.resume_jobs=true: the app has no setting resume, for the folder of a run."
+            )
         plugins = Plugins.instance()
         self.launcher: Launcher = plugins.instantiate_launcher(config=self.settings, **self.context)
         here = os.path.relpath(self.folder)
@@ -231,11 +235,17 @@ class BaseSweep(Sweeper):
     def _refuse_other_run(self, ready: Command) -> None:
         """Raise `SweepError` if the folder of a job holds a run with other overrides."""
         found = read_or_none(ready.folder / OVERRIDES)
-        if not isinstance(found, list) or not (ready.folder / RESOLVED).is_file():
-            return  # no run, or one that has ended before it began
+        has_begun = any((ready.folder / name).is_file() for name in (RESOLVED, METRICS))
+        if not isinstance(found, list) or not has_begun:
+            return
+        swept = {one.get_key_element().lstrip("+") for one in self.overrides if one.is_sweep_override()}
         ignored = (*self.ignored, "sweep", "hydra")
         before, now = (
-            sorted(str(one) for one in overrides if not is_ignored(key_of(str(one)), ignored))
+            sorted(
+                text
+                for text in map(str, overrides)
+                if key_of(text) in swept or not is_ignored(key_of(text), ignored)
+            )
             for overrides in (found, ready.fresh)
         )
         if before != now:

@@ -198,8 +198,9 @@ def _run(arguments: Sequence[str], environment: Mapping[str, str], folder: Path,
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     logging.shutdown()
     for stream, lines in zip(streams, prefixed, strict=True):
-        stream.flush()
-        lines.end()
+        if not stream.closed:  # by the app
+            stream.flush()
+            lines.end()
     sys.exit(code)  # type: ignore[arg-type]
 
 
@@ -223,7 +224,10 @@ def _end_with_parent() -> None:
 
 
 class _Prefixed(io.RawIOBase):
-    """Writes whole lines with a prefix, since several jobs write to the same console."""
+    """Writes whole lines with a prefix, since several jobs write to the same console.
+
+    Of a line that is written over, as by a progress bar, the last state is shown.
+    """
 
     def __init__(self, stream: TextIO, prefix: str) -> None:
         self._stream = stream
@@ -239,9 +243,12 @@ class _Prefixed(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        *lines, self._rest = (self._rest + bytes(data)).split(b"\n")
-        self._stream.buffer.write(b"".join(self._prefix + line + b"\n" for line in lines))
-        self._stream.buffer.flush()
+        *lines, rest = (self._rest + bytes(data)).split(b"\n")
+        self._rest = _last_state(rest)
+        if lines:
+            texts = (self._prefix + _last_state(line).rstrip(b"\r") + b"\n" for line in lines)
+            self._stream.buffer.write(b"".join(texts))
+            self._stream.buffer.flush()
         return len(data)
 
     def end(self) -> None:
@@ -251,3 +258,9 @@ class _Prefixed(io.RawIOBase):
 
     def fileno(self) -> int:
         return self._stream.fileno()
+
+
+def _last_state(line: bytes) -> bytes:
+    """Return what is visible of a line in which a carriage return begins a new state."""
+    before, end, state = line.rpartition(b"\r")
+    return state if state else before.rpartition(b"\r")[2] + end

@@ -36,7 +36,9 @@ def write(sweep_dir: Path, goal: Goal) -> str:
 
     An earlier report is replaced. Raises `SweepError` if there is no run.
     """
-    runs = find_runs([sweep_dir])
+    found = find_runs([sweep_dir])
+    # A job may have runs of its own below its folder.
+    runs = [run for run in found if run.folder.parent == sweep_dir.resolve()] or found
     write_csv(sweep_dir / "sweep.csv", runs, goal)
     parts = [f"# Sweep {sweep_dir.resolve().name}"]
     if (groups := groups_table(runs, goal)) is not None:
@@ -73,8 +75,10 @@ def write_csv(path: Path, runs: Sequence[Run], goal: Goal) -> None:
     in_order = ranked(runs, goal.objectives)
     columns = _job_columns(runs, in_order, goal)
     columns.append(("status", [run.status for run in in_order]))
+    known = {title for title, _ in columns}
     for name in ("epochs", *metrics_shown(runs, goal)):
-        columns.append((name, [run.metrics.get(name) for run in in_order]))
+        title = f"metric {name}" if name in known else name
+        columns.append((title, [run.metrics.get(name) for run in in_order]))
     columns.append(("error", [run.error for run in in_order]))
     columns.append(("folder", [os.path.relpath(run.folder, path.resolve().parent) for run in in_order]))
     titles, values = zip(*columns, strict=True)
