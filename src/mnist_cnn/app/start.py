@@ -169,7 +169,12 @@ def _do(
             if libraries:
                 import_libraries(libraries)
                 signals.raise_interrupted()
-            return main(job)
+            result = main(job)
+            if processes_started() is not None:  # this is a rank
+                from mnist_cnn.training.launch import leave_process_group
+
+                leave_process_group()
+            return result
     except Interrupted:
         if job is not None and HydraConfig.get().mode is RunMode.RUN:
             job.interrupted()

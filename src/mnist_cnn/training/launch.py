@@ -56,6 +56,12 @@ def run_ranks(command: Sequence[str], count: int, seconds: float, signals: Seque
         os.environ.update(environment)
 
 
+def leave_process_group() -> None:
+    """Leave the group of ranks at the end of a job; otherwise a thread of gloo may abort the process then."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 class RankFailed(UserError):
     """A rank has failed; `was_killed` tells whether by a signal, so that it could not say why."""
 
