@@ -72,8 +72,10 @@ def _is(path: object, folder: Path) -> bool:
 
 def _number(value: Any) -> int | float | None:
     """Return a number, also of NumPy or a tensor, and None for anything else."""
-    if isinstance(value, int | float) or value is None or isinstance(value, str):
-        return value if isinstance(value, int | float) else None
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, str):
+        return None
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError):

@@ -104,14 +104,18 @@ class StudySearch:
     @property
     def is_full(self) -> bool:
         """Whether the study has all its jobs."""
-        jobs = {(trial.user_attrs.get(_SWEEP), trial.user_attrs[_JOB]) for trial in self._trials()}
+        return self._fill(self._trials())
+
+    def _fill(self, trials: Sequence[FrozenTrial]) -> bool:
+        """Return whether these are the trials of all jobs; a job that failed may have several."""
+        jobs = {(trial.user_attrs.get(_SWEEP), trial.user_attrs[_JOB]) for trial in trials}
         return len(jobs) >= self.n_trials
 
     def propose(self) -> Job | None:
         """Return the next job, or None if the study has all its jobs."""
-        if self.is_full:
-            return None
         trials = self._trials()
+        if self._fill(trials):
+            return None
         number = max((one.user_attrs[_JOB] for one in trials if self._is_mine(one)), default=-1) + 1
         # With its sweep and job from the beginning, so that a kill leaves no trial without an owner.
         return self._suggested(number, self._add_trial({_SWEEP: self.sweep, _JOB: number}))
