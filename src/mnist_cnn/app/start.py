@@ -26,11 +26,7 @@ from mnist_cnn.app.settings import BASIC_METRICS, direction
 from mnist_cnn.errors import Interrupted, UserError, log_traceback
 from mnist_cnn.files import data_folder
 from mnist_cnn.schema import Section, check
-from mnist_cnn.training.ranks import (
-    end_with_parent,
-    is_rank_of_a_job,
-    processes_started,
-)
+from mnist_cnn.training.ranks import RANK_TIMEOUT, end_with_parent, is_rank_of_a_job, processes_started
 
 log = logging.getLogger(__name__)
 
@@ -191,10 +187,10 @@ def _do(
 def import_libraries(names: Sequence[str]) -> None:
     """Import libraries without the garbage collector, which would look at a million objects many times.
 
-    The collector leaves out these objects later, too, but not in a process that has imported torch before:
-    what ran there may have left garbage.
+    The collector leaves out these objects later, too, but only if they are new: what has run since then may
+    have left garbage.
     """
-    is_first = "torch" not in sys.modules
+    are_new = not sys.modules.keys() >= set(names)
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -202,7 +198,7 @@ def import_libraries(names: Sequence[str]) -> None:
             importlib.import_module(name)
         from mnist_cnn.training.quiet import quiet_libraries
     finally:
-        if is_first:
+        if are_new:
             gc.freeze()
         if was_enabled:
             gc.enable()
@@ -272,8 +268,6 @@ def _lost_connection(error: Exception, job: Job | None) -> str | None:
 
 def _rank_timeout(job: Job) -> float:
     """Return the seconds that a rank of the job waits for another."""
-    from mnist_cnn.training.trainer import RANK_TIMEOUT
-
     return float(job.settings.trainer.rank_timeout or RANK_TIMEOUT)
 
 

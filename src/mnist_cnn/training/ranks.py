@@ -7,6 +7,7 @@ from datetime import datetime
 
 from mnist_cnn.errors import UserError
 
+RANK_TIMEOUT = 600.0  # seconds that a rank waits for another, by default
 RUN_ID = "mnist_cnn"  # by which torch's launcher marks the ranks that train.py or evaluate.py has started
 
 
@@ -47,7 +48,7 @@ def name_of_start() -> str:
     `UserError` if they cannot agree on it.
     """
     now = datetime.now()
-    if processes_started() is None:
+    if processes_started() is None or is_rank_of_a_job():  # which is told its folder
         return now.strftime("%m%d-%H%M")
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return f"slurm-{os.environ['SLURM_JOB_ID']}.{os.environ['SLURM_STEP_ID']}"  # also after a requeue

@@ -27,7 +27,7 @@ from mnist_cnn.errors import UserError
 from mnist_cnn.training.checkpoints import AtomicCheckpointIO
 from mnist_cnn.training.memory import keep_freed_memory
 from mnist_cnn.training.precision import cpu_name, native_precision
-from mnist_cnn.training.ranks import is_rank_of_a_job, processes_started
+from mnist_cnn.training.ranks import RANK_TIMEOUT, is_rank_of_a_job, processes_started
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
 # What Lightning raises for values that it does not take; ImportError is of a package that a value needs.
@@ -44,7 +44,6 @@ PROFILERS: dict[str, type[Profiler]] = {
     "advanced": AdvancedProfiler,
     "pytorch": PyTorchProfiler,
 }
-RANK_TIMEOUT = 600.0  # seconds that a rank waits for another, by default
 _NOTHING = nullcontext()
 
 
