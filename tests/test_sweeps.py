@@ -64,7 +64,7 @@ def test_killed_search_is_resumed_with_same_weights(
     start: Start, train: Command, mnist: Path, tmp_path: Path
 ) -> None:
     # with this seed the third job is pruned
-    arguments = (*SEARCH, "trainer.limit_train_batches=40", "optim=adam,sgd", "hydra.sweeper.seed=2")
+    arguments = (*SEARCH, "trainer.limit_train_batches=30", "optim=adam,sgd", "hydra.sweeper.seed=2")
     train("-m", *arguments, "hydra.sweeper.n_trials=3", "hydra.sweep.dir=whole")
     killed_search = (*arguments, "hydra.sweeper.n_trials=2", "hydra.sweep.dir=killed")
     started = start("train.py", "-m", f"data.dir={mnist}", *killed_search)
@@ -109,7 +109,8 @@ def test_all_ranks_of_job_are_pruned_together(command: Command, mnist: Path, tmp
 
 
 def test_no_rank_outlives_its_killed_sweep(start: Start, mnist: Path) -> None:
-    arguments = (*DDP, "trainer.max_epochs=9999", "hydra/launcher=pool", "hydra.launcher.n_jobs=2")
+    pool = ("hydra/launcher=pool", "hydra.launcher.n_jobs=2", "hydra.launcher.preload=[]")
+    arguments = (*DDP, "trainer.max_epochs=9999", *pool)
     started = start("train.py", "-m", f"data.dir={mnist}", *arguments)
     started.wait_for("epoch    2/9999")
     children = psutil.Process(started.process.pid).children(recursive=True)

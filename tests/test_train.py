@@ -182,11 +182,11 @@ def test_every_precision_trains_and_evaluates(
     train: Command, command: Command, mnist: Path, tmp_path: Path
 ) -> None:
     precisions = ["32-true", "bf16-true", "16-true", "64-true"]
-    training = (*SMOKE, "logger=none", "trainer.limit_train_batches=2")
+    training = (*SMOKE, "logger=none", "trainer.limit_train_batches=2", "trainer.limit_test_batches=1")
     train("-m", *training, f"trainer.precision={','.join(precisions)}", "hydra.sweep.dir=trained")
     jobs = jobs_of(tmp_path / "trained")
     checkpoints = ",".join(f"'{job}/checkpoints/best.ckpt'" for job in jobs)
-    evaluation = (f"data.dir={mnist}", CPU, "trainer.limit_test_batches=2", "hydra.sweep.dir=evaluated")
+    evaluation = (f"data.dir={mnist}", CPU, "trainer.limit_test_batches=1", "hydra.sweep.dir=evaluated")
     done = command("evaluate.py", "-m", f"ckpt={checkpoints}", *evaluation)
     assert done.returncode == 0, done.stderr
     for number, (precision, job) in enumerate(zip(precisions, jobs, strict=True)):

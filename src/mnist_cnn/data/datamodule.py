@@ -161,6 +161,8 @@ class ImageData(L.LightningDataModule):
 
     def prepare_data(self) -> None:
         """Fetch and verify the files; Lightning calls this in one process of a machine only."""
+        if self.source_label:  # verified before the training; Lightning calls this again for the test
+            return
         self.source_label = self.source.fetch(self.dir)
         if self.extra is not None:
             self.source_label += f", and {self.extra.fetch(self.dir)} to train on"
