@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from pkgutil import resolve_name
@@ -43,6 +44,7 @@ JOURNAL = "study.journal"
 _SWEEP, _JOB = "sweep", "job"
 
 
+@dataclass(eq=False)
 class StudySearch:
     """Proposes jobs of one sweep, and learns from those of all sweeps that share its study.
 
@@ -52,50 +54,42 @@ class StudySearch:
     The others are those of conf/hydra/sweeper/optuna.yaml. Raises `SweepError` for unusable ones.
     """
 
-    def __init__(
-        self,
-        distributions: Distributions,
-        *,
-        objectives: Mapping[str, str],
-        sampler: Mapping[str, Any],
-        pruner: Mapping[str, Any],
-        folder: Path,
-        sweep: str,
-        n_trials: int,
-        seed: int,
-        storage: str | None = None,
-        study_name: str | None = None,
-        conditional: str | None = None,
-        config: Any = None,
-    ) -> None:
-        if len(objectives) > 1 and prunes(pruner):
+    distributions: Distributions
+    objectives: Mapping[str, str]
+    sampler: Mapping[str, Any]
+    pruner: Mapping[str, Any]
+    folder: Path
+    sweep: str
+    n_trials: int
+    seed: int
+    storage: str | None = None
+    study_name: str | None = None
+    conditional: str | None = None
+    config: Any = None
+
+    def __post_init__(self) -> None:
+        if len(self.objectives) > 1 and prunes(self.pruner):
             raise SweepError("Several objectives cannot be pruned: add hydra/sweeper/pruner=none.")
-        if not distributions and conditional is None:
+        if not self.distributions and self.conditional is None:
             raise SweepError(
                 "There is nothing to search. Sweep a setting, here or in hydra.sweeper.params, as in "
                 "'optim.lr=tag(log, interval(1e-4, 1e-1))'."
             )
-        self.distributions = dict(distributions)
-        self.objectives = dict(objectives)
-        self.folder = folder
-        self.sweep = sweep
-        self.n_trials = positive("hydra.sweeper.n_trials", n_trials)
-        self.seed = seed
-        if not isinstance(seed, int) or seed < 0:
-            raise SweepError(f"hydra.sweeper.seed={seed}: it must be an integer greater than or equal to 0.")
-        self._make_sampler = instantiate(sampler, _partial_=True)
-        self._is_sequence = str(sampler.get("_target_")).endswith(".QMCSampler")
-        self._config = config
-        self._suggest_more = None if conditional is None else _function(conditional)
+        positive("hydra.sweeper.n_trials", self.n_trials)
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise SweepError(
+                f"hydra.sweeper.seed={self.seed}: it must be an integer greater than or equal to 0."
+            )
+        self._suggest_more = None if self.conditional is None else _function(self.conditional)
 
         # Before the storage, so that none is created if the options are wrong.
-        options: dict[str, Any] = {"sampler": _made(sampler), "pruner": _made(pruner)}
-        folder.mkdir(parents=True, exist_ok=True)
-        self._storage = open_storage(storage, folder)
+        options: dict[str, Any] = {"sampler": _made(self.sampler), "pruner": _made(self.pruner)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._storage = open_storage(self.storage, self.folder)
         self.study = optuna.create_study(
             storage=self._storage,
-            study_name=study_name or sweep,
-            directions=[StudyDirection[one.upper()] for one in objectives.values()],
+            study_name=self.study_name or self.sweep,
+            directions=[StudyDirection[one.upper()] for one in self.objectives.values()],
             load_if_exists=True,
             **options,
         )
@@ -173,7 +167,7 @@ class StudySearch:
             suggest: Any = trial.suggest_int if is_integer else trial.suggest_float
             suggest(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
         if self._suggest_more is not None:
-            self._suggest_more(self._config, trial)
+            self._suggest_more(self.config, trial)
 
     def _sampler(self, number: int) -> Any:
         """Return the sampler that chooses the parameters of a trial.
@@ -182,10 +176,10 @@ class StudySearch:
         have proposed without the interruption, and sweeps on one study do not propose the same points.
         """
         more: dict[str, Any] = {"seed": int(np.random.SeedSequence((self.seed, number)).generate_state(1)[0])}
-        if self._is_sequence:  # the seed is that of the sequence; the study keeps the position of each trial
+        if str(self.sampler.get("_target_")).endswith(".QMCSampler"):
+            # The seed is that of the sequence; the study keeps the position of each trial.
             more = {"seed": self.seed, "independent_sampler": optuna.samplers.RandomSampler(more["seed"])}
-        with _quiet():
-            return self._make_sampler(**more)
+        return _made(self.sampler, **more)
 
     def _claim_objectives(self) -> None:
         """Write the objectives into the study; raise `SweepError` if it has others."""
@@ -275,10 +269,10 @@ def _function(path: str) -> Any:
         raise SweepError(f"hydra.sweeper.conditional={path} cannot be found: {error}") from error
 
 
-def _made(options: Mapping[str, Any]) -> Any:
+def _made(options: Mapping[str, Any], **more: Any) -> Any:
     """Return the sampler or pruner with these options."""
     with _quiet():
-        return instantiate(options)
+        return instantiate(options, **more)
 
 
 @contextmanager
