@@ -99,11 +99,9 @@ class Search(BaseSweep):
 
     def on_job_end(self, number: int, outcome: Outcome) -> None:
         values = [number_of(outcome.metrics.get(metric)) for metric in self.goal.objectives]
-        state = outcome.status if outcome.status != "unfinished" else "failed"
-        if state == "finished" and None in values:
+        if outcome.status == "finished" and None in values:
             known = ", ".join(f"{k} {v}" for k, v in outcome.metrics.items() if not k.startswith("test/"))
             wanted = " and ".join(self.goal.objectives)
             log.error(f"job {number} has no finite {wanted}, by which the search chooses. It has: {known}.")
             self.failed = True
-            state = "failed"
-        self.study.tell(self.jobs.pop(number), state, values)
+        self.study.tell(self.jobs.pop(number), outcome.status, values)

@@ -5,7 +5,6 @@ know how jobs are run.
 """
 
 import json
-import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import optuna
@@ -34,9 +33,8 @@ from hydra_sweeps.contract import Job, SweepError, positive
 from hydra_sweeps.files import printable
 from hydra_sweeps.goal import MODES
 from hydra_sweeps.grammar import as_override
+from hydra_sweeps.outcome import Status
 from hydra_sweeps.space import Distributions
-
-State: TypeAlias = Literal["finished", "pruned", "failed"]
 
 JOURNAL = "study.journal"
 
@@ -128,18 +126,18 @@ class StudySearch:
                 jobs.append(self._suggested(number, self._add_trial(trial.user_attrs, trial)))
         return jobs
 
-    def tell(self, job: Job, state: State, values: Sequence[float | None] = ()) -> None:
+    def tell(self, job: Job, status: Status, values: Sequence[float | None] = ()) -> None:
         """Record how a job ended; `values` of a finished one in the order of `objectives`.
 
-        If a value is missing or not finite, the trial has failed. A trial that has ended before is not
-        changed.
+        If a value is missing, the trial has failed. A trial that has ended before is not changed.
         """
         assert job.trial is not None
-        known = [float(value) for value in values if value is not None and math.isfinite(value)]
-        how, told = (TrialState.PRUNED if state == "pruned" else TrialState.FAIL), None
-        if state == "finished" and len(known) == len(self.objectives):
-            how, told = TrialState.COMPLETE, known
-        self.study.tell(job.trial, told, how, skip_if_finished=True)
+        state, known = TrialState.FAIL, None
+        if status == "pruned":
+            state = TrialState.PRUNED
+        elif status == "finished" and None not in values:
+            state, known = TrialState.COMPLETE, [float(value) for value in values if value is not None]
+        self.study.tell(job.trial, known, state, skip_if_finished=True)
 
     def _suggested(self, number: int, trial_number: int) -> Job:
         """Return the job of a trial; an earlier start may have chosen its parameters."""
