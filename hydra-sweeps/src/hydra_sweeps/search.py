@@ -61,7 +61,7 @@ class Search(BaseSweep):
             config=self.settings,
             **self.options,
         )
-        if not resumed and self.study.is_full:
+        if not resumed and self.study.is_full(self.study.trials()):
             raise SweepError(
                 f"The study {self.study.study.study_name} has its {self.study.n_trials} jobs. Raise "
                 "hydra.sweeper.n_trials, or choose another hydra.sweeper.study_name."

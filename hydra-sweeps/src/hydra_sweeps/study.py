@@ -93,20 +93,15 @@ class StudySearch:
         )
         self._claim_objectives()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the study has all its jobs."""
-        return self._fill(self._trials())
-
-    def _fill(self, trials: Sequence[FrozenTrial]) -> bool:
+    def is_full(self, trials: Sequence[FrozenTrial]) -> bool:
         """Return whether these are the trials of all jobs; a job that failed may have several."""
         jobs = {(trial.user_attrs.get(_SWEEP), trial.user_attrs[_JOB]) for trial in trials}
         return len(jobs) >= self.n_trials
 
     def propose(self) -> Job | None:
         """Return the next job, or None if the study has all its jobs."""
-        trials = self._trials()
-        if self._fill(trials):
+        trials = self.trials()
+        if self.is_full(trials):
             return None
         number = max((one.user_attrs[_JOB] for one in trials if self._is_mine(one)), default=-1) + 1
         # With its sweep and job from the beginning, so that a kill leaves no trial without an owner.
@@ -118,7 +113,7 @@ class StudySearch:
         A job that was running keeps its trial; one that failed gets a new trial with the same parameters.
         """
         jobs = []
-        latest = {trial.user_attrs[_JOB]: trial for trial in self._trials() if self._is_mine(trial)}
+        latest = {trial.user_attrs[_JOB]: trial for trial in self.trials() if self._is_mine(trial)}
         for number, trial in sorted(latest.items()):
             if trial.state == TrialState.RUNNING:
                 jobs.append(self._suggested(number, trial.number))
@@ -191,7 +186,7 @@ class StudySearch:
         with _quiet():
             self.study.set_metric_names(list(self.objectives))
 
-    def _trials(self) -> list[FrozenTrial]:
+    def trials(self) -> list[FrozenTrial]:
         """Return the trials of all sweeps on this study, in the order of their creation."""
         trials = self.study.get_trials(deepcopy=False)
         return [trial for trial in trials if type(trial.user_attrs.get(_JOB)) is int]
