@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
-from hydra_sweeps import SweepError
+from hydra_sweeps import SweepError, Trial
 from hydra_sweeps import study as study_module
 from hydra_sweeps.commands import AppCommand
 from hydra_sweeps.contract import Job, explained
@@ -512,7 +512,7 @@ def test_trial_is_attached_by_definition_of_its_sweep(
     monkeypatch.setenv("STORAGE", storage)
     trial = attached(proposal, tmp_path, NONE, "${oc.env:STORAGE}", "s")
     for _ in range(2):  # again after a kill, without a warning
-        assert study_module.report(tmp_path, proposal.trial or 0, 0.5, 1) is False
+        assert Trial(str(tmp_path), proposal.trial or 0, "val/acc").report(0.5, 1) is False
     assert trial.study.trials[proposal.trial or 0].intermediate_values == {1: 0.5}
 
 

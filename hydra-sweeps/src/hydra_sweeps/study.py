@@ -183,7 +183,7 @@ class StudySearch:
                 f"The study {self.study.study_name} has the objectives {former}, not {self.objectives}: "
                 "choose another hydra.sweeper.study_name."
             )
-        with _quiet():
+        with quiet():
             self.study.set_metric_names(list(self.objectives))
 
     def trials(self) -> list[FrozenTrial]:
@@ -223,14 +223,6 @@ def attach(sweep: Path, number: int) -> optuna.Trial:
     return _trial(study, storage, number)
 
 
-def report(sweep: Path, number: int, value: float, epoch: int) -> bool:
-    """Report a value to a trial of a search, and return whether it should be pruned."""
-    trial = attach(sweep, number)
-    with _quiet():
-        trial.report(value, epoch)
-    return bool(trial.should_prune())
-
-
 def prunes(pruner: Mapping[str, Any]) -> bool:
     """Return whether a pruner with these options may stop a job."""
     return not str(pruner.get("_target_")).endswith(".NopPruner")
@@ -264,12 +256,12 @@ def _function(path: str) -> Any:
 
 def _made(options: Mapping[str, Any], **more: Any) -> Any:
     """Return the sampler or pruner with these options."""
-    with _quiet():
+    with quiet():
         return instantiate(options, **more)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hide what Optuna warns of: a class that may change, and an epoch reported again after a kill."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)

@@ -25,8 +25,10 @@ class Trial:
         """Report `metric` after `epoch`, counted from 1; return whether the job should stop."""
         from hydra_sweeps import study  # takes a second
 
-        self.value = value
-        self.pruned = study.report(Path(self.sweep), self.number, value, epoch)
+        trial = study.attach(Path(self.sweep), self.number)
+        with study.quiet():
+            trial.report(value, epoch)
+        self.value, self.pruned = value, trial.should_prune()
         return self.pruned
 
 
