@@ -30,8 +30,8 @@ class Run:
     """A run, finished or not.
 
     `settings` stands for all settings without the seed and the ignored ones that are not swept; `hparams`
-    identify the run; `overrides` are those it was started with. `metrics` are the results, or those of the
-    best epoch so far.
+    and among them the seed identify the run; `overrides` are those it was started with. `metrics` are the
+    results, or those of the best epoch so far.
     """
 
     folder: Path
@@ -40,7 +40,6 @@ class Run:
     error: str | None
     hparams: dict[str, Any]
     settings: str
-    seed: int | None
     metrics: Mapping[str, Any]
     overrides: Sequence[str]
     goal: Goal
@@ -138,8 +137,10 @@ def _read(folder: Path) -> Run | None:
         for key, value in _hparams(config, flat, overrides).items()
         if key in swept or not is_ignored(key, ignored)
     }
-    outcome, goal = read_outcome(folder), goal_of(config)
-    prefix, seed = folder.name.partition("_")[0], config.get("seed", hparams.get("seed"))
+    seed = config.get("seed", hparams.pop("seed", None))
+    if isinstance(seed, int):
+        hparams["seed"] = seed
+    outcome, goal, prefix = read_outcome(folder), goal_of(config), folder.name.partition("_")[0]
     return Run(
         folder=folder,
         number=int(prefix) if prefix.isdecimal() else None,
@@ -147,7 +148,6 @@ def _read(folder: Path) -> Run | None:
         error=outcome.error,
         hparams=hparams,
         settings=hashlib.sha256(str(settings or overrides).encode(errors="replace")).hexdigest(),
-        seed=seed if isinstance(seed, int) else None,
         metrics=outcome.metrics or _metrics_so_far(folder / HISTORY, goal),
         overrides=overrides,
         goal=goal,
@@ -163,7 +163,7 @@ def _hparams(config: Mapping[str, Any], flat: Mapping[str, Any], overrides: Sequ
     found = dict(known) if is_dict(known) else {}
     for override in overrides:
         key, (_, equal, text) = key_of(override), override.partition("=")
-        if equal and key != "seed":
+        if equal:
             found.setdefault(key, flat.get(key, _value(text)))
     return found
 
@@ -190,8 +190,8 @@ def _metrics_so_far(path: Path, goal: Goal) -> dict[str, Any]:
 
 
 def differing(runs: Sequence[Run]) -> list[str]:
-    """Return the hyperparameters, except the seed, in which `runs` differ."""
-    keys = dict.fromkeys(key for run in runs for key in run.hparams if key != "seed")
+    """Return the hyperparameters in which `runs` differ."""
+    keys = dict.fromkeys(key for run in runs for key in run.hparams)
     # A failed job may lack settings because it ended before they were known; in others a missing one counts.
     return [
         key
@@ -201,13 +201,13 @@ def differing(runs: Sequence[Run]) -> list[str]:
 
 
 def swept(runs: Sequence[Run]) -> list[str]:
-    """Return the differing hyperparameters that were set, without those that follow from them.
+    """Return the differing hyperparameters that were set, without the seed and those that follow from them.
 
     With optim=sgd,adam the learning rate differs too, but was not chosen.
     """
     named = {key_of(override) for run in runs for override in run.overrides}
     named |= {key.rpartition(".")[2] for key in named}
-    keys = differing(runs)
+    keys = [key for key in differing(runs) if key != "seed"]
     return [key for key in keys if key in named] or keys
 
 
@@ -225,7 +225,7 @@ def group(runs: Sequence[Run], objectives: Objectives) -> list[Group]:
     found: dict[str, dict[int | Run, Run]] = {}
     for run in ranked(runs, objectives):
         if run.status == "finished":
-            found.setdefault(run.settings, {}).setdefault(run if run.seed is None else run.seed, run)
+            found.setdefault(run.settings, {}).setdefault(run.hparams.get("seed", run), run)
     groups = [list(by_seed.values()) for by_seed in found.values()]
     return sorted(groups, key=lambda one: statistics.fmean(_costs(run, objectives)[0] for run in one))
 

@@ -101,12 +101,12 @@ def _counts(runs: Sequence[Run]) -> str:
 
 
 def _failures(runs: Sequence[Run]) -> list[str]:
-    names, keys = job_names(runs), [*differing(runs), *(["seed"] if has_seeds(runs) else [])]
+    names, keys = job_names(runs), differing(runs)
     lines = []
     for run in runs:
         if run.status == "failed":
-            known = run.hparams | {"seed": run.seed}
-            choices = [f"{key}={choice(known[key])}" for key in keys if known.get(key) is not None]
+            known = [(key, run.hparams.get(key)) for key in keys]
+            choices = [f"{key}={choice(value)}" for key, value in known if value is not None]
             label = f" ({', '.join(choices)})" if choices else ""
             lines.append(f"job {names[run]}{label} failed: {' '.join((run.error or '').split())}")
     return lines
@@ -150,11 +150,6 @@ def metrics_shown(runs: Sequence[Run], goal: Goal) -> list[str]:
     return list(dict.fromkeys([*goal.objectives, *others]))
 
 
-def settings_columns(runs: Sequence[Run], shown: Sequence[Run]) -> Columns:
-    """Return the columns of the settings in which `runs` differ, with a value for each of `shown`."""
-    return [(key, [run.hparams.get(key) for run in shown]) for key in differing(runs)]
-
-
 def jobs_table(runs: Sequence[Run], goal: Goal) -> Rows:
     """Return the table of jobs, best first, without columns that are empty or the same for all."""
     in_order = ranked(runs, goal.objectives)
@@ -177,10 +172,7 @@ def _job_columns(runs: Sequence[Run], in_order: Sequence[Run], goal: Goal) -> Co
     if len(goal.objectives) > 1:  # otherwise the order shows the best
         front = best(runs, goal.objectives)
         columns.append(("best", ["*" if run in front else None for run in in_order]))
-    columns += settings_columns(runs, in_order)
-    if has_seeds(runs):
-        columns.append(("seed", [run.seed for run in in_order]))
-    return columns
+    return columns + [(key, [run.hparams.get(key) for run in in_order]) for key in differing(runs)]
 
 
 def groups_table(runs: Sequence[Run], goal: Goal) -> Rows | None:
@@ -191,7 +183,8 @@ def groups_table(runs: Sequence[Run], goal: Goal) -> Rows | None:
     groups = group(runs, goal.objectives)
     if all(len(one) == 1 for one in groups):
         return None
-    columns = settings_columns(runs, [one[0] for one in groups])
+    keys = [key for key in differing(runs) if key != "seed"]
+    columns: Columns = [(key, [one[0].hparams.get(key) for one in groups]) for key in keys]
     columns.append(("n", [len(one) for one in groups]))
     for metric in metrics_shown(runs, goal):
         values = [_values(one, metric) for one in groups]
@@ -213,11 +206,6 @@ def _values(runs: Sequence[Run], metric: str) -> list[float]:
 def _rows(columns: Columns) -> Rows:
     titles, values = zip(*columns, strict=True)
     return [list(titles), *([choice(cell) for cell in row] for row in zip(*values, strict=True))]
-
-
-def has_seeds(runs: Sequence[Run]) -> bool:
-    """Return whether the runs have different seeds."""
-    return len({run.seed for run in runs} - {None}) > 1
 
 
 def choice(value: Any) -> str:
