@@ -13,9 +13,9 @@ from hydra.types import TaskFunction
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hydra_sweeps.contract import FAILED, METRICS, OVERRIDES, RESOLVED, RESULT
+from hydra_sweeps.contract import METRICS, OVERRIDES, RESOLVED, RESULT
 from hydra_sweeps.files import write_json, write_yaml
-from hydra_sweeps.outcome import error_of, record_failure
+from hydra_sweeps.outcome import error_of, record_failure, remove_result
 from hydra_sweeps.trial import current_trial
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,7 @@ class RunFiles(Callback):
     def on_job_start(self, config: DictConfig, *, task_function: TaskFunction, **kwargs: Any) -> None:
         self.began = time.monotonic()
         folder = Path(config.hydra.runtime.output_dir)
-        for name in (FAILED, METRICS):  # of an earlier start
-            (folder / name).unlink(missing_ok=True)
+        remove_result(folder)  # of an earlier start
         if (folder / RESOLVED).is_file() and _is(config.get("resume"), folder):
             return  # a job that goes on has its settings
         settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])

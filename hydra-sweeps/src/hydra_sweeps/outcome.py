@@ -46,6 +46,12 @@ def read_outcome(folder: Path) -> Outcome:
     return Outcome("unfinished", {})
 
 
+def remove_result(folder: Path) -> None:
+    """Remove what an earlier start of a run has left, or one that was interrupted."""
+    for name in (FAILED, METRICS):
+        (folder / name).unlink(missing_ok=True)
+
+
 def record_failure(folder: Path, error: Exception | str) -> None:
     """Write the error of a run into its folder, unless there is one."""
     if (folder / FAILED).is_file():

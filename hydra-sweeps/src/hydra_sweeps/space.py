@@ -15,12 +15,7 @@ from hydra.core.override_parser.types import (
     Transformer,
 )
 from hydra.errors import HydraException
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hydra_sweeps.contract import SweepError
 from hydra_sweeps.grammar import Value, as_override

@@ -35,17 +35,9 @@ from hydra_sweeps.contract import FAILED, METRICS, OVERRIDES, RESOLVED, CurrentJ
 from hydra_sweeps.definition import OF_THE_START, is_ignored, left_out
 from hydra_sweeps.files import printable, read_or_none, write_yaml
 from hydra_sweeps.goal import Goal, check_objective, goal_of
-from hydra_sweeps.grammar import (
-    as_override,
-    folder_name,
-    key_of,
-    last_of_each,
-    parse,
-    quote,
-    with_chosen,
-)
+from hydra_sweeps.grammar import as_override, folder_name, key_of, last_of_each, parse, quote, with_chosen
 from hydra_sweeps.launchers.base import Command, CommandLauncher
-from hydra_sweeps.outcome import Outcome, describe_exit, error_of, read_outcome, record_failure
+from hydra_sweeps.outcome import Outcome, describe_exit, error_of, read_outcome, record_failure, remove_result
 from hydra_sweeps.report import writing
 from hydra_sweeps.runs import number
 
@@ -228,7 +220,7 @@ class BaseSweep(Sweeper):
                 self.on_job_end(job.number, before)
                 continue
             log.info(f"job {job.number}{': ' if label else ''}{label}   ({job.number + 1} of {self.total})")
-            self._remove_result(ready)
+            remove_result(ready.folder)
             self.running[job.number] = ready
             yield ready
 
@@ -253,12 +245,6 @@ class BaseSweep(Sweeper):
                 f"{os.path.relpath(ready.folder)} holds a run with {printable(' '.join(before))}, where job "
                 f"{ready.number} would have {' '.join(now)}. Start a new sweep."
             )
-
-    @staticmethod
-    def _remove_result(job: Command) -> None:
-        """Remove what an earlier start of a job has left, or one that was interrupted."""
-        for name in (FAILED, METRICS):
-            (job.folder / name).unlink(missing_ok=True)
 
     def _ended(self) -> Generator[tuple[Command, str | None], None, None]:
         """Run the jobs, and yield each that has ended, with an error if it was not successful."""
@@ -286,7 +272,7 @@ class BaseSweep(Sweeper):
         except BaseException as error:
             exception = error
         for interrupted in self.running.values():  # an app may return what it has, which is not the result
-            self._remove_result(interrupted)
+            remove_result(interrupted.folder)
         try:
             text = writing.write(self.folder, self.goal)
             log.info(f"\n{text}\nsweep folder: {os.path.relpath(self.folder)}")
