@@ -6,6 +6,7 @@ A job cannot affect other jobs, and a job that is killed fails alone.
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from glob import glob
 from itertools import cycle, islice
 from multiprocessing.connection import wait
@@ -61,29 +62,27 @@ def visible_gpus(accelerator: str) -> list[str]:
     return [name.strip() for name in names[:count]]
 
 
+@dataclass(eq=False)
 class Pool(CommandLauncher):
     """Runs as many jobs at a time as there are places for; see conf/hydra/launcher/pool.yaml."""
 
-    def __init__(
-        self,
-        n_jobs: int | str = "auto",
-        threads: int | str = "auto",
-        devices: Any = 1,
-        accelerator: str = "auto",
-        preload: Sequence[str] = (),
-    ) -> None:
-        self.jobs = n_jobs if n_jobs == "auto" else positive("hydra.launcher.n_jobs", n_jobs)
-        self.threads = threads if threads == "auto" else positive("hydra.launcher.threads", threads)
-        self.devices = devices
-        self.accelerator = accelerator
-        self.preload = list(preload)
+    n_jobs: Any = "auto"
+    threads: Any = "auto"
+    devices: Any = 1
+    accelerator: str = "auto"
+    preload: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in (("n_jobs", self.n_jobs), ("threads", self.threads)):
+            if value != "auto":
+                positive(f"hydra.launcher.{name}", value)
 
     def open(self) -> None:
         self.context = process_context(self.preload)
         gpus = visible_gpus(self.accelerator)
         devices = positive("hydra.launcher.devices", count_devices(self.devices, len(gpus)))
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-        self.threads, self.free = divide(self.jobs, self.threads, devices, gpus, cores)
+        self.threads, self.free = divide(self.n_jobs, self.threads, devices, gpus, cores)
         self.n_jobs = len(self.free)
         self.gpus: dict[JobProcess, list[str]] = {}  # of the running jobs
 
