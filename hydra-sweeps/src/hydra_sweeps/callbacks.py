@@ -32,8 +32,10 @@ class RunFiles(Callback):
         self.began = time.monotonic()
         folder = Path(config.hydra.runtime.output_dir)
         remove_result(folder)  # of an earlier start
-        if (folder / RESOLVED).is_file() and _is(config.get("resume"), folder):
-            return  # a job that goes on has its settings
+        resume = config.get("resume")
+        goes_on = isinstance(resume, str) and os.path.realpath(resume) == os.path.realpath(folder)
+        if goes_on and (folder / RESOLVED).is_file():
+            return  # it has its settings
         settings = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         (folder / RESOLVED).parent.mkdir(exist_ok=True)
         write_yaml(folder / OVERRIDES, config.hydra.overrides.task)
@@ -63,10 +65,6 @@ class RunFiles(Callback):
             if trial.pruned:
                 metrics["status"] = "pruned"
         return metrics | {"seconds": round(time.monotonic() - self.began, 3)}
-
-
-def _is(path: object, folder: Path) -> bool:
-    return isinstance(path, str) and os.path.realpath(path) == os.path.realpath(folder)
 
 
 def _number(value: Any) -> int | float | None:
