@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 from hydra_sweeps import SweepError
 from hydra_sweeps import runs as module
-from hydra_sweeps.goal import DEFAULT_GOAL, Objectives
+from hydra_sweeps.goal import Goal, Objectives
 from hydra_sweeps.runs import Group, Run, differing, find_runs, goal_of_sweep, swept
 
 OBJECTIVES = {"val/acc": "maximize"}
@@ -300,7 +300,7 @@ def test_the_goal_is_read_from_the_definition_of_a_sweep(tmp_path: Path) -> None
         found = goal_of_sweep(tmp_path)
         return dict(found.objectives), list(found.metrics or ())
 
-    assert goal_of_sweep(tmp_path) == DEFAULT_GOAL
+    assert goal_of_sweep(tmp_path) == Goal({"result": "minimize"}, None)
     app = "objective: {metric: val/loss, mode: min}\nsweep: {metrics: [x]}\n"
     assert goal(app) == ({"val/loss": "minimize"}, ["x"])
     both = {"val/acc": "maximize", "seconds": "minimize"}

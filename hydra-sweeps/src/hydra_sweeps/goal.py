@@ -25,9 +25,6 @@ class Goal:
         return next(iter(self.objectives))
 
 
-DEFAULT_GOAL = Goal({RESULT: "minimize"}, None)  # of an app that has no other
-
-
 def goal_of(config: Any) -> Goal:
     """Return how runs with this config are compared: by a search's objectives, or by `objective`."""
     objectives = select(config, "hydra", "sweeper", "objectives")
@@ -37,7 +34,7 @@ def goal_of(config: Any) -> Goal:
         chosen = {metric: MODES[mode]} if isinstance(metric, str) and mode in MODES else {}
     metrics = select(config, "sweep", "metrics")
     shown = tuple(map(str, metrics)) if isinstance(metrics, list) else None
-    return Goal(chosen or DEFAULT_GOAL.objectives, shown)
+    return Goal(chosen or {RESULT: "minimize"}, shown)
 
 
 def check_objective(config: Any) -> None:
