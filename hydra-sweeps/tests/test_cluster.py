@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from hydra_sweeps.launchers import slurm
-from hydra_sweeps.launchers.base import Command
+from hydra_sweeps.launchers.base import Command, Job
 from hydra_sweeps.launchers.process import RemoteCommand
 from hydra_sweeps.launchers.slurm import SubmititCommand, SubmititLauncher
 
@@ -25,7 +25,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def command(folder: Path, fresh: list[str], resume: list[str] | None = None) -> Command:
-    return Command(0, folder, [], fresh, resume, {})
+    return Command(Job(0, []), folder, [], fresh, resume, {})
 
 
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray"])
@@ -72,10 +72,10 @@ def test_command_ends_with_the_process_that_started_it(how: signal.Signals, tmp_
         "try:\n    time.sleep(1000)\nexcept KeyboardInterrupt:\n    pathlib.Path('interrupted').touch()\n"
     )
     runner = (
-        "import sys, signal\nfrom pathlib import Path\nfrom hydra_sweeps.launchers.base import Command\n"
+        "import sys, signal\nfrom pathlib import Path\nfrom hydra_sweeps.launchers.base import Command, Job\n"
         "from hydra_sweeps.launchers.process import RemoteCommand\n"
         f"folder, script = Path({str(tmp_path)!r}), {str(script)!r}\n"
-        "command = Command(0, folder, [sys.executable, script], [], None, {})\n"
+        "command = Command(Job(0, []), folder, [sys.executable, script], [], None, {})\n"
         "if __name__ == '__main__':\n    RemoteCommand(command, 1)()"
     )
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which the processes inherit

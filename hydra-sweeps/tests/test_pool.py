@@ -13,7 +13,7 @@ import torch
 
 from hydra_sweeps import SweepError
 from hydra_sweeps.launchers import pool, process
-from hydra_sweeps.launchers.base import Command
+from hydra_sweeps.launchers.base import Command, Job
 from hydra_sweeps.launchers.pool import Pool, count_devices, divide, visible_gpus
 
 SECONDS = 60  # limit for each wait
@@ -78,7 +78,7 @@ def commands(tmp_path: Path) -> Commands:
         header = "import os, signal, subprocess, sys, time\nfrom pathlib import Path\n"
         path.write_text(header + f"number, folder = int(sys.argv[1]), Path({str(tmp_path)!r})\n" + script)
         return [
-            Command(number, tmp_path / str(number), ["python", str(path)], [str(number)], None, {})
+            Command(Job(number, []), tmp_path / str(number), ["python", str(path)], [str(number)], None, {})
             for number in range(count)
         ]
 
@@ -104,8 +104,8 @@ def test_next_job_is_chosen_when_one_has_ended(commands: Commands, tmp_path: Pat
 
     for command, error in Pool(n_jobs=2, threads=1, accelerator="cpu").run(choose()):
         assert error is None
-        ended.append(command.number)
-        (tmp_path / f"ended{command.number}").touch()
+        ended.append(command.job.number)
+        (tmp_path / f"ended{command.job.number}").touch()
     assert ended == [1, 2, 3, 0]
     assert known == [[], [], [1], [1, 2]]
 
@@ -132,7 +132,7 @@ if number == 4:
     raise ValueError("a bug")
 """
     ended = Pool(n_jobs=2, threads=1).run(commands(script, 5))
-    errors = {command.number: error for command, error in ended}
+    errors = {command.job.number: error for command, error in ended}
     assert errors == {
         0: None,
         1: "the job's process was killed by SIGKILL, as the system does when memory runs out",
@@ -191,7 +191,7 @@ except KeyboardInterrupt:
     try:
         ended = Pool(n_jobs=3, threads=1).run(commands(script, 4))
         command, error = next(ended)
-        assert (command.number, error) == (0, None)
+        assert (command.job.number, error) == (0, None)
     finally:
         signal.signal(signal.SIGINT, before)
     processes = [int(pid) for number in (1, 2) for pid in (tmp_path / f"pids{number}").read_text().split()]

@@ -68,7 +68,6 @@ class Search(BaseSweep):
             )
         self.total = self.study.n_trials
         self.left_over = self.study.left_over() if resumed else []
-        self.jobs: dict[int, Job] = {}  # that have been proposed and not ended
 
     def _refuse_contradiction(self, objectives: Mapping[str, str]) -> None:
         """Raise `SweepError` if the app says of a metric that the opposite is better."""
@@ -93,15 +92,15 @@ class Search(BaseSweep):
         self.compose(first)
 
     def propose(self) -> Iterator[Job]:
-        for job in chain(self.left_over, iter(self.study.propose, None)):
-            self.jobs[job.number] = job
-            yield job
+        yield from chain(self.left_over, iter(self.study.propose, None))
 
-    def on_job_end(self, number: int, outcome: Outcome) -> None:
+    def on_job_end(self, job: Job, outcome: Outcome) -> None:
         values = [number_of(outcome.metrics.get(metric)) for metric in self.goal.objectives]
         if outcome.status == "finished" and None in values:
             known = ", ".join(f"{k} {v}" for k, v in outcome.metrics.items() if not k.startswith("test/"))
             wanted = " and ".join(self.goal.objectives)
-            log.error(f"job {number} has no finite {wanted}, by which the search chooses. It has: {known}.")
+            log.error(
+                f"job {job.number} has no finite {wanted}, by which the search chooses. It has: {known}."
+            )
             self.failed = True
-        self.study.tell(self.jobs.pop(number), outcome.status, values)
+        self.study.tell(job, outcome.status, values)

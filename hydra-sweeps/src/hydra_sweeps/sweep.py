@@ -81,7 +81,7 @@ class BaseSweep(Sweeper):
     def propose(self) -> Iterator[Job]:
         """Yield the jobs, each when it can be started; those that have finished before are skipped."""
 
-    def on_job_end(self, number: int, outcome: Outcome) -> None:
+    def on_job_end(self, job: Job, outcome: Outcome) -> None:
         """Take note of how a job ended."""
 
     # --- the start ---------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class BaseSweep(Sweeper):
         search = (str(self.folder), job.trial, self.goal.first) if self.prunes else ()
         environment = CurrentJob(str(folder), *search).environment()
         program = [*self.command.arguments(), *self.command.hydra, *place]
-        return Command(job.number, folder, program, overrides, resume, environment)
+        return Command(job, folder, program, overrides, resume, environment)
 
     def _commands(self) -> Iterator[Command]:
         """Yield the jobs that have no result yet, each when it can be started."""
@@ -217,7 +217,7 @@ class BaseSweep(Sweeper):
             ready, label = self.ready(job), " ".join(job.chosen)
             self._refuse_other_run(ready)
             if (before := read_outcome(ready.folder)).is_result:
-                self.on_job_end(job.number, before)
+                self.on_job_end(job, before)
                 continue
             log.info(f"job {job.number}{': ' if label else ''}{label}   ({job.number + 1} of {self.total})")
             remove_result(ready.folder)
@@ -243,7 +243,7 @@ class BaseSweep(Sweeper):
         if before != now:
             raise SweepError(
                 f"{os.path.relpath(ready.folder)} holds a run with {printable(' '.join(before))}, where job "
-                f"{ready.number} would have {' '.join(now)}. Start a new sweep."
+                f"{ready.job.number} would have {' '.join(now)}. Start a new sweep."
             )
 
     def _ended(self) -> Generator[tuple[Command, str | None], None, None]:
@@ -264,8 +264,8 @@ class BaseSweep(Sweeper):
                     if self.signals:  # the job has caught the interrupt
                         raise KeyboardInterrupt
                     outcome = self._outcome(ready, failure)
-                    del self.running[ready.number]
-                    self.on_job_end(ready.number, outcome)
+                    del self.running[ready.job.number]
+                    self.on_job_end(ready.job, outcome)
                     self.failed |= not outcome.is_result
                     if self.failed and stops:
                         break
@@ -297,7 +297,7 @@ class BaseSweep(Sweeper):
         environment, cwd = dict(os.environ), os.getcwd()
         os.environ.update(ready.environment)
         try:
-            (result,) = self.launcher.launch([overrides], ready.number)
+            (result,) = self.launcher.launch([overrides], ready.job.number)
         except SystemExit as stop:
             if self.signals:  # libraries may turn an interrupt into a SystemExit
                 raise
@@ -324,9 +324,9 @@ class BaseSweep(Sweeper):
         if outcome.is_result and isinstance(self.launcher, CommandLauncher):
             known = {name: number(outcome.metrics.get(name)) for name in self.goal.objectives}
             results = [f"{k} {writing.format_metric(k, v)}" for k, v in known.items() if v is not None]
-            log.info(f"job {ready.number} {outcome.status}: {', '.join(results)}")
+            log.info(f"job {ready.job.number} {outcome.status}: {', '.join(results)}")
         if not outcome.is_result:
-            log.error(f"job {ready.number} failed: {outcome.error}")
+            log.error(f"job {ready.job.number} failed: {outcome.error}")
             file = ready.folder / f"{self.settings.hydra.job.name}.log"
             if file.is_file() and "Traceback" in file.read_text(errors="replace"):
                 log.error(f"  traceback: {os.path.relpath(file)}")

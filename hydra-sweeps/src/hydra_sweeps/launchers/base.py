@@ -12,18 +12,18 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_sweeps.contract import RESOLVED, SweepError
+from hydra_sweeps.contract import RESOLVED, Job, SweepError
 
 
 @dataclass(frozen=True)
 class Command:
-    """A job that can be started: `program`, and overrides of the app.
+    """How a job is started: `program`, and overrides of the app.
 
     `fresh` starts the run in `folder`; `resume`, if the app can do that, continues it. `environment` is added
     to that of the launcher.
     """
 
-    number: int
+    job: Job
     folder: Path
     program: Sequence[str]
     fresh: Sequence[str]

@@ -91,7 +91,7 @@ class Pool(CommandLauncher):
         environment = {"OMP_NUM_THREADS": str(self.threads)}
         if gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        job = JobProcess(self.context, command, environment, prefix=f"#{command.number}  ")
+        job = JobProcess(self.context, command, environment, prefix=f"#{command.job.number}  ")
         self.gpus[job] = gpus
         return job
 

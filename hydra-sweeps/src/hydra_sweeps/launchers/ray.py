@@ -38,7 +38,7 @@ class RayLauncher(CommandLauncher):
         self.task: Any = ray.remote(_call)
 
     def start(self, command: Command) -> Any:
-        task = self.task.options(name=f"job {command.number}", **self.options)
+        task = self.task.options(name=f"job {command.job.number}", **self.options)
         return task.remote(RemoteCommand(command, self.threads))
 
     def ended(self, running: Sequence[Any]) -> Iterator[tuple[Any, str | None]]:
