@@ -35,7 +35,7 @@ class RayLauncher(CommandLauncher):
             ray.init(**self.init)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise SweepError(f"hydra.launcher.init: Ray cannot be reached: {error}") from error
-        self.task: Any = ray.remote(_call)
+        self.task: Any = ray.remote(RemoteCommand.__call__)
 
     def start(self, command: Command) -> Any:
         task = self.task.options(name=f"job {command.job.number}", **self.options)
@@ -58,7 +58,3 @@ class RayLauncher(CommandLauncher):
             ray.cancel(reference)  # raises KeyboardInterrupt in the task
         if running:
             ray.wait(list(running), num_returns=len(running), timeout=process.SECONDS_TO_STOP)
-
-
-def _call(command: RemoteCommand) -> str | None:
-    return command()
