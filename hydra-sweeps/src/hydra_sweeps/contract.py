@@ -62,11 +62,11 @@ class SweepError(CompactHydraException):
     """An error that the user can fix; its message is meant to be shown without a traceback."""
 
 
-def positive(name: str, value: object) -> int:
-    """Return `value`; raises `SweepError` unless it is a positive integer."""
-    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+def integer(name: str, value: object, least: int = 1) -> int:
+    """Return `value`; raises `SweepError` unless it is an integer and not less than `least`."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= least:
         return value
-    raise SweepError(f"{name}={value}: it must be an integer greater than or equal to 1.")
+    raise SweepError(f"{name}={value}: it must be an integer greater than or equal to {least}.")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hydra_sweeps import definition
 from hydra_sweeps.commands import AppCommand
-from hydra_sweeps.contract import Job, SweepError, positive
+from hydra_sweeps.contract import Job, SweepError, integer
 from hydra_sweeps.files import printable
 from hydra_sweeps.goal import MODES
 from hydra_sweeps.grammar import as_override
@@ -73,11 +73,8 @@ class StudySearch:
                 "There is nothing to search. Sweep a setting, here or in hydra.sweeper.params, as in "
                 "'optim.lr=tag(log, interval(1e-4, 1e-1))'."
             )
-        positive("hydra.sweeper.n_trials", self.n_trials)
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise SweepError(
-                f"hydra.sweeper.seed={self.seed}: it must be an integer greater than or equal to 0."
-            )
+        integer("hydra.sweeper.n_trials", self.n_trials)
+        integer("hydra.sweeper.seed", self.seed, least=0)
         self._suggest_more = None if self.conditional is None else _function(self.conditional)
 
         # Before the storage, so that none is created if the options are wrong.

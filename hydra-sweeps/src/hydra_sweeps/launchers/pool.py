@@ -12,7 +12,7 @@ from itertools import cycle, islice
 from multiprocessing.connection import wait
 from typing import Any
 
-from hydra_sweeps.contract import positive
+from hydra_sweeps.contract import integer
 from hydra_sweeps.launchers.base import Command, CommandLauncher
 from hydra_sweeps.launchers.process import JobProcess, end, process_context
 
@@ -75,12 +75,12 @@ class Pool(CommandLauncher):
     def __post_init__(self) -> None:
         for name, value in (("n_jobs", self.n_jobs), ("threads", self.threads)):
             if value != "auto":
-                positive(f"hydra.launcher.{name}", value)
+                integer(f"hydra.launcher.{name}", value)
 
     def open(self) -> None:
         self.context = process_context(self.preload)
         gpus = visible_gpus(self.accelerator)
-        devices = positive("hydra.launcher.devices", count_devices(self.devices, len(gpus)))
+        devices = integer("hydra.launcher.devices", count_devices(self.devices, len(gpus)))
         cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
         self.threads, self.free = divide(self.n_jobs, self.threads, devices, gpus, cores)
         self.n_jobs = len(self.free)

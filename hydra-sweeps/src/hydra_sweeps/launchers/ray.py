@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hydra_sweeps.contract import SweepError, positive
+from hydra_sweeps.contract import SweepError, integer
 from hydra_sweeps.launchers import process
 from hydra_sweeps.launchers.base import Command, CommandLauncher
 from hydra_sweeps.launchers.process import RemoteCommand
@@ -20,7 +20,7 @@ class RayLauncher(CommandLauncher):
     """
 
     def __init__(self, n_jobs: int, num_cpus: float, num_gpus: float, init: Mapping[str, Any]) -> None:
-        self.n_jobs = positive("hydra.launcher.n_jobs", n_jobs)
+        self.n_jobs = integer("hydra.launcher.n_jobs", n_jobs)
         # A job whose node is lost runs again on another, where it resumes its run.
         self.options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": RETRIES}
         self.threads = max(1, int(num_cpus))

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from hydra_sweeps.contract import SweepError, positive
+from hydra_sweeps.contract import SweepError, integer
 from hydra_sweeps.launchers import process
 from hydra_sweeps.launchers.base import Command, CommandLauncher
 from hydra_sweeps.launchers.process import RemoteCommand, end
@@ -33,7 +33,7 @@ class SubmititLauncher(CommandLauncher):
 
     def __init__(self, cluster: str, n_jobs: int, parameters: Mapping[str, Any], poll: float) -> None:
         self.cluster = cluster
-        self.n_jobs = positive("hydra.launcher.n_jobs", n_jobs)
+        self.n_jobs = integer("hydra.launcher.n_jobs", n_jobs)
         self.parameters = {name: value for name, value in parameters.items() if value is not None}
         self.poll = poll
         self.gone: set[Any] = set()  # jobs that have left Slurm's queue, but whose result has not been seen
