@@ -69,12 +69,11 @@ def goal_of_sweep(folder: Path) -> Goal:
     return goal_of(read_or_none(folder / DEFINITION))
 
 
-def find_runs(folders: Iterable[Path]) -> list[Run]:
+def find_runs(folders: Sequence[Path]) -> list[Run]:
     """Return the runs in and below `folders`, ordered by folder, and jobs by their number.
 
     Other folders, and runs that cannot be read, are skipped. Raises `SweepError` if there is no run.
     """
-    folders = list(folders)
     # resolved, because one of the folders may contain another
     found = {Path(path) for folder in folders for path, _, _ in os.walk(folder.resolve())}
     runs = [run for path in found if (run := _read(path)) is not None]
