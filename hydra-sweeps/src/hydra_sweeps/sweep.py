@@ -44,9 +44,8 @@ from hydra_sweeps.runs import number
 # Settings of Hydra for the sweep, not for the run of a job.
 _OF_THE_SWEEP = re.compile(r"hydra([./](sweep|launcher)|\.mode|\.run\.)")
 
-# What the name of a job's folder may be made of, after the number that it begins with.
-_NUMBER = re.compile(r"\$\{hydra[.:]job\.(num|id)\}(?=_|$)")
-_LABEL = re.compile(r"\$\{hydra[.:]job\.override_dirname\}")
+# A name of a job's folder that is its number alone.
+_NUMBER = re.compile(r"\$\{hydra[.:]job\.(num|id)\}")
 
 # What Hydra raises where settings cannot be combined.
 _REFUSALS = (HydraException, OmegaConfBaseException)
@@ -190,15 +189,15 @@ class BaseSweep(Sweeper):
     def ready(self, job: Job) -> Command:
         """Return the command of a job.
 
-        The name of its folder is `hydra.sweep.subdir`, if that is the number of the job, or begins with it
-        and an underscore and names overrides after it; other names might be those of several jobs.
+        Its folder is named by its number if `hydra.sweep.subdir` says so, else by its number and overrides;
+        other names might be those of several jobs.
         """
         fixed = [str(one.input_line) for one in self.overrides if not one.is_sweep_override()]
         shared = [one for one in fixed if not is_ignored(key_of(one), (*self.ignored, "sweep"))]
         label = folder_name(",".join(job.chosen or shared))
-        name = _LABEL.sub(lambda _: label, _NUMBER.sub(str(job.number), self.subdir, count=1))
-        is_own = _NUMBER.match(self.subdir) and not re.search(r"[$/\\]", name)
-        folder = self.folder / (name if is_own else f"{job.number}_{label}")
+        folder = self.folder / (
+            str(job.number) if _NUMBER.fullmatch(self.subdir) else f"{job.number}_{label}"
+        )
         overrides = with_chosen(self.overrides, job.chosen)
         place = [f"hydra.run.dir={quote(folder)}", *(f"hydra.job.{id}={job.number}" for id in ("num", "id"))]
         resume = None
