@@ -13,12 +13,8 @@ class SweepsSearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append(provider="hydra-sweeps", path="pkg://hydra_sweeps.conf")
-        OmegaConf.register_new_resolver("mode_to_resume", _mode_to_resume, replace=True)
-
-
-def _mode_to_resume(folder: str | None) -> str | None:
-    """Return the mode of Hydra for `sweep.resume`: a sweep is resumed without -m, too."""
-    return None if folder is None else "MULTIRUN"
+        # The mode of Hydra for `sweep.resume`: a sweep is resumed without -m, too.
+        OmegaConf.register_new_resolver("mode_to_resume", lambda folder: folder and "MULTIRUN", replace=True)
 
 
 class GridSweeper(grid.Grid):
