@@ -40,6 +40,4 @@ def current_trial() -> Trial | None:
     return _trial(job.sweep, job.trial, job.metric)
 
 
-@lru_cache(maxsize=1)  # the one of the job, so that others see what it was told
-def _trial(sweep: str, number: int, metric: str) -> Trial:
-    return Trial(sweep, number, metric)
+_trial = lru_cache(maxsize=1)(Trial)  # the one of the job, so that others see what it was told
