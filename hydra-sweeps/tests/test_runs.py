@@ -1,5 +1,6 @@
 """Runs read from their folders, what differs between them, and which are best."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def test_jobs_are_ordered_by_number_and_found_once(tmp_path: Path) -> None:
     for name in ("10_a", "9_a", "2026-01-01_simple"):
         folder = add_run(tmp_path / "sweep" / name, scores(0.9))
     runs = find_runs([tmp_path, tmp_path / "sweep", folder])
-    assert [run.number for run in runs] == [9, 10, None]
+    assert [run.number for run in runs] == [9, 10, math.inf]
 
 
 @pytest.mark.parametrize(

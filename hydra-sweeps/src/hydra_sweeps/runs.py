@@ -35,7 +35,7 @@ class Run:
     """
 
     folder: Path
-    number: int | None
+    number: float  # of a job; infinity for other runs, which come last
     status: Status
     error: str | None
     hparams: dict[str, Any]
@@ -43,11 +43,6 @@ class Run:
     metrics: Mapping[str, Any]
     overrides: Sequence[str]
     goal: Goal
-
-    @property
-    def order(self) -> float:
-        """The number of a job, infinity for other runs."""
-        return math.inf if self.number is None else self.number
 
     def value(self, metric: str) -> float | None:
         """Return the value of `metric`, or None if there is no finite number."""
@@ -84,7 +79,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
             "logs/sweeps/SWEEP."
         )
     _use_names_of_hparams(runs)
-    return sorted(runs, key=lambda run: (run.folder.parent, run.order, run.folder))
+    return sorted(runs, key=lambda run: (run.folder.parent, run.number, run.folder))
 
 
 def _use_names_of_hparams(runs: Sequence[Run]) -> None:
@@ -142,7 +137,7 @@ def _read(folder: Path) -> Run | None:
     outcome, goal, prefix = read_outcome(folder), goal_of(config), folder.name.partition("_")[0]
     return Run(
         folder=folder,
-        number=int(prefix) if prefix.isdecimal() else None,
+        number=int(prefix) if prefix.isdecimal() else math.inf,
         status=outcome.status,
         error=outcome.error,
         hparams=hparams,
@@ -212,7 +207,7 @@ def swept(runs: Sequence[Run]) -> list[str]:
 
 def ranked(runs: Iterable[Run], objectives: Objectives) -> list[Run]:
     """Return `runs` ordered by the first objective, best first and those without it last."""
-    return sorted(runs, key=lambda run: (_costs(run, objectives)[0], run.order))
+    return sorted(runs, key=lambda run: (_costs(run, objectives)[0], run.number))
 
 
 def group(runs: Sequence[Run], objectives: Objectives) -> list[Group]:
@@ -240,7 +235,7 @@ def best(runs: Sequence[Run], objectives: Objectives) -> list[Run]:
         candidates = [one[0] for one in group(runs, objectives)[:1]]
     costs = {run: costs for run in candidates if math.inf not in (costs := _costs(run, objectives))}
     front: list[Run] = []
-    for run in sorted(costs, key=lambda one: (costs[one], one.order)):
+    for run in sorted(costs, key=lambda one: (costs[one], one.number)):
         if not any(_dominates(costs[other], costs[run]) for other in front):
             front.append(run)
     return front

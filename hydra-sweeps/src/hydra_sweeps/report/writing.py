@@ -5,6 +5,7 @@ One table has a row per job, the other a row per group of jobs that differ only 
 
 import csv
 import logging
+import math
 import os
 import statistics
 from collections.abc import Sequence
@@ -137,7 +138,7 @@ def job_names(runs: Sequence[Run]) -> dict[Run, str]:
     names = {}
     for run in runs:
         sweep = f"{run.folder.parent.name}/" if several else ""
-        names[run] = run.folder.name if run.number is None else f"{sweep}{run.number}"
+        names[run] = run.folder.name if run.number == math.inf else f"{sweep}{run.number}"
     return names
 
 
