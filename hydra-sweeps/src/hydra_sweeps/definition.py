@@ -39,14 +39,12 @@ OF_THE_START = ("hydra.mode", "hydra.sweep.dir", "sweep.resume", "sweep.fail_fas
 _KEY = re.compile(r"(~|\+\+?)?[A-Za-z][\w-]*([./@:][\w-]+)*")
 _NAMES_SOMETHING = re.compile(r"\$\{|_target_|\.\.|://|[A-Za-z_]\w*\.[A-Za-z_]")
 _IS_PATH = re.compile(r"(^|[\s'\"(\[{,:=])[/~\\]")  # anywhere among several values
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _HYDRA = re.compile(
     r"hydra(/\w+)+=\w+"
     r"|hydra\.sweeper\.(n_trials|seed|study_name|objectives|(sampler|pruner)\.\w+)=.*"
     r"|hydra\.launcher(\.parameters)?\.\w+=(\d+(\.\d+)?|true|false|null|auto|cpu|gpu)"
     r"|hydra\.launcher\.parameters\.slurm_(partition|account|qos)=[\w-]+"
 )
-_NEVER = ("resume", "trust")
 
 
 def is_sweep(folder: Path) -> bool:
@@ -112,9 +110,9 @@ def left_out(overrides: Iterable[str]) -> list[str]:
 def _is_taken(override: str) -> bool:
     key, _, value = override.partition("=")
     name = key_of(key)
-    if not _KEY.fullmatch(key) or _NAMES_SOMETHING.search(value) or _CONTROL.search(value):
+    if not _KEY.fullmatch(key) or _NAMES_SOMETHING.search(value) or not value.isprintable():
         return False
-    if "_target_" in key or name in _NEVER:
+    if "_target_" in key or name in ("resume", "trust"):
         return False
     if name.startswith("hydra"):
         return _HYDRA.fullmatch(override) is not None
