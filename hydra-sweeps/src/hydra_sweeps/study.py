@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from filelock import BaseFileLock, FileLock
+from filelock import FileLock
 from hydra.utils import instantiate, to_absolute_path
 from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
@@ -35,8 +35,6 @@ from hydra_sweeps.goal import MODES
 from hydra_sweeps.grammar import as_override
 from hydra_sweeps.outcome import Status
 from hydra_sweeps.space import Distributions
-
-JOURNAL = "study.journal"
 
 # Attributes of a trial: the name of its sweep, and the number of its job there.
 _SWEEP, _JOB = "sweep", "job"
@@ -272,20 +270,13 @@ def quiet() -> Iterator[None]:
 def open_storage(url: str | None, folder: Path) -> BaseStorage:
     """Return the storage at an SQLAlchemy URL; without one the journal in `folder`."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return _open_journal(folder / JOURNAL) if url is None else _open_database(url)
-
-
-def lock_of(folder: Path) -> BaseFileLock:
-    """Return the lock of the journal in a folder, which the kernel releases when its process is killed.
-
-    Optuna's own locks, which have another name, are files that remain in this case, and delay other processes
-    by half a minute.
-    """
-    return FileLock(f"{folder.absolute() / JOURNAL}-lock")
+    return _open_journal(folder / "study.journal") if url is None else _open_database(url)
 
 
 def _open_journal(path: Path) -> BaseStorage:
-    lock: Any = lock_of(path.parent)
+    # The kernel releases this lock when its process is killed. Optuna's own locks, which have another name,
+    # are files that remain in this case, and delay other processes by half a minute.
+    lock: Any = FileLock(f"{path.absolute()}-lock")
     try:
         with lock, path.open("ab+") as file:
             # A killed process may have left a part of a line: Optuna would append the next one to it.
