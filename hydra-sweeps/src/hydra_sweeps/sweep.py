@@ -50,8 +50,6 @@ _NUMBER = re.compile(r"\$\{hydra[.:]job\.(num|id)\}")
 # What Hydra raises where settings cannot be combined.
 _REFUSALS = (HydraException, OmegaConfBaseException)
 
-_CALLBACKS = ("hydra/callbacks", "hydra.callbacks")
-
 log = logging.getLogger(__name__)
 
 
@@ -350,7 +348,7 @@ class BaseSweep(Sweeper):
 
 def _callbacks(settings: DictConfig, overrides: Sequence[str]) -> list[str]:
     """Return the overrides with which a sweep with these settings gets its callbacks."""
-    typed = [one for one in overrides if key_of(one).startswith(_CALLBACKS)]
+    typed = [one for one in overrides if key_of(one).startswith(("hydra/callbacks", "hydra.callbacks"))]
     return typed or [f"hydra/callbacks={settings.hydra.runtime.choices['hydra/callbacks']}"]
 
 

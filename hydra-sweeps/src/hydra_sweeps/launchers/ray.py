@@ -9,9 +9,6 @@ from hydra_sweeps.launchers import process
 from hydra_sweeps.launchers.base import Command, CommandLauncher
 from hydra_sweeps.launchers.process import RemoteCommand
 
-# So often Ray runs a job again whose node or worker process is lost; a job that fails is not run again.
-RETRIES = 3
-
 
 class RayLauncher(CommandLauncher):
     """Runs each job on a Ray cluster; see conf/hydra/launcher/ray.yaml.
@@ -21,8 +18,8 @@ class RayLauncher(CommandLauncher):
 
     def __init__(self, n_jobs: int, num_cpus: float, num_gpus: float, init: Mapping[str, Any]) -> None:
         self.n_jobs = integer("hydra.launcher.n_jobs", n_jobs)
-        # A job whose node is lost runs again on another, where it resumes its run.
-        self.options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": RETRIES}
+        # A job whose node or worker process is lost runs again on another, where it resumes its run.
+        self.options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "max_retries": 3}
         self.threads = max(1, int(num_cpus))
         self.init = init
 
