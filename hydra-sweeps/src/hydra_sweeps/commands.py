@@ -12,9 +12,6 @@ from hydra_sweeps.files import read_or_none, write_json
 
 FILE = "command.json"  # in the folder of a sweep
 
-# The options with which Hydra finds the config of an app.
-_OPTIONS = {"--config-path": "-cp", "--config-dir": "-cd", "--config-name": "-cn"}
-
 
 @dataclass(frozen=True)
 class AppCommand:
@@ -33,7 +30,8 @@ class AppCommand:
     def of_this_process(cls, hydra: list[str], sweep: str) -> "AppCommand":
         """Return the command with which this process was started."""
         parser = argparse.ArgumentParser(add_help=False)
-        for long, short in _OPTIONS.items():
+        # The options with which Hydra finds the config of an app.
+        for long, short in (("--config-path", "-cp"), ("--config-dir", "-cd"), ("--config-name", "-cn")):
             parser.add_argument(long, short, dest=long)
         typed = vars(parser.parse_known_args(sys.argv[1:])[0])
         options = [f"{name}={value}" for name, value in typed.items() if value is not None]

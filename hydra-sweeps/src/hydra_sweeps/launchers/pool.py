@@ -16,8 +16,6 @@ from hydra_sweeps.contract import integer
 from hydra_sweeps.launchers.base import Command, CommandLauncher
 from hydra_sweeps.launchers.process import JobProcess, end, process_context
 
-_DEVICE_FILES = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")  # of GPUs, on Linux
-
 
 def divide(
     n_jobs: int | str, threads: int | str, devices: int, gpus: Sequence[str], cores: int
@@ -47,8 +45,8 @@ def count_devices(devices: Any, gpus: int) -> int:
 
 def visible_gpus(accelerator: str) -> list[str]:
     """Return the names of the GPUs in CUDA_VISIBLE_DEVICES; none for jobs on the CPU or without torch."""
-    is_linux = sys.platform == "linux"
-    if accelerator == "cpu" or (is_linux and not any(glob(pattern) for pattern in _DEVICE_FILES)):
+    files = ("/dev/nvidia[0-9]*", "/dev/kfd", "/dev/dxg")  # of GPUs, on Linux
+    if accelerator == "cpu" or (sys.platform == "linux" and not any(glob(pattern) for pattern in files)):
         return []  # without importing torch, which takes seconds
     try:
         import torch
