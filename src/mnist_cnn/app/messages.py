@@ -3,14 +3,9 @@
 import difflib
 import errno
 import re
-import sys
-from pathlib import Path
-from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_sweeps import SweepError
@@ -40,7 +35,7 @@ def message_for_user(error: BaseException) -> str | None:
         if cause is not None and _is_out_of_memory(cause):
             return f"out of memory: {one_line(cause)}. Try a smaller data.batch_size."
     if isinstance(error, UserError | SweepError):  # one of a sweep may be due to settings of a job
-        return _unknown_setting(str(error.__cause__)) or str(error)
+        return _unknown_setting(error.__cause__) or str(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _hydra_message(error)
     if type(error).__name__ == "MisconfigurationException":  # of Lightning, which is not imported here
@@ -72,41 +67,27 @@ def _hydra_message(error: Exception) -> str | None:
     message = str(error).split("\nConfig search path:")[0]
     if isinstance(error.__cause__, OmegaConfBaseException):
         message += f"\n{error.__cause__}"
-    return _unknown_setting(message) or message
+    return _unknown_setting(error) or message
 
 
-def _unknown_setting(message: str) -> str | None:
-    """Return a message with the known settings; None unless `message` is Hydra's of an unknown setting."""
-    match = re.search(r"Could not override '([\w.]+)'", message)
-    if match is None:
+def _unknown_setting(error: BaseException | None) -> str | None:
+    """Return a message with the known settings; None unless `error` is Hydra's of an unknown setting."""
+    match = re.match(r"Could not override '([\w.]+)'", str(error))
+    cause = error and error.__cause__
+    if match is None or not isinstance(cause, OmegaConfBaseException):
         return None
-    key = match[1]
-    # The settings depend on the options chosen, so that these are composed without the values.
-    groups = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()}
-    # A comma in a list does not sweep.
-    chosen = [a for a in sys.argv[1:] if a.split("=")[0] in groups and "," not in re.sub(r"\[.*\]", "", a)]
-    try:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            config = compose(Path(sys.argv[0]).stem, overrides=chosen, return_hydra_config=True)
-    except HydraException:  # of a choice in the user's own folder
-        return None
-    node: Any = config
-    parents: list[str] = []
-    rest = key.split(".")
-    while rest and isinstance(node, DictConfig) and rest[0] in node:
-        parents.append(rest.pop(0))
-        node = node[parents[-1]]
-    if not rest or not isinstance(node, DictConfig):
-        return None
-    for group, choice in (("hydra/launcher", "pool"), ("hydra/sweeper", "optuna")):
-        if parents == group.split("/") and not any(one.startswith(f"{group}=") for one in chosen):
-            return f"there is no setting {key}: add {group}={choice}."
-    if parents and not node:
-        return f"there is no setting {key}: choose an option of {parents[0]} first, {parents[0]}=NAME."
-    known = sorted(str(name) for name in node if not str(name).startswith("_") and name != "hydra")
-    near = difflib.get_close_matches(rest[0], known, n=1)
-    hint = f" Did you mean {'.'.join([*parents, near[0], *rest[1:]])}?" if near else ""
-    where = f"settings of {'.'.join(parents)}" if parents else "settings"
-    # Hydra adds a setting that is typed with a plus; a class or Lightning's Trainer may take it.
-    plus = f"\nAn argument that is not listed is added with a plus: +{key}=VALUE" if parents else ""
-    return f"there is no setting {key}.{hint}\n{where}: {', '.join(known)}{plus}"
+    key, full_key = match[1], str(cause.full_key)  # optm.lr, and optm
+    parent, _, name = full_key.rpartition(".")
+    known = sorted(str(one) for one in cause.parent_node if not str(one).startswith("_") and one != "hydra")
+    if known in ([], ["params"]):  # of a group of which nothing is chosen, or of hydra/sweeper=grid
+        options = {"hydra.launcher": "hydra/launcher=pool", "hydra.sweeper": "hydra/sweeper=optuna"}
+        option = options.get(parent) or ((CONF / parent).is_dir() and f"{parent}=NAME")
+        return f"there is no setting {key}: choose an option first, {option}." if option else None
+    near = difflib.get_close_matches(name, known, n=1)
+    message = f"there is no setting {key}."
+    if near:
+        message += f" Did you mean {full_key.removesuffix(name)}{near[0]}{key.removeprefix(full_key)}?"
+    message += f"\n{f'settings of {parent}' if parent else 'settings'}: {', '.join(known)}"
+    if parent:  # Hydra adds a setting that is typed with a plus; a class or Lightning's Trainer may take it
+        message += f"\nAn argument that is not listed is added with a plus: +{key}=VALUE"
+    return message
