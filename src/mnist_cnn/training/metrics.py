@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
@@ -64,17 +65,16 @@ class EpochMetrics(nn.Module):
 
     def state(self) -> dict[str, Any]:
         """Return what this rank has added in this epoch, as tensors on the CPU and plain values."""
-        pending = [[step, *(tensor.cpu() for tensor in tensors)] for step, *tensors in self.pending]
         metrics = {name: dict(metric.metric_state) for name, metric in self._metrics().items()}
-        return {"pending": pending, "metrics": _moved(metrics, "cpu")}
+        state: dict[str, Any] = move_data_to_device({"pending": self.pending, "metrics": metrics}, "cpu")
+        return state
 
     def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Continue with what `state` returned."""
-        self.pending = [
-            (step, *(tensor.to(device) for tensor in tensors)) for step, *tensors in state["pending"]
-        ]
+        state = move_data_to_device(state, device)
+        self.pending = state["pending"]
         for name, metric in self._metrics().items():
-            for key, value in _moved(state["metrics"][name], device).items():
+            for key, value in state["metrics"][name].items():
                 setattr(metric, key, value)
 
     def _metrics(self) -> dict[str, Metric]:
@@ -94,15 +94,6 @@ class EpochMetrics(nn.Module):
             self.loss.set_dtype(torch.float32)
         self.loss.update(stacked, weight=stacked.new_tensor([len(t) for t in targets]))
         self.scores.update(torch.cat(logits), torch.cat(targets))
-
-
-def _moved(state: Any, device: torch.device | str) -> Any:
-    """Return `state`, tensors in dicts and lists, on `device`."""
-    if isinstance(state, Mapping):
-        return {key: _moved(value, device) for key, value in state.items()}
-    if isinstance(state, list):
-        return [_moved(value, device) for value in state]
-    return state.to(device)
 
 
 class NonFiniteLoss(UserError):
