@@ -1,19 +1,11 @@
 """Stop a run that the pruner of its search stops."""
 
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 
+from hydra_sweeps import Trial
 from mnist_cnn.errors import UserError
-
-
-class Trial(Protocol):
-    """The part of `hydra_sweeps.Trial` that is needed here."""
-
-    metric: str
-
-    def report(self, value: float, epoch: int) -> bool:
-        """Report the value of `metric` after `epoch`, from 1; return whether to stop."""
 
 
 class Pruning(L.Callback):
