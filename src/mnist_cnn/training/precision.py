@@ -14,15 +14,11 @@ def native_precision(device: torch.device) -> Literal["bf16-mixed", "32-true"]:
     if device.type == "cuda":
         native = torch.cuda.get_device_capability(device) >= (8, 0)
     elif device.type == "cpu":
-        native = _cpu_has_bf16()
+        features = torch.cpu.get_capabilities()
+        native = bool(features.get("avx512_bf16") or features.get("amx_bf16"))
     else:
         native = False
     return "bf16-mixed" if native else "32-true"
-
-
-def _cpu_has_bf16() -> bool:
-    features = torch.cpu.get_capabilities()
-    return bool(features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
 def cpu_name() -> str:
