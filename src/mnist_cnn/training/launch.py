@@ -77,8 +77,3 @@ def is_of_connection(error: BaseException) -> bool:
         return True
     # errors of gloo, for CPUs, have no class of their own
     return isinstance(error, RuntimeError) and ("gloo" in str(error) or "pair closure" in str(error))
-
-
-def is_timeout(error: BaseException) -> bool:
-    """Return whether `error`, of the connection to another rank, says that the other has not answered."""
-    return "timed out" in str(error).lower() or "timeout" in str(error).lower()
