@@ -206,10 +206,8 @@ class Classifier(L.LightningModule):
     def _parameters_to_train(self) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
         if self.decay_biases:
             return self.network.parameters()
-        matrices: list[nn.Parameter] = []
-        vectors: list[nn.Parameter] = []
-        for parameter in self.network.parameters():
-            (matrices if parameter.ndim > 1 else vectors).append(parameter)
+        matrices = [parameter for parameter in self.network.parameters() if parameter.ndim > 1]
+        vectors = [parameter for parameter in self.network.parameters() if parameter.ndim <= 1]
         groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
         return groups
 
