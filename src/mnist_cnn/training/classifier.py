@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from mnist_cnn.data.datamodule import Batch
 from mnist_cnn.errors import UserError, one_line
 from mnist_cnn.training import failed_step, loading
+from mnist_cnn.training.building import build
 from mnist_cnn.training.metrics import EpochMetrics
 from mnist_cnn.training.schedule import Schedule
 
@@ -76,13 +77,17 @@ class Classifier(L.LightningModule):
         finite.
         """
         path = Path(checkpoint_path)
-        parts = loading.load_parts(path, trusted)
-        config = parts.config
+        checkpoint = loading.load_complete(path)
+        config = checkpoint["config"]
+        network = build(config["model"], nn.Module, trusted)
+        loss = build(config["loss"], nn.Module, trusted)
+        metrics = {
+            name: build(metric, Metric, trusted)  # type: ignore[type-abstract]
+            for name, metric in config.get("metrics", {}).items()
+        }
         try:
-            classifier = cls(
-                parts.network, parts.loss, config["data"]["num_classes"], metrics=parts.metrics, config=config
-            )
-            classifier.load_state_dict(parts.state)
+            classifier = cls(network, loss, config["data"]["num_classes"], metrics=metrics, config=config)
+            classifier.load_state_dict(checkpoint["state_dict"])
         except (RuntimeError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"The weights in {path} do not fit its network: {one_line(error)}") from error
         for name, value in classifier.state_dict().items():

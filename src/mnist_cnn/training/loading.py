@@ -1,21 +1,18 @@
-"""Checkpoints, which are not trusted: their content, the parts of a classifier, and settings of its data."""
+"""Checkpoints, which are not trusted: their content, and the settings of their data."""
 
 import logging
 import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from mnist_cnn.errors import UserError, one_line, printable
 from mnist_cnn.files import data_folder
 from mnist_cnn.schema import Finite, ImageSize, Positive, Section, check
-from mnist_cnn.training.building import build
 
 # Settings of the data that a network depends on.
 IMAGE_FORM = ("mean", "std", "in_channels", "image_size", "prepare")
@@ -78,25 +75,13 @@ def load(path: Path) -> dict[str, Any]:
     raise UserError(f"{path} is not a checkpoint of train.py: it holds no network and settings.")
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a checkpoint holds of a classifier: what it is built from, its settings and its weights."""
+def load_complete(path: Path) -> dict[str, Any]:
+    """Read a checkpoint from which a classifier can be built, with all settings of its data.
 
-    network: nn.Module
-    loss: nn.Module
-    metrics: dict[str, Metric]
-    config: dict[str, Any]
-    state: dict[str, Any]
-
-
-def load_parts(path: Path, trusted: Sequence[str] = ()) -> Parts:
-    """Build the parts of the classifier of a checkpoint from the file alone, on the CPU.
-
-    Only classes of this project, its libraries and the packages in `trusted` are built. Raises `UserError`
-    if the file has no complete settings. Characters of class names that do not print are replaced.
+    Raises `UserError` if they are not complete. Characters of class names that do not print are replaced.
     """
     checkpoint = load(path)
-    config, state = checkpoint["config"], checkpoint["state_dict"]
+    config = checkpoint["config"]
     try:
         check(config, _CheckpointSettings)
     except UserError as error:
@@ -104,13 +89,7 @@ def load_parts(path: Path, trusted: Sequence[str] = ()) -> Parts:
     # Settings of one's own data may lack these.
     config["data"] = {"prepare": "resize", "grey_values": None} | config["data"]
     config["data"]["classes"] = [printable(name) for name in config["data"]["classes"]]
-    network = build(config["model"], nn.Module, trusted)
-    loss = build(config["loss"], nn.Module, trusted)
-    metrics = {
-        name: build(metric, Metric, trusted)  # type: ignore[type-abstract]
-        for name, metric in config.get("metrics", {}).items()
-    }
-    return Parts(network, loss, metrics, config, state)
+    return checkpoint
 
 
 def data_dir(trained: Mapping[str, Any], given: str | None) -> str:
