@@ -21,7 +21,7 @@ def main(run: Run) -> float | None:
 
     settings, plain, trust = run.settings, run.plain, run.settings.trust
     L.seed_everything(settings.seed, verbose=False)
-    start = checkpoints.find_resume_point(run.folder)
+    steps_done, checkpoint = checkpoints.find_resume_point(run.folder)
 
     # data
     data = instantiate(settings.data, seed=settings.seed, augment=instantiate(settings.augment) or None)
@@ -51,8 +51,8 @@ def main(run: Run) -> float | None:
     trainer = build_trainer(plain["trainer"], run.folder, callbacks, run_loggers)
 
     # fit
-    loggers.begin(run_loggers, plain["hparams"], run.yaml, start.global_step)
-    trainer.fit(classifier, data, ckpt_path=start.path, weights_only=True)
+    loggers.begin(run_loggers, plain["hparams"], run.yaml, steps_done)
+    trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
 
     # test: once, with the weights that validation chose, and not for a pruned trial
     best_epoch = checkpoints.load_best_weights(classifier, saving[0])

@@ -120,7 +120,7 @@ def test_weights_without_settings_are_refused(tmp_path: Path) -> None:
 
 
 def test_run_interrupted_in_its_first_epoch_has_no_resume_point(tmp_path: Path) -> None:
-    assert checkpoints.find_resume_point(tmp_path) == checkpoints.ResumePoint(None, 0)
+    assert checkpoints.find_resume_point(tmp_path) == (0, None)
 
 
 def resumable(folder: Path, name: str, step: int) -> Path:
@@ -139,13 +139,13 @@ def test_run_continues_from_the_checkpoint_of_the_latest_step(
     resumable(tmp_path, "best.ckpt", best)
     point = checkpoints.find_resume_point(tmp_path)
     path = tmp_path / "checkpoints" / f"{chosen}.ckpt"
-    assert point == checkpoints.ResumePoint(path, max(last, best))
+    assert point == (max(last, best), path)
 
 
 def test_run_continues_from_its_best_epoch_if_the_last_checkpoint_is_truncated(tmp_path: Path) -> None:
     last, best = resumable(tmp_path, "last.ckpt", 30), resumable(tmp_path, "best.ckpt", 20)
     last.write_bytes(last.read_bytes()[:100])
-    assert checkpoints.find_resume_point(tmp_path) == checkpoints.ResumePoint(best, 20)
+    assert checkpoints.find_resume_point(tmp_path) == (20, best)
 
 
 def test_run_of_which_no_checkpoint_can_be_read_does_not_start_again(tmp_path: Path) -> None:

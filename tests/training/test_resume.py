@@ -109,7 +109,7 @@ def fit(
         schedule,
         metrics={"f1": MulticlassF1Score(10)},
     )
-    start = find_resume_point(run_dir) if resume else None
+    checkpoint = find_resume_point(run_dir)[1] if resume else None
     saving = save_epochs(run_dir, ("val/acc", "max"))
     exact = ExactResume(run_dir, 0, [signal.SIGINT], every_n_steps=every)
     trainer = build_trainer(
@@ -119,7 +119,7 @@ def fit(
         [],
     )
     run_dir.mkdir(exist_ok=True)
-    trainer.fit(classifier, data, ckpt_path=start.path if start else None, weights_only=True)
+    trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
     return classifier
 
 
@@ -165,7 +165,7 @@ def test_run_killed_within_an_epoch_continues_bit_for_bit(
     whole, part = fit(tmp_path / "whole", small_data, EMA(0.9), **options), tmp_path / "part"
     with pytest.raises(Killed):
         fit(part, small_data, EMA(0.9), Kill(1, 4), every=2, **options)
-    assert find_resume_point(part).global_step > steps_of_an_epoch
+    assert find_resume_point(part)[0] > steps_of_an_epoch
     np.random.rand(3), torch.rand(7)  # the process that resumes is in another state
     assert_same(fit(part, small_data, EMA(0.9), every=2, resume=True, **options), whole)
 
@@ -176,7 +176,7 @@ def test_run_without_a_checkpoint_within_the_epoch_continues_after_the_epoch_bef
     whole, part = fit(tmp_path / "whole", small_data), tmp_path / "part"
     with pytest.raises(Killed):
         fit(part, small_data, Kill(1, 4))
-    assert find_resume_point(part).global_step == BATCHES
+    assert find_resume_point(part)[0] == BATCHES
     assert_same(fit(part, small_data, resume=True), whole)
     again = fit(part, small_data, resume=True)
     assert again.history == whole.history  # nothing is left to train

@@ -2,7 +2,6 @@
 
 import io
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,26 +74,18 @@ def _save(run_dir: Path, name: str, **options: Any) -> ModelCheckpoint:
     )
 
 
-@dataclass(frozen=True)
-class ResumePoint:
-    """Where a run starts: its latest readable checkpoint, if it has one, and the optimizer steps done."""
-
-    path: Path | None
-    global_step: int
-
-
-def find_resume_point(run_dir: Path) -> ResumePoint:
-    """Return where the run in `run_dir` starts: at the checkpoint of the latest step that can be read.
+def find_resume_point(run_dir: Path) -> tuple[int, Path | None]:
+    """Return the optimizer steps done by the run in `run_dir`, and its latest checkpoint that can be read.
 
     Raises `UserError` if there are checkpoints and none can be read.
     """
-    points: list[ResumePoint] = []
+    points: list[tuple[int, Path]] = []
     unreadable: list[Path] = []
     for path in (run_dir / "checkpoints" / name for name in ("best.ckpt", "last.ckpt")):
         if not path.exists():
             continue
         try:
-            points.append(ResumePoint(path, int(load(path)["global_step"])))
+            points.append((int(load(path)["global_step"]), path))
         except (UserError, OSError, KeyError, TypeError, ValueError):
             unreadable.append(path)
     names = " and ".join(map(str, unreadable))
@@ -103,10 +94,10 @@ def find_resume_point(run_dir: Path) -> ResumePoint:
             f"The run cannot be continued: {names} cannot be read. Restore one of them from a copy, or "
             "remove them to start the run again at epoch 1."
         )
-    latest = max(points, key=lambda one: (one.global_step, str(one.path)), default=ResumePoint(None, 0))
+    steps, latest = max(points, default=(0, None))
     if unreadable:
-        log.warning(f"{names} cannot be read; the run continues from {latest.path}.")
-    return latest
+        log.warning(f"{names} cannot be read; the run continues from {latest}.")
+    return steps, latest
 
 
 def load_best_weights(classifier: Classifier, checkpoint: ModelCheckpoint) -> int:
