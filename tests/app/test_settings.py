@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mnist_cnn.app.settings import PredictSettings, TrainSettings, direction, has_validation
+from mnist_cnn.app.settings import TrainSettings, direction, has_validation
 from mnist_cnn.errors import UserError
 from mnist_cnn.schema import check
 
@@ -251,13 +251,6 @@ def test_two_limits_of_the_same_batches_are_refused(name: str) -> None:
 def test_callback_that_was_not_chosen_is_answered_with_what_to_write() -> None:
     with pytest.raises(UserError, match=r"callbacks\.pictures has .*callbacks=\[early_stopping,pictures\]"):
         check(with_value("callbacks.pictures", {"every_n_epochs": 2}), TrainSettings)
-
-
-def test_list_of_images_is_refused_with_what_images_takes() -> None:
-    settings = {"ckpt": None, "images": ["a.png", "b.png"], "split": False}
-    settings |= {"min_confidence": 0.8, "draw_all": False}
-    with pytest.raises(UserError, match=r"^images=\['a.png', 'b.png'\]: it should be one file, one"):
-        check(settings, PredictSettings)
 
 
 @pytest.mark.parametrize(("key", "value"), [("data.val_size", 0), ("trainer.limit_val_batches", 0)])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
@@ -252,7 +252,7 @@ class TrainSettings(Section):
         return self
 
 
-class _EvaluateData(Section):
+class _DataFolder(Section):
     dir: str | None
 
 
@@ -270,7 +270,7 @@ class EvaluateSettings(Section):
     ckpt: str | Annotated[list[str], Field(min_length=1)] | None
     shifts: bool
     other_classes: bool
-    data: _EvaluateData
+    data: _DataFolder
     trainer: _EvaluateTrainer
 
 
@@ -283,19 +283,6 @@ class PredictSettings(Section):
     min_confidence: Fraction
     draw_all: bool
 
-    @field_validator("images", mode="before")
-    @classmethod
-    def _images_are_not_a_list(cls, images: Any) -> Any:
-        if isinstance(images, list):
-            raise PydanticCustomError(
-                "several_images", "should be one file, one folder or one pattern, such as 'scans/*.png'"
-            )
-        return images
-
-
-class _ExportData(Section):
-    dir: str | None
-
 
 class ExportSettings(Section):
     """The settings of export.py that are checked before it starts."""
@@ -303,7 +290,7 @@ class ExportSettings(Section):
     ckpt: str | Annotated[list[str], Field(min_length=1)] | None
     format: Literal["onnx", "torch_export", "safetensors", "html"]
     out: str | None
-    data: _ExportData
+    data: _DataFolder
 
     @model_validator(mode="after")
     def _only_a_page_holds_several_networks(self) -> Self:
