@@ -10,9 +10,11 @@ def main(run: Run) -> float | None:
     """Run one job and return the value of its objective (None if the metric was not measured)."""
     import lightning as L
     from hydra.utils import instantiate
+    from omegaconf import OmegaConf
     from torch import nn
 
     from hydra_sweeps import current_trial
+    from mnist_cnn.app import signals
     from mnist_cnn.reporting import curves, epochs, loggers, summary
     from mnist_cnn.training import building, checkpoints, loading, pruning
     from mnist_cnn.training.classifier import Classifier
@@ -46,12 +48,12 @@ def main(run: Run) -> float | None:
     stop = StopAfterSteps(settings.trainer.max_steps)
     chosen = [instantiate(callback) for callback in settings.callbacks.values() if callback]
     reports = [curves.Curves(), pruner, progress, outputs]
-    resume = ExactResume(run.folder, settings.seed, run.signals, **settings.checkpoint)
+    resume = ExactResume(run.folder, settings.seed, signals.handled(), **settings.checkpoint)
     callbacks = [begin, stop, *chosen, *reports, *saving, resume]
     trainer = build_trainer(plain["trainer"], run.folder, callbacks, run_loggers)
 
     # fit
-    loggers.begin(run_loggers, plain["hparams"], run.yaml, steps_done)
+    loggers.begin(run_loggers, plain["hparams"], OmegaConf.to_yaml(settings), steps_done)
     trainer.fit(classifier, data, ckpt_path=checkpoint, weights_only=True)
 
     # test: once, with the weights that validation chose, and not for a pruned trial

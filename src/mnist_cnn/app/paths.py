@@ -1,6 +1,5 @@
 """The files of this repository and of its runs that a command is given."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_cnn.errors import UserError
@@ -23,12 +22,6 @@ def find_checkpoint(path: str | None, setting: str = "ckpt") -> Path:
     latest = ", ".join(map(str, latest_files("checkpoints/best.ckpt", "checkpoints/last.ckpt")))
     hint = f"The latest: {latest}." if latest else "There is no checkpoint under logs/ yet: run train.py."
     raise UserError(f"{problem}. {hint}")
-
-
-def find_checkpoints(paths: str | Sequence[str] | None) -> list[Path]:
-    """Return the paths of one checkpoint or several; raises `UserError` as `find_checkpoint` does."""
-    given = [paths] if paths is None or isinstance(paths, str) else paths
-    return [find_checkpoint(path) for path in given]
 
 
 def latest_files(*names: str) -> list[Path]:

@@ -22,9 +22,8 @@ from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from hydra_sweeps import FAILED, METRICS, RESOLVED, in_sweep, quote
-from mnist_cnn.app import signals
 from mnist_cnn.app.overrides import PATHS
-from mnist_cnn.app.paths import CONF, find_checkpoint, find_checkpoints
+from mnist_cnn.app.paths import CONF, find_checkpoint
 from mnist_cnn.app.resumed import changes_of, read_settings
 from mnist_cnn.app.settings import has_validation
 from mnist_cnn.errors import UserError, one_line
@@ -40,7 +39,7 @@ _NO_HPARAMS = ("data.dir", "seed", "resume", "trainer.accelerator", "trainer.ran
 class Job:
     """A job of evaluate.py, predict.py or export.py.
 
-    `folder` is that of its output. `settings` are read-only, with nothing left to interpolate; paths in them
+    `folder` is that of its output. `settings` have nothing left to interpolate; paths in them
     are relative to the folder in which the command was typed, or absolute.
     """
 
@@ -49,7 +48,7 @@ class Job:
     def __init__(self, name: str, config: DictConfig) -> None:
         self.name = name
         self.folder = Path(HydraConfig.get().runtime.output_dir)
-        self.settings = self._read_only(self._compose(config))
+        self.settings = OmegaConf.create(self._compose(config))
 
     def _compose(self, config: DictConfig) -> dict[str, Any]:
         """Return the settings as plain dicts, lists and values."""
@@ -57,12 +56,6 @@ class Job:
         if HydraConfig.get().job.chdir:
             _make_paths_absolute(settings)
         return _plain(settings)
-
-    @staticmethod
-    def _read_only(settings: Mapping[str, Any]) -> DictConfig:
-        config = OmegaConf.create(dict(settings))
-        OmegaConf.set_readonly(config, True)
-        return config
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -87,7 +80,8 @@ class Job:
 
     def find_files(self) -> None:
         """Find the files that the settings name; raises `UserError` that lists others if one is missing."""
-        self.checkpoints = find_checkpoints(self.plain["ckpt"])
+        ckpt = self.plain["ckpt"]
+        self.checkpoints = [find_checkpoint(path) for path in (ckpt if isinstance(ckpt, list) else [ckpt])]
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:
@@ -169,22 +163,12 @@ class Run(Job):
         return str(self.settings.objective.metric)
 
     @property
-    def signals(self) -> list[Any]:
-        """The signals that ask the run to stop."""
-        return signals.handled()
-
-    @property
     def selects_by(self) -> tuple[str, Literal["min", "max"]] | None:
         """The metric and the mode by which the best epoch is chosen; None if the last one is the result."""
         objective = self.settings.objective
         if has_validation(self.settings) or objective.metric.startswith("train/"):
             return objective.metric, objective.mode
         return None
-
-    @property
-    def yaml(self) -> str:
-        """The settings as text."""
-        return OmegaConf.to_yaml(self.settings)
 
     @property
     def lr_source(self) -> str | None:
@@ -208,25 +192,20 @@ class Run(Job):
             return
         lock = FileLock(self.folder / ".lock")  # which the system releases when the process is killed
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             raise UserError(
                 f"{self.folder} is the folder of a run that is still running; stop it first."
             ) from None
-        try:
+        with held:
             if not self.resumes:
-                self._refuse_folder_of_a_run()
+                if self._has_checkpoint():
+                    raise UserError(
+                        f"{self.folder} already holds a run. Resume it with resume={self.folder}, or choose "
+                        "another folder with hydra.run.dir."
+                    )
                 self.begin()
             yield
-        finally:
-            lock.release()
-
-    def _refuse_folder_of_a_run(self) -> None:
-        if self._has_checkpoint():
-            raise UserError(
-                f"{self.folder} already holds a run. Resume it with resume={self.folder}, or choose another "
-                "folder with hydra.run.dir."
-            )
 
     def _wait_for_first_rank(self, seconds: float = 120.0) -> None:
         end = time.monotonic() + seconds
