@@ -26,15 +26,14 @@ def is_trusted(name: str, trusted: Sequence[str]) -> bool:
     return any(name.startswith(f"{package}.") for package in trusted)
 
 
-def check_target(name: object, source: object, trusted: Sequence[str] = ()) -> str:
-    """Return `name` if it is a class of this project's libraries or is in a package in `trusted`.
+def check_target(name: object, source: object, trusted: Sequence[str] = ()) -> None:
+    """Raise `UserError` that names `source`, the file, unless `name` is a class that a file may name.
 
-    Nothing is imported. Raises `UserError` that names `source`, the file, for any other name.
+    That is a class of this project's libraries, or one in a package in `trusted`. Nothing is imported.
     """
     text = str(name)
-    if _ALLOWED.fullmatch(text) or is_trusted(text, trusted):
-        return text
-    raise UserError(
-        f"{source} names {text[:200]!r}, which is not a class that this repository uses. If you know and "
-        "trust the package that it belongs to, add trust=[PACKAGE]."
-    )
+    if not (_ALLOWED.fullmatch(text) or is_trusted(text, trusted)):
+        raise UserError(
+            f"{source} names {text[:200]!r}, which is not a class that this repository uses. If you know and "
+            "trust the package that it belongs to, add trust=[PACKAGE]."
+        )
