@@ -81,15 +81,9 @@ def stroke_width(ink: Ink) -> float:
 def dilate(ink: Ink, radius: float) -> Ink:
     """Return the largest value within `radius` of each pixel: dx² + dy² <= radius²; none is outside."""
     reach = int(radius)
-    height, width = ink.shape
-    padded = np.pad(ink, reach, mode="edge")
-    result = ink
-    for down in range(-reach, reach + 1):
-        for across in range(-reach, reach + 1):
-            if down**2 + across**2 <= radius**2:
-                shifted = padded[reach + down :, reach + across :][:height, :width]
-                result = np.maximum(result, shifted)
-    return result
+    down, across = np.mgrid[-reach : reach + 1, -reach : reach + 1]
+    dilated: Ink = maximum_filter(ink, footprint=down**2 + across**2 <= radius**2, mode="nearest")
+    return dilated
 
 
 def _with_even_contrast(ink: Ink) -> Ink:
