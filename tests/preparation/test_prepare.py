@@ -138,7 +138,7 @@ BROKEN = {
     "64-bit floats": (tagged(FLOATS, 258, 32, 64), "a damaged TIFF, or one with pixels that are not read"),
     "truncated": (encoded(drawing(), "PNG")[:700], "damaged"),
     "truncated jpeg": (encoded(drawing(), "JPEG")[:900], "damaged"),
-    "51 megapixels": (png_header(10_200, 5000), "51.0 megapixels: larger than the limit of 50"),
+    "51 megapixels": (png_header(10_200, 5000), "larger than the limit of 50 megapixels"),
     "150 megapixels": (png_header(15_000, 10_000), "larger than the limit of 50 megapixels"),
     "10,000 megapixels": (png_header(100_000, 100_000), "larger than the limit of 50 megapixels"),
     "no pixels": (png_header(0, 10), "damaged|not an image"),
@@ -158,7 +158,7 @@ def test_file_that_cannot_be_read_is_refused_in_a_line(name: str, tmp_path: Path
 def test_file_without_permission_or_existence_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match="No such file"):
         prepare_file(tmp_path / "missing.png")
-    with pytest.raises(UnreadableImage, match="directory"):
+    with pytest.raises(UnreadableImage, match="not a file"):
         prepare_file(tmp_path)
 
 

@@ -11,13 +11,14 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, SAMPLEFORMAT, TiffImageFile
 
-from mnist_cnn.errors import UserError, printable
+from mnist_cnn.errors import UserError, one_line
 
 # Those for which Pillow starts no other program, and the ends of their files' names.
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".jp2")
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # how files of this format begin
 MAX_PIXELS = 50_000_000
+TOO_LARGE = f"larger than the limit of {MAX_PIXELS / 1e6:,.0f} megapixels"
 MAX_BYTES = 250_000_000  # 50 megapixels of 4 bytes, uncompressed, and some more
 
 
@@ -49,9 +50,9 @@ def mode_of(path: Path) -> str:
 def _opened(path: Path) -> Iterator[Image.Image]:
     try:
         size = path.stat().st_size
-        if not path.is_file() and not path.is_dir():
+        if not path.is_file():
             raise UnreadableImage("not a file")  # opening a pipe or a device can block
-        if path.is_file() and size == 0:
+        if size == 0:
             raise UnreadableImage("the file is empty")
         if size > MAX_BYTES:
             raise UnreadableImage(f"{size / 1e6:,.0f} MB; at most {MAX_BYTES / 1e6:,.0f} MB are read")
@@ -62,7 +63,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             warnings.simplefilter("ignore")
             image = Image.open(content, formats=FORMATS)
             if image.width * image.height > MAX_PIXELS:
-                raise UnreadableImage(_too_large(f"{image.width * image.height / 1e6:,.1f} megapixels: "))
+                raise UnreadableImage(TOO_LARGE)
             yield image
     except UnreadableImage:
         raise
@@ -74,11 +75,11 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             ) from None
         raise UnreadableImage(f"not an image of a known format ({', '.join(FORMATS)})") from None
     except Image.DecompressionBombError:
-        raise UnreadableImage(_too_large()) from None
+        raise UnreadableImage(TOO_LARGE) from None
     except OSError as error:
-        raise UnreadableImage(error.strerror or f"damaged: {_one_line(error)}") from None
+        raise UnreadableImage(error.strerror or f"damaged: {one_line(error)}") from None
     except Exception as error:  # Pillow's decoders raise whatever the broken bytes lead to
-        raise UnreadableImage(f"damaged: {_one_line(error)}") from None
+        raise UnreadableImage(f"damaged: {one_line(error)}") from None
 
 
 def _as_tagged(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
@@ -88,12 +89,3 @@ def _as_tagged(image: Image.Image, tags: Mapping[int, Any]) -> Image.Image:
     if image.mode == "I" and tags.get(SAMPLEFORMAT, (1,)) == (1,):  # unsigned
         return Image.fromarray(np.asarray(image).view(np.uint32).astype(np.float32))
     return image
-
-
-def _too_large(size: str = "") -> str:
-    return f"{size}larger than the limit of {MAX_PIXELS / 1e6:,.0f} megapixels"
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join((str(error) or type(error).__name__).split())[:200]
-    return printable(text)
