@@ -85,7 +85,6 @@ def test_extra_images_are_trained_on_by_the_names_of_their_classes() -> None:
     plain = ready(make_noise_data(classes=["0", "7", "1"]))
     data = ready(make_noise_data(classes=["0", "7", "1"], extra=EuropeanDigits(count=5)))
     assert [len(part) for part in data.parts().values()] == [54 + 10, 6, 12]
-    assert data.train and plain.train and data.val and plain.val
     assert data.train.targets[54:].tolist() == 5 * [2] + 5 * [1]
     assert torch.equal(data.train.images[:54], plain.train.images)
     assert torch.equal(data.val.images, plain.val.images)
@@ -103,7 +102,6 @@ def test_extra_images_of_another_class_are_refused() -> None:
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_source_of_any_shape_is_converted(shape: tuple[int, int, int], in_channels: int) -> None:
     data = ready(make_noise_data(Noise(*shape), in_channels=in_channels, image_size=28))
-    assert data.val
     assert [len(part) for part in data.parts().values()] == [54, 6, 12]
     for part in data.parts().values():
         assert part.images.shape[1:] == (in_channels, 28, 28)
@@ -304,7 +302,6 @@ def test_augmentation_is_applied_in_training_only(training: bool, small_data: Im
         assert (float(images.min()), float(images.max())) == (0.0, 1.0)
         return nn.functional.pad(images, (2, 0))[..., :28]
 
-    assert small_data.train
     small_data.augment = shift_right
     small_data.trainer = Mock(training=training)
     batch = small_data.train[:32]

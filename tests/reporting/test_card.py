@@ -36,7 +36,6 @@ def write(folder: Path, data: ImageData, logits: torch.Tensor) -> str:
 
 def logits_with_two_errors(data: ImageData) -> torch.Tensor:
     """Return logits by which two images of the first class in the data are taken for the next class."""
-    assert data.test is not None
     targets = data.test.targets.clone()
     first = int(targets.mode().values)
     targets[(targets == first).nonzero().flatten()[:2]] = (first + 1) % 10
@@ -44,7 +43,6 @@ def logits_with_two_errors(data: ImageData) -> torch.Tensor:
 
 
 def test_card_says_what_was_trained_and_where_it_fails(tmp_path: Path, small_data: ImageData) -> None:
-    assert small_data.test is not None
     small_data.std = torch.tensor([0.25, 0.1]).view(-1, 1, 1)  # as for colours
     text = write(tmp_path, small_data, logits_with_two_errors(small_data))
     assert text.startswith("# SimpleCNN on MNIST\n")
@@ -78,7 +76,6 @@ def test_card_says_what_was_trained_and_where_it_fails(tmp_path: Path, small_dat
 def test_classes_without_images_and_runs_without_test(
     tested: int, empty: int, tmp_path: Path, small_data: ImageData
 ) -> None:
-    assert small_data.test is not None
     text = write(
         tmp_path, small_data, logits_with_two_errors(small_data)[-tested:] if tested else torch.empty(0)
     )
@@ -104,7 +101,6 @@ def test_python_and_commands_of_the_card_name_the_checkpoint(
     assert commands[1][2:6] == ["benchmarks.own_digits", path, "--split", "test"]
     assert {command[2] for command in commands if command[1] != "-m"} == {f"ckpt={path}"}
     (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert small_data.test is not None
     names: dict[str, Any] = {"images": small_data.test.images.numpy()}
     exec(code, names)
     assert isinstance(names["predictor"], Predictor)

@@ -89,7 +89,6 @@ def test_run_without_a_step_has_no_result(tmp_path: Path, small_data: ImageData)
 def test_logits_are_in_the_order_of_the_data(small_data: ImageData) -> None:
     outputs, classifier = LogitCollector(), make_classifier()
     make_trainer([outputs]).test(classifier, small_data, verbose=False)
-    assert small_data.test is not None
     images = small_data.normalize(small_data.test.images)
     with torch.no_grad():
         torch.testing.assert_close(outputs.logits, classifier.eval()(images))
@@ -170,7 +169,6 @@ def test_description_names_the_file_that_set_the_learning_rate(small_data: Image
 
 
 def test_evaluation_report_counts_each_class(tmp_path: Path, small_data: ImageData) -> None:
-    assert small_data.test is not None
     targets = small_data.test.targets
     logits = torch.nn.functional.one_hot(targets, 10).float()
     logits[0] = logits[0].roll(1)  # one error

@@ -52,7 +52,6 @@ def test_lightnings_own_calls_load_and_predict(tmp_path: Path, small_data: Image
     path = saved(tmp_path / "best.ckpt", SimpleCNN(), model={"_target_": "mnist_cnn.models.SimpleCNN"})
     classifier = Classifier.load_from_checkpoint(str(path))
     trainer = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False)
-    assert small_data.test is not None
     images = small_data.normalize(small_data.test.images)
     with torch.inference_mode():
         expected = classifier(images)

@@ -106,7 +106,13 @@ class ImageData(L.LightningDataModule):
     `augment` is applied to whole batches on the device in training, to float32 images
     (B, in_channels, image_size, image_size) in [0, 1] before they are normalized. It must draw its random
     numbers from torch's default generators.
+
+    `setup` reads the images into `train`, `val` and `test`.
     """
+
+    train: ImagesInMemory
+    val: ImagesInMemory
+    test: ImagesInMemory
 
     def __init__(
         self,
@@ -155,9 +161,6 @@ class ImageData(L.LightningDataModule):
         self.prepare = prepare
         self.grey_values = _black_and_white(grey_values) or source.grey_values(self.dir)
         self.source_label = ""  # where the files came from, for people
-        self.train: ImagesInMemory | None = None
-        self.val: ImagesInMemory | None = None
-        self.test: ImagesInMemory | None = None
 
     def prepare_data(self) -> None:
         """Fetch and verify the files; Lightning calls this in one process of a machine only."""
@@ -171,7 +174,7 @@ class ImageData(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Read the images into memory and split them; raises `UserError` if they do not fit."""
-        if self.train is None:
+        if not hasattr(self, "test"):
             self.source.preparation = Preparation(
                 self.prepare, self.in_channels, self.image_size, self.grey_values
             )
@@ -247,24 +250,20 @@ class ImageData(L.LightningDataModule):
 
     def parts(self) -> dict[str, ImagesInMemory]:
         """Return the training, validation and test images by name; call `setup` first."""
-        assert self.train is not None and self.val is not None and self.test is not None
         return {"train": self.train, "validation": self.val, "test": self.test}
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches; the order is a function of seed, epoch and rank."""
-        assert self.train is not None
         rank, world_size = self._rank()
         sampler = DistributedSampler[Batch](self.train, world_size, rank, seed=self.seed)
         return TrainLoader(self.train, self.batch_size, sampler=sampler)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """Return the validation images in order; no loader if `val_size` is 0."""
-        assert self.val is not None
         return self._evaluation_loader(self.val) if len(self.val) else []
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the test images in order."""
-        assert self.test is not None
         return self._evaluation_loader(self.test)
 
     def predict_dataloader(self) -> DataLoader[Batch]:

@@ -45,7 +45,6 @@ def sample_images(
         log.info(f"no test images of {description.data}: {str(error).splitlines()[0]}")
         shape = (IMAGES, description.in_channels, size, size)
         return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8), "images of noise"
-    assert data.test is not None
     images = data.test.images[:IMAGES].contiguous().numpy()
     return images, f"test images of {description.data}"
 

@@ -61,7 +61,6 @@ def write(
 
 def _errors(data: ImageData, logits: Tensor) -> dict[str, Any]:
     """Return the `classes` as (name, correct, images), and the `confusions`: labels taken for another."""
-    assert data.test is not None
     counts = multiclass_confusion_matrix(logits.argmax(1), data.test.targets[: len(logits)], data.num_classes)
     correct, images = counts.diagonal().tolist(), counts.sum(1).tolist()
     errors = (counts - counts.diagonal().diag()).flatten()

@@ -155,7 +155,6 @@ def _test_figures(classifier: Classifier, data: ImageData, logits: Tensor) -> di
     """Return the figures of the test by tag; none if nothing was tested."""
     if not len(logits):
         return {}
-    assert data.test is not None
     images, targets = data.test[: len(logits)]
     confidence, predicted = classifier.scores(logits).max(1)
     counts = multiclass_confusion_matrix(predicted, targets, data.num_classes)
@@ -173,7 +172,6 @@ def _test_figures(classifier: Classifier, data: ImageData, logits: Tensor) -> di
 
 def report_evaluation(run_dir: Path, classifier: Classifier, data: ImageData, logits: Tensor) -> None:
     """Write confusion_matrix.png and evaluation.json, and print the accuracy of each class."""
-    assert data.test is not None
     metrics = test_metrics(classifier, len(logits))
     counts = multiclass_confusion_matrix(logits.argmax(1), data.test.targets[: len(logits)], data.num_classes)
     correct, total = counts.diagonal(), counts.sum(1)
@@ -200,7 +198,6 @@ def report_evaluation(run_dir: Path, classifier: Classifier, data: ImageData, lo
 
 def _accuracy_by_part(data: ImageData, logits: Tensor) -> dict[str, float]:
     """Return the accuracy in each part of the test images that the source names, and their mean."""
-    assert data.test is not None
     names, right = data.source.parts, logits.argmax(1) == data.test.targets[: len(logits)]
     if not names or len(right) < len(data.test):
         return {}
