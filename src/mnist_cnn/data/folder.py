@@ -60,9 +60,6 @@ class ImageFolder(Source):
                 f"such as {parent / 'cats'} and {parent / 'dogs'}, and give their parent as data.dir."
             )
         _refuse_parts_as_classes(folders)
-        for folder in folders:
-            if "${" in folder.name or folder.name == "???":  # in a setting, OmegaConf would look for a value
-                raise UserError(f"{folder}: a class cannot have this name. Rename the folder.")
         return [folder.name for folder in folders]
 
     def fetch(self, directory: Path) -> str:
