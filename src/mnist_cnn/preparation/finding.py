@@ -33,12 +33,8 @@ class Part(NamedTuple):
         return int(self.box[0].stop - self.box[0].start)
 
     @property
-    def width(self) -> int:
-        return int(self.box[1].stop - self.box[1].start)
-
-    @property
     def extent(self) -> int:
-        return max(self.height, self.width)
+        return max(int(side.stop - side.start) for side in self.box)
 
 
 def find_digits(grey: NDArray[np.float32], split: bool = False) -> tuple[NDArray[np.uint8], int]:
@@ -66,10 +62,8 @@ def _in_mnist_form(grey: NDArray[np.float32]) -> NDArray[np.uint8] | None:
         rows, columns = np.nonzero(image)
         if not len(rows) or image.max() < 200 or (image == 0).mean() < 0.4:
             continue
-        mass = image[rows, columns].astype(np.float64)
-        centre = [float((index + 0.5) @ mass / mass.sum()) for index in (rows, columns)]
         fits = max(np.ptp(rows), np.ptp(columns)) + 1 == BOX
-        if fits and all(abs(value - CENTRE) <= 0.75 for value in centre):
+        if fits and all(abs(index + 0.5 - CENTRE) <= 0.75 for index in ndimage.center_of_mass(image)):
             return image
     return None
 
