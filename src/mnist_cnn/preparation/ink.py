@@ -67,7 +67,9 @@ def extract_ink(grey: Grey) -> InkImage | None:
     if float(np.ptp(grey)) < LEAST_CONTRAST:
         return None
     clean, small = _is_clean(grey), max(grey.shape) < SMALLEST
-    grey, factor = (grey, 1) if clean else _enlarged(grey)
+    factor = 1 if clean else -(-SMALLEST // max(grey.shape))
+    if factor > 1:
+        grey = resize(grey, grey.shape[0] * factor, grey.shape[1] * factor)
     light, decisive = _classes(grey) if clean or factor > 1 else (None, False)
     if light is not None and (clean or decisive):
         dark_ink = _light_is_background(light)
@@ -107,12 +109,6 @@ def _has_strokes(ink: Grey, mask: NDArray[np.bool_]) -> bool:
     slope = np.hypot(*np.gradient(ink))[edge]
     width = stroke_width(np.where(mask, ink, 0))
     return bool(np.percentile(slope, 75) > LEAST_SLOPE and width < WIDEST * max(ink.shape))
-
-
-def _enlarged(grey: Grey) -> tuple[Grey, int]:
-    longer = max(grey.shape)
-    factor = 1 if longer >= SMALLEST else -(-SMALLEST // longer)
-    return resize(grey, grey.shape[0] * factor, grey.shape[1] * factor) if factor > 1 else grey, factor
 
 
 def _is_clean(grey: Grey) -> bool:
