@@ -36,7 +36,7 @@ def write(
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters.update(cell=_cell, numbers=_numbers, quote=shlex.quote, python=repr)
+    environment.filters.update(numbers=_numbers, quote=shlex.quote, python=repr)
     template = resources.files(__package__).joinpath("card.md.j2").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
         name=saved[0].name,
@@ -70,10 +70,6 @@ def _errors(data: ImageData, logits: Tensor) -> dict[str, Any]:
         if errors[index]:
             confusions.append(f"{data.classes[label]} as {data.classes[prediction]} ({errors[index]})")
     return {"classes": list(zip(data.classes, correct, images, strict=True)), "confusions": confusions}
-
-
-def _cell(value: object) -> str:
-    return str(value).replace("|", "/")
 
 
 def _numbers(values: float | Tensor) -> str:
