@@ -5,7 +5,9 @@
 
 /** Return a network of the page's data with its weights as arrays. */
 function loadNetwork(saved) {
-  const all = decodeWeights(saved.weights);
+  // Numbers of 32 bits in base64, little-endian as every browser's machine.
+  const bytes = Uint8Array.from(atob(saved.weights), (character) => character.charCodeAt(0));
+  const all = new Float32Array(bytes.buffer);
   const operations = saved.operations.map((operation) => {
     const weights = {};
     for (const [name, [offset, length]] of Object.entries(operation.weights)) {
@@ -14,11 +16,6 @@ function loadNetwork(saved) {
     return { ...operation, weights };
   });
   return { ...saved, operations, weights: undefined };
-}
-
-/** Return the numbers of a text in base64, 32 bits each, little-endian as every browser's machine. */
-function decodeWeights(text) {
-  return new Float32Array(Uint8Array.from(atob(text), (character) => character.charCodeAt(0)).buffer);
 }
 
 /** Return the input of a network: 28x28 bytes padded with zeros, in each channel, and normalized. */
