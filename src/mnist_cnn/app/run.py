@@ -39,7 +39,7 @@ _NO_HPARAMS = ("data.dir", "seed", "resume", "trainer.accelerator", "trainer.ran
 class Job:
     """A job of evaluate.py, predict.py or export.py.
 
-    `folder` is that of its output. `settings` have nothing left to interpolate; paths in them
+    `folder` is that of its output. `settings` are read-only, with nothing left to interpolate; paths in them
     are relative to the folder in which the command was typed, or absolute.
     """
 
@@ -49,6 +49,7 @@ class Job:
         self.name = name
         self.folder = Path(HydraConfig.get().runtime.output_dir)
         self.settings = OmegaConf.create(self._compose(config))
+        OmegaConf.set_readonly(self.settings, True)
 
     def _compose(self, config: DictConfig) -> dict[str, Any]:
         """Return the settings as plain dicts, lists and values."""
