@@ -229,5 +229,6 @@ def make_data(
         num_classes=10,
         classes=[str(digit) for digit in range(10)],
         image_size=image_size,
+        prepare="digits",
         seed=seed,
     )

@@ -229,6 +229,8 @@ def test_data_damaged_between_two_starts_of_a_run_is_replaced(
     assert f"{file} is not used and will be replaced: " in done.stdout
     assert file.stat().st_size == 60_008
     assert load(tmp_path / "run" / "checkpoints" / "last.ckpt")["epoch"] == 1
+    refused = command("train.py", "resume=run", "trainer.max_epochs=1")
+    assert last_line(refused) == "train.py: trainer.max_epochs=1: the run has trained 2 epochs already."
 
 
 TIMED_OUT = (

@@ -25,7 +25,7 @@ REFUSED = [
     (["trainer.max_epochs=abc"], "trainer.max_epochs=abc"),
     (["trainer.max_epochs=3", "trainer.accelerator=gpu"], "trainer.accelerator=gpu"),
     (["trainer.max_epochs=3", "trainer.max_time=never"], "refuses these settings"),
-    (["trainer.max_epochs=3", "trainer.limit_val_batches=0.0001"], "refuses these settings"),
+    (["trainer.max_epochs=3", "trainer.limit_val_batches=0.0001"], "leaves none of 10 batches"),
     (["optm.lr=1"], "there is no setting optm.lr"),
 ]
 

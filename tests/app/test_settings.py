@@ -58,6 +58,7 @@ def with_value(key: str, value: object) -> dict[str, Any]:
         ("objective", {"metric": "train/loss", "mode": "min"}),
         ("trainer.val_check_interval", 0.5),
         ("trainer.max_time", "00:00:01:00"),
+        ("trainer", VALID["trainer"] | {"max_steps": 9}),
         ("scheduler", {"_target_": "a.Schedule", "T_max": "auto"}),
     ],
 )
@@ -246,6 +247,31 @@ def test_two_limits_of_the_same_batches_are_refused(name: str) -> None:
     settings["trainer"][name] = 2
     with pytest.raises(UserError, match=rf"leave out trainer\.{name}"):
         check(settings, TrainSettings)
+
+
+@pytest.mark.parametrize("name", ["min_epochs", "min_steps"])
+def test_least_and_largest_length_of_a_run_contradict(name: str) -> None:
+    settings = with_value("trainer.max_steps", 3)
+    settings["trainer"][name] = 5
+    with pytest.raises(UserError, match=f"max_steps=3 and trainer.{name} contradict each other"):
+        check(settings, TrainSettings)
+
+
+@pytest.mark.parametrize("name", ["acc", "loss"])
+def test_metric_with_the_name_of_a_basic_one_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"metrics\.{name}: {name} is measured in any case"):
+        check(with_value(f"metrics.{name}", F1), TrainSettings)
+
+
+@pytest.mark.parametrize("setting", [("val_check_interval", 0.5), ("check_val_every_n_epoch", 2)])
+def test_early_stopping_by_training_looks_at_complete_epochs(setting: tuple[str, object]) -> None:
+    settings = with_value("callbacks.early_stopping", {"_target_": STOP, "monitor": "train/loss"})
+    check(settings, TrainSettings)
+    settings["trainer"] |= [setting]
+    with pytest.raises(UserError, match=r"add \+callbacks\.early_stopping\.check_on_train_epoch_end=true"):
+        check(settings, TrainSettings)
+    settings["callbacks"]["early_stopping"]["check_on_train_epoch_end"] = True
+    check(settings, TrainSettings)
 
 
 def test_callback_that_was_not_chosen_is_answered_with_what_to_write() -> None:

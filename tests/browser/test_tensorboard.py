@@ -68,7 +68,7 @@ class Server(NamedTuple):
 def server(logs: Path) -> Iterator[Server]:
     """Serve `logs` with the options of `make tensorboard`."""
     made = subprocess.run(
-        ["make", "--no-print-directory", "-n", "tensorboard"],
+        ["make", "--no-print-directory", "-n", "tensorboard", "ARGS="],  # not those of `make test`
         cwd=REPOSITORY,
         capture_output=True,
         text=True,

@@ -267,6 +267,27 @@ def test_epoch_that_would_not_end_with_a_validation_is_refused(
         small_data.setup()
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"limit_test_batches": 0.4},
+            "limit_test_batches=0.4 leaves none of 1 batches: give 0, or a fraction",
+        ),
+        ({"limit_val_batches": 0.9}, "limit_val_batches=0.9 leaves none of 1"),
+        ({"devices": 33, "strategy": "ddp"}, "33 processes cannot share 32 val images: use fewer devices"),
+    ],
+)
+def test_limits_that_leave_no_images_to_evaluate_are_refused(
+    options: dict[str, Any], message: str, small_data: ImageData
+) -> None:
+    small_data.trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, **options
+    )
+    with pytest.raises(UserError, match=message):
+        small_data.setup()
+
+
 def test_batches_are_normalized_and_channels_last(small_data: ImageData) -> None:
     pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 1, 28, 28)
     images, targets = small_data.on_after_batch_transfer((pixels, torch.arange(3)), 0)

@@ -1,5 +1,7 @@
 """Images brought to the channels and the size of a network."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 
 from mnist_cnn.data import images as module
 from mnist_cnn.data.images import convert
+from mnist_cnn.preparation.prepare import Preparation
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -24,6 +27,17 @@ def test_convert_pads_smaller_images_with_zeros() -> None:
     assert padded.shape == (3, 1, 32, 32)
     assert torch.equal(padded[:, :, 2:30, 2:29], images)
     assert int(padded.sum()) == int(images.sum())
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (20, 40), (64, 64)])
+def test_convert_that_enlarges_gives_what_a_file_of_the_image_gives(
+    shape: tuple[int, int], tmp_path: Path
+) -> None:
+    pixels = np.add.outer(4 * np.arange(shape[0]), 3 * np.arange(shape[1])).clip(0, 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    read = Preparation("resize", channels=1, size=32).read(tmp_path / "a.png").images
+    converted = convert(torch.from_numpy(pixels)[None, None], 1, 32, enlarge=True).numpy()
+    assert np.abs(converted.astype(int) - read.astype(int))[..., 2:30, 2:30].mean() < 2
 
 
 def test_convert_repeats_grey_to_three_channels() -> None:

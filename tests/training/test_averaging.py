@@ -27,12 +27,13 @@ class Counting(L.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1)
 
 
-def trained(ema: EMA, epochs: int) -> Counting:
+def trained(ema: EMA, epochs: int, precision: str = "32-true") -> Counting:
     module, loader = Counting(), torch.utils.data.DataLoader(torch.zeros(10, 1))
     trainer = L.Trainer(
         max_epochs=epochs,
         callbacks=[ema],
         accelerator="cpu",
+        precision=precision,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -57,6 +58,12 @@ def test_weights_are_averaged_with_a_decay_that_grows(decay, every):
     assert module.weight.item() == pytest.approx(average(decay, every, 20))
     assert module.validated == pytest.approx([average(decay, every, 10), average(decay, every, 20)])
     assert module.steps.dtype == torch.int64
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true"])
+def test_weights_of_another_precision_are_refused(precision):
+    with pytest.raises(UserError, match=f"averages in float32, but trainer.precision={precision}"):
+        trained(EMA(), 1, precision)
 
 
 def test_values_out_of_bounds_are_refused():

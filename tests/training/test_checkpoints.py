@@ -253,11 +253,27 @@ def test_init_from_keeps_a_new_last_layer_where_the_classes_differ(
 ) -> None:
     trained, network = CnnNet(), CnnNet(num_classes=len(classes))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    data = CONFIG["data"] | {"classes": classes}
+    data = CONFIG["data"] | {"classes": classes, "num_classes": len(classes)}
     loading.initialize_from(network, saved(tmp_path / "a.ckpt", trained), data)
     assert "the last layer, fc3, starts anew" in caplog.text
     for name, value in network.state_dict().items():
         assert torch.equal(value, before[name] if name.startswith("fc3.") else trained.state_dict()[name])
+
+
+class HeadFirst(nn.Module):
+    """Makes its last layer before the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(64, 10)
+        self.body = nn.Linear(784, 64)
+        self.norm = nn.BatchNorm1d(64)
+
+
+def test_last_layer_is_found_by_its_outputs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = CONFIG["data"] | {"classes": list("abcdefghij")}
+    loading.initialize_from(HeadFirst(), saved(tmp_path / "a.ckpt", HeadFirst()), data)
+    assert "the last layer, head, starts anew" in caplog.text
 
 
 @pytest.mark.parametrize("other", [SimpleCNN(), CnnNet(in_channels=3)])

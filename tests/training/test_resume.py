@@ -182,15 +182,30 @@ def test_run_without_a_checkpoint_within_the_epoch_continues_after_the_epoch_bef
     assert again.history == whole.history  # nothing is left to train
 
 
-def test_run_ended_by_early_stopping_does_not_train_on(tmp_path: Path, small_data: ImageData) -> None:
+@pytest.mark.parametrize(
+    ("options", "epochs"), [({"patience": 1, "min_delta": 100.0}, 2), ({"stopping_threshold": 100.0}, 1)]
+)
+def test_run_ended_by_early_stopping_does_not_train_on(
+    options: dict[str, Any], epochs: int, tmp_path: Path, small_data: ImageData
+) -> None:
     def stop() -> L.Callback:
-        return EarlyStopping("train/loss", patience=1, min_delta=100.0, check_on_train_epoch_end=True)
+        return EarlyStopping("train/loss", check_on_train_epoch_end=True, **options)
 
     whole = fit(tmp_path, small_data, stop(), max_epochs=5)
-    assert len(whole.history) == 2
+    assert len(whole.history) == epochs
     assert_same(fit(tmp_path, small_data, stop(), resume=True, max_epochs=5), whole)
     longer = fit(tmp_path, small_data, stop(), resume=True, max_epochs=6)
-    assert len(longer.history) == 3
+    assert len(longer.history) == epochs + 1
+
+
+def test_run_that_early_stopping_has_not_ended_continues(tmp_path: Path, small_data: ImageData) -> None:
+    def stop() -> L.Callback:
+        return EarlyStopping("train/loss", patience=0, check_on_train_epoch_end=True)
+
+    whole, part = fit(tmp_path / "whole", small_data, stop()), tmp_path / "part"
+    with pytest.raises(Killed):
+        fit(part, small_data, stop(), Kill(1, 4), every=2)
+    assert_same(fit(part, small_data, stop(), every=2, resume=True), whole)
 
 
 moments = st.tuples(st.integers(0, EPOCHS - 1), st.integers(0, BATCHES - 1))

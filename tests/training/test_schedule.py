@@ -8,6 +8,7 @@ import torch
 from lightning import Trainer
 
 from mnist_cnn.errors import UserError
+from mnist_cnn.training.resume import StopAfterSteps
 from mnist_cnn.training.schedule import Schedule
 
 STEP = "torch.optim.lr_scheduler.StepLR"
@@ -69,3 +70,5 @@ def test_automatic_length_is_that_of_the_run_in_the_unit_of_the_interval(
     for scheduler, name in (("CosineAnnealingLR", "T_max"), ("PolynomialLR", "total_iters")):
         schedule = Schedule(f"torch.optim.lr_scheduler.{scheduler}", interval, **{name: "auto"})
         assert getattr(schedule.build(optimizer, trainer), name) == length
+    trainer.callbacks = [StopAfterSteps(7)]  # in the second epoch
+    assert getattr(schedule.build(optimizer, trainer), name) == {"epoch": 2, "step": 7}[interval]

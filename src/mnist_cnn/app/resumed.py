@@ -85,7 +85,7 @@ def changes_of(
         )
     if "trainer.max_epochs" in changes:
         scheduler = saved.get("scheduler") or {}
-        if "T_max" in scheduler or "total_steps" in scheduler:
+        if "auto" in scheduler.values():
             raise UserError(
                 f"The learning rate schedule of this run ({scheduler['scheduler']}) spans the whole run: "
                 "trainer.max_epochs cannot be changed."

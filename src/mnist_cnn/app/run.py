@@ -21,7 +21,7 @@ from hydra.types import RunMode
 from hydra.utils import to_absolute_path
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from hydra_sweeps import FAILED, METRICS, RESOLVED, in_sweep, quote
+from hydra_sweeps import FAILED, HISTORY, METRICS, RESOLVED, in_sweep, quote
 from mnist_cnn.app.overrides import PATHS
 from mnist_cnn.app.paths import CONF, find_checkpoint
 from mnist_cnn.app.resumed import changes_of, read_settings
@@ -131,6 +131,7 @@ class Run(Job):
         # The process that has started a rank has written the settings, or checked them.
         saved = read_settings(self.folder / RESOLVED, None if is_rank_of_a_job() else composed["trust"])
         self._changes = changes_of(saved, composed, overrides)
+        self._refuse_fewer_epochs()
         has_finished = (self.folder / METRICS).is_file() and not (self.folder / FAILED).is_file()
         if has_finished and not any(key.startswith("trainer.") for key in self._changes):
             self._stop_as_finished()
@@ -142,6 +143,12 @@ class Run(Job):
                 logger.save_dir = str(self.folder)  # which may have been moved
         where = {"resume": None, "trust": composed["trust"]}  # not what the folder says
         return _plain(settings) | where
+
+    def _refuse_fewer_epochs(self) -> None:
+        file, wanted = self.folder / HISTORY, self._changes.get("trainer.max_epochs")
+        done = len(json.loads(file.read_text())) if file.is_file() else 0
+        if isinstance(wanted, int) and wanted < done:
+            raise UserError(f"trainer.max_epochs={wanted}: the run has trained {done} epochs already.")
 
     def _stop_as_finished(self) -> None:
         if is_first_rank():

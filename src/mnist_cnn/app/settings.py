@@ -174,8 +174,23 @@ class TrainSettings(Section):
                 # The default of Lightning's callbacks; one of another package may have no mode.
                 is_lightning = str(callback.get("_target_")).startswith("lightning.")
                 mode = callback.get("mode", "min" if is_lightning else direction(metric, self.metrics))
+                self._check_end_of_epoch(name, callback, metric)
                 self._check_monitored(f"callbacks.{name}", "monitor", metric, mode)
         return self
+
+    def _check_end_of_epoch(self, name: str, callback: Mapping[str, Any], metric: str) -> None:
+        """Raise an error if early stopping would look at a training metric before the epoch has ended."""
+        interval, every = self.trainer.val_check_interval, self.trainer.check_val_every_n_epoch
+        looks_at_the_end = callback.get("check_on_train_epoch_end") or (
+            interval in (None, 1.0) and every in (None, 1)
+        )
+        is_early_stopping = str(callback.get("_target_")).endswith(".EarlyStopping")
+        if is_early_stopping and metric.startswith("train/") and not looks_at_the_end:
+            raise PydanticCustomError(
+                "check_too_early",
+                f"callbacks.{name}.monitor={metric} is measured at the end of an epoch, but would be "
+                f"looked at after a validation: add +callbacks.{name}.check_on_train_epoch_end=true.",
+            )
 
     def _check_monitored(self, owner: str, key: str, metric: str, mode: object) -> None:
         """Raise an error unless a run measures `metric`, and it is best if it is what `mode` says."""
@@ -214,7 +229,22 @@ class TrainSettings(Section):
             )
 
     @model_validator(mode="after")
+    def _metrics_have_names_of_their_own(self) -> Self:
+        for name in BASIC_METRICS.keys() & self.metrics.keys():
+            raise PydanticCustomError(
+                "two_metrics", f"metrics.{name}: {name} is measured in any case. Choose another name."
+            )
+        return self
+
+    @model_validator(mode="after")
     def _limits_do_not_contradict(self) -> Self:
+        for name in ("min_epochs", "min_steps"):
+            if self.trainer.max_steps is not None and getattr(self.trainer, name) is not None:
+                raise PydanticCustomError(
+                    "two_ends",
+                    f"trainer.max_steps={self.trainer.max_steps} and trainer.{name} contradict each other: "
+                    "leave one of them out.",
+                )
         if self.trainer.overfit_batches is not None:
             for name in ("limit_train_batches", "limit_val_batches"):
                 if getattr(self.trainer, name) is not None:

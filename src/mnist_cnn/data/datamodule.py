@@ -193,8 +193,26 @@ class ImageData(L.LightningDataModule):
                     torch.cat([self.train.images, images]), torch.cat([self.train.targets, targets])
                 )
             self.test = ImagesInMemory(*_mixed(*self._read(self.source, train=False)))
-        if self.trainer is not None and self.trainer.check_val_every_n_epoch is not None:
-            self._check_validation(self.trainer)
+        if self.trainer is not None:
+            self._check_limits(self.trainer)
+            if self.trainer.check_val_every_n_epoch is not None:
+                self._check_validation(self.trainer)
+
+    def _check_limits(self, trainer: L.Trainer) -> None:
+        """Raise `UserError` if a rank would evaluate no images, though there are some."""
+        limits = {"val": trainer.limit_val_batches, "test": trainer.limit_test_batches}
+        for (name, limit), images in zip(limits.items(), (self.val, self.test), strict=True):
+            if len(images) and len(images) < trainer.world_size:
+                raise UserError(
+                    f"{trainer.world_size} processes cannot share {len(images)} {name} images: use fewer "
+                    "devices."
+                )
+            batches = math.ceil(len(images) // trainer.world_size / EVAL_BATCH_SIZE)
+            if isinstance(limit, float) and batches and 0 < limit * batches < 1:
+                raise UserError(
+                    f"trainer.limit_{name}_batches={limit} leaves none of {batches} batches: give 0, or a "
+                    f"fraction of {1 / batches:.3g} or more."
+                )
 
     def _check_validation(self, trainer: L.Trainer) -> None:
         """Raise `UserError` if an epoch does not end with a validation."""
@@ -223,7 +241,9 @@ class ImageData(L.LightningDataModule):
                 f"but data.num_classes={self.num_classes}. Targets begin with 0: subtract 1 from each if "
                 f"none is 0, otherwise set data.num_classes={int(targets.max()) + 1}."
             )
-        return convert(images, self.in_channels, self.image_size), targets
+        # as `Preparation` does with image files
+        enlarge = self.prepare == "resize"
+        return convert(images, self.in_channels, self.image_size, enlarge), targets
 
     def _by_name(self, targets: Tensor, known: Sequence[str], source: str) -> Tensor:
         """Return the targets (N,) by `self.classes` instead of by the classes that the source knows."""

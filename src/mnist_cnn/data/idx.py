@@ -17,6 +17,7 @@ from typing import IO, Any, ClassVar
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist_cnn.data import download
@@ -210,7 +211,7 @@ def _read_idx(path: Path) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8)  # writable, as torch requires
 
 
-def _write_idx(path: Path, array: np.ndarray) -> None:
+def _write_idx(path: Path, array: NDArray[np.uint8]) -> None:
     header = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)  # 8: unsigned bytes
     path.write_bytes(header + array.tobytes())
 

@@ -31,7 +31,8 @@ def correlate(a: Array, w: Array) -> Array:
 
     a (B, C, H, W), w (N, C, P, Q) -> (B, N, H - P + 1, W - Q + 1). Section 2.2.2.
     """
-    windows = np.lib.stride_tricks.sliding_window_view(a, w.shape[2:], axis=(2, 3))
+    rows = np.lib.stride_tricks.sliding_window_view(a, w.shape[2], axis=2)  # (B, C, I, W, P)
+    windows = np.lib.stride_tricks.sliding_window_view(rows, w.shape[3], axis=3)  # (B, C, I, J, P, Q)
     z: Array = np.tensordot(windows, w, axes=([1, 4, 5], [1, 2, 3]))  # (B, I, J, N)
     return z.transpose(0, 3, 1, 2)
 

@@ -156,7 +156,7 @@ def _surface(grey: Grey) -> Grey:
     terms = np.stack([np.ones_like(rows), columns, rows], axis=-1)
     sample = grey[::step, ::step].ravel().astype(np.float64)
     basis: Grey = terms[::step, ::step].reshape(-1, 3)
-    fitted = np.full_like(sample, np.median(sample))
+    fitted: Grey = np.full_like(sample, np.median(sample))
     for _ in range(8):
         error = sample - fitted
         spread = max(float(np.median(np.abs(error))), 0.005)

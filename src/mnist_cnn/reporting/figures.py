@@ -121,8 +121,9 @@ def confusion_matrix(counts: Tensor, classes: Sequence[str] | None = None) -> Fi
     names = list(classes or map(str, range(size)))
     totals, correct = table.sum(axis=1), np.diag(table)
     # Correct counts are about a hundred times the errors, which would all look alike on one colour scale.
-    share = np.ma.masked_array(100 * table / np.maximum(totals, 1)[:, None], mask=np.eye(size, dtype=bool))
-    top = max(float(share.filled(0).max()), 0.1)
+    shares = 100 * table / np.maximum(totals, 1)[:, None]
+    share: Array = np.where(np.eye(size, dtype=bool), np.nan, shares)  # NaN is drawn as `bad`, below
+    top = max(float(np.nan_to_num(share).max()), 0.1)
 
     side = 0.44 * max(min(size, MAX_COUNTS), 6)
     figure = _figure(side + 1.6, side + 1.2)
@@ -290,7 +291,8 @@ def warn_on_error(what: str) -> Iterator[None]:
 
 
 def _figure(width: float, height: float) -> Figure:
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    # Rounded, because matplotlib 3.10 cuts off a pixel of which 13.2 + 1.6 is short by a rounding error.
+    return Figure(figsize=(round(width, 2), round(height, 2)), dpi=120, layout="constrained")
 
 
 def whole_figure(width: float, height: float) -> tuple[Figure, Axes]:

@@ -1,5 +1,6 @@
 """An exponential moving average of the weights during training."""
 
+import lightning as L
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -25,6 +26,14 @@ class EMA(WeightAveraging):
         super().__init__(multi_avg_fn=self._update)
         self.decay = decay**every_n_steps
         self.every_n_steps = every_n_steps
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        if trainer.precision in ("64-true", "bf16-true", "16-true"):  # the copy of the weights is in float32
+            raise UserError(
+                f"callbacks=ema averages in float32, but trainer.precision={trainer.precision}: choose "
+                "32-true, bf16-mixed or 16-mixed."
+            )
+        super().setup(trainer, pl_module, stage)
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Return whether to update after the step `step_idx`, from 0; the first step starts the average."""

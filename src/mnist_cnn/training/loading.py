@@ -160,7 +160,8 @@ def initialize_from(network: nn.Module, path: Path, data: Mapping[str, Any]) -> 
         name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
     }
     own = network.state_dict()
-    last_layer = list(own)[-1].rpartition(".")[0]
+    outputs = [name for name, value in own.items() if value.ndim > 1 and len(value) == data["num_classes"]]
+    last_layer = (outputs or list(own))[-1].rpartition(".")[0]  # a layer may be made before it is used
     same_classes = trained["classes"] == data["classes"]
     fits = {
         name: saved[name]

@@ -18,7 +18,8 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from mnist_cnn.data.datamodule import Batch, TrainLoader
 from mnist_cnn.errors import Interrupted, UserError
@@ -90,9 +91,13 @@ class ExactResume(Checkpoint):
                 f"The run was trained by {before} processes, and {trainer.world_size} would train with "
                 f"another batch size: resume it with trainer.devices={before}."
             )
+        reasons = [callback.stopping_reason for callback in trainer.early_stopping_callbacks]
         if self._saved.get("max_epochs") == trainer.max_epochs:
             # Lightning does not save that early stopping has ended the training.
-            trainer.should_stop |= any(map(_has_stopped, trainer.early_stopping_callbacks))
+            trainer.should_stop |= any(reason is not EarlyStoppingReason.NOT_STOPPED for reason in reasons)
+        else:  # a new run, or one that trains longer
+            for callback in trainer.early_stopping_callbacks:
+                callback.stopping_reason = EarlyStoppingReason.NOT_STOPPED
         if self.batch:
             loader = trainer.train_dataloader
             assert isinstance(loader, TrainLoader)
@@ -182,10 +187,6 @@ class StopAfterSteps(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         trainer.should_stop |= trainer.global_step >= self.max_steps
-
-
-def _has_stopped(early_stopping: EarlyStopping) -> bool:
-    return early_stopping.stopped_epoch > 0 or early_stopping.wait_count >= early_stopping.patience
 
 
 def _can_continue_after(trainer: L.Trainer, done: int) -> bool:

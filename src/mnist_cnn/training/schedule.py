@@ -1,5 +1,6 @@
 """Learning rate schedules: any scheduler of torch by its name, and when it steps."""
 
+import math
 from pkgutil import resolve_name
 from typing import Any, Literal
 
@@ -59,7 +60,7 @@ class Schedule:
         arguments = dict(self.arguments)
         for name in ("total_steps", "total_iters", "T_max"):
             if arguments.get(name) == "auto":
-                arguments[name] = _steps(trainer) if self.interval == "step" else trainer.max_epochs
+                arguments[name] = _length(trainer, self.interval)
         try:
             scheduler: LRScheduler | ReduceLROnPlateau = self.scheduler(optimizer, **arguments)
         except (TypeError, ValueError, ZeroDivisionError) as error:
@@ -73,7 +74,10 @@ class Schedule:
         return scheduler
 
 
-def _steps(trainer: L.Trainer) -> int:
-    """Return the number of optimizer steps of the run."""
+def _length(trainer: L.Trainer, interval: Literal["epoch", "step"]) -> int:
+    """Return the number of optimizer steps of the run, or of epochs; the last one may be incomplete."""
     limits = [one.max_steps for one in trainer.callbacks if isinstance(one, StopAfterSteps)]  # type: ignore[attr-defined]
-    return int(min([trainer.estimated_stepping_batches, *limits]))
+    steps = trainer.estimated_stepping_batches
+    limited = min([steps, *limits])
+    assert trainer.max_epochs is not None
+    return int(limited) if interval == "step" else math.ceil(limited * trainer.max_epochs / steps)
