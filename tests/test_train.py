@@ -145,7 +145,7 @@ def test_terminal_shows_a_progress_bar(mnist: Path, tmp_path: Path) -> None:
     variables = {"MPLBACKEND": "module://ipympl.backend_nbagg", "TMPDIR": str(tmp_path / "file")}
     main, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    arguments = (*SMOKE, "logger=none", "trainer.limit_train_batches=300", f"data.dir={mnist}")
+    arguments = (*SMOKE, "logger=none", "trainer.limit_train_batches=200", f"data.dir={mnist}")
     process = subprocess.Popen(
         [sys.executable, str(REPOSITORY / "train.py"), *arguments],
         cwd=tmp_path,

@@ -125,8 +125,11 @@ def test_exception_that_is_none_interrupts_the_sweep(run: Run) -> None:
     assert "job 1" not in done.stdout.split("interrupted")[0].split("| ")[0]
 
 
-@LAUNCHERS
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "terminated"])
+@pytest.mark.parametrize(
+    ("launcher", "how"),
+    [((), signal.SIGTERM), (POOL, signal.SIGKILL)],
+    ids=["terminated in process", "killed in the pool"],
+)
 def test_interrupted_sweep_is_resumed_with_same_results(
     launcher: tuple[str, ...], how: signal.Signals, run: Run, start: App, app_folder: Path, tmp_path: Path
 ) -> None:

@@ -63,9 +63,9 @@ def simple(mnist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a checkpoint of a SimpleCNN that has seen enough digits to know a clear one."""
     torch.manual_seed(0)
     network = SimpleCNN()
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.002)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.003)
     images, targets = MNIST().read(mnist, train=True)
-    for batch, labels in zip(images[:6400].split(64), targets[:6400].split(64), strict=True):
+    for batch, labels in zip(images[:3840].split(64), targets[:3840].split(64), strict=True):
         loss = F.cross_entropy(network((batch / 255 - 0.25) / 0.5), labels)
         optimizer.zero_grad()
         loss.backward()
