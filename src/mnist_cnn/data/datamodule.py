@@ -204,8 +204,8 @@ class ImageData(L.LightningDataModule):
         for (name, limit), images in zip(limits.items(), (self.val, self.test), strict=True):
             if len(images) and len(images) < trainer.world_size:
                 raise UserError(
-                    f"{trainer.world_size} processes cannot share the images to evaluate, of which {name} has "
-                    f"{len(images)}: use fewer devices."
+                    f"{trainer.world_size} processes cannot share the images to evaluate, of which "
+                    f"{name} has {len(images)}: use fewer devices."
                 )
             batches = math.ceil(len(images) // trainer.world_size / EVAL_BATCH_SIZE)
             if isinstance(limit, float) and batches and 0 < limit * batches < 1:
