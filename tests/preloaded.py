@@ -4,7 +4,7 @@ import gc
 import importlib
 
 MODULES = (
-    "hydra",
+    "hydra_sweeps.launchers.warm",  # Hydra with its plugins and grammars
     "lightning",
     "mnist_cnn.app.start",
     "mnist_cnn.app.settings",
