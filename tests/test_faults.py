@@ -260,6 +260,14 @@ def test_lost_rank_fails_its_job_and_leaves_no_process(
     assert load(run / "checkpoints" / "last.ckpt")["epoch"] == 0
 
 
+@pytest.mark.long
+def test_ranks_that_refuse_their_data_say_so_once(command: Command, mnist: Path, tmp_path: Path) -> None:
+    ranks = ("trainer=ddp", "trainer.devices=2", "data.val_size=1")
+    done = command("train.py", *UNLOGGED, *ranks, f"data.dir={mnist}")
+    assert done.stderr.splitlines() == [last_line(done)]
+    assert last_line(done).startswith("train.py: 2 processes cannot share the images to evaluate")
+
+
 def test_missing_memory_is_reported_in_a_line(command: Command, mnist: Path, tmp_path: Path) -> None:
     one_large_batch = ("data.batch_size=20000", "trainer.limit_train_batches=1")
     limit = fault("NoMemory", megabytes=1)
