@@ -129,15 +129,15 @@ class Progress(L.Callback):
 
     def _update_bar(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, Classifier)
-        loader = trainer.train_dataloader
-        assert loader is not None
+        total, batch_images = images_per_epoch(trainer)
+        done = min(self._batches * batch_images, total)
         if self._bar is None:
             self._bar = tqdm(
                 desc=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
-                total=trainer.num_training_batches,
-                initial=self._batches,
+                total=total,
+                initial=done,
                 unit=" images",
-                unit_scale=loader.batch_size * trainer.world_size,
+                unit_scale=True,
                 leave=False,
                 # only in a terminal that no other process writes to
                 disable=None if multiprocessing.parent_process() is None else True,
@@ -146,7 +146,7 @@ class Progress(L.Callback):
             loss, accuracy = pl_module.train_metrics.so_far()
             if not math.isnan(loss):
                 self._bar.set_postfix_str(f"loss {loss:.4f}, {accuracy:.2%}", refresh=False)
-            self._bar.update(self._batches - self._bar.n)
+            self._bar.update(done - self._bar.n)
 
     def _close_bar(self) -> None:
         if self._bar is not None:
@@ -188,6 +188,17 @@ def _wrap(parts: list[str]) -> str:
     return "\n".join(lines)
 
 
+def images_per_epoch(trainer: L.Trainer) -> tuple[int, int]:
+    """Return the number of images that all ranks train on in an epoch, and in each batch but the last."""
+    loader = trainer.train_dataloader
+    assert loader is not None
+    batch_images = loader.batch_size * trainer.world_size
+    batches = int(trainer.num_training_batches)
+    if batches == len(loader):  # the last batch is smaller, or larger by one image
+        return len(loader.sampler) * trainer.world_size, batch_images
+    return batches * batch_images, batch_images
+
+
 def log_detail(message: str) -> None:
     """Log what the console shows of a single run; a job of a sweep is headed by the sweep's one line."""
     if in_sweep():
@@ -216,6 +227,7 @@ def describe_run(
         for name, layer in classifier.network.named_children()
         if next(layer.parameters(), None) is not None
     ]
+    sizes = [f"{len(part):,} {name}" for name, part in data.parts().items() if len(part)]
     lines = {"network": f"{type(classifier.network).__name__}, {parameters:,} parameters"}
     if layers:
         lines["layers"] = ", ".join(layers)
@@ -224,7 +236,7 @@ def describe_run(
             [type(optimizer).__name__, *(f"{name} {value}" for name, value in options.items())]
         ),
         "loss": type(classifier.loss).__name__,
-        "data": f"{data.name}: {data.describe_sizes()}; {data.source_label}",
+        "data": f"{data.name}: {', '.join(sizes)}; {data.source_label}",
         "classes": data.describe_classes(),
         "device": f"{trainer.world_size} x {describe_device(classifier.device)}; "
         f"precision {trainer.precision}",
