@@ -4,6 +4,7 @@ import json
 import logging
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import lightning as L
 import pytest
@@ -12,7 +13,7 @@ import torch
 from mnist_cnn.data import ImageData
 from mnist_cnn.errors import UserError
 from mnist_cnn.reporting import figures
-from mnist_cnn.reporting.epochs import WIDTH, Progress, describe_run
+from mnist_cnn.reporting.epochs import WIDTH, Progress, describe_run, images_per_epoch
 from mnist_cnn.reporting.summary import LogitCollector, collect, report, report_evaluation
 from mnist_cnn.training.classifier import Classifier
 from tests.reporting.short_run import fit, make_classifier, make_trainer
@@ -185,3 +186,13 @@ def test_evaluation_report_counts_each_class(tmp_path: Path, small_data: ImageDa
     wrong = [row["class"] for row in written["classes"] if row["correct"] < row["images"]]
     assert wrong == [str(int(targets[0]))]
     assert (tmp_path / "confusion_matrix.png").is_file()
+
+
+@pytest.mark.parametrize(("batch_size", "batches", "images"), [(32, 3, 96), (36, 3, 96), (36, 2, 72)])
+def test_progress_counts_the_images_of_an_epoch(
+    batch_size: int, batches: int, images: int, small_data: ImageData
+) -> None:
+    small_data.batch_size = batch_size
+    loader = small_data.train_dataloader()
+    trainer = Mock(train_dataloader=loader, num_training_batches=batches, world_size=1)
+    assert images_per_epoch(trainer) == (images, batch_size)

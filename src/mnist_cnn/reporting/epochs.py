@@ -227,7 +227,6 @@ def describe_run(
         for name, layer in classifier.network.named_children()
         if next(layer.parameters(), None) is not None
     ]
-    sizes = [f"{len(part):,} {name}" for name, part in data.parts().items() if len(part)]
     lines = {"network": f"{type(classifier.network).__name__}, {parameters:,} parameters"}
     if layers:
         lines["layers"] = ", ".join(layers)
@@ -236,7 +235,7 @@ def describe_run(
             [type(optimizer).__name__, *(f"{name} {value}" for name, value in options.items())]
         ),
         "loss": type(classifier.loss).__name__,
-        "data": f"{data.name}: {', '.join(sizes)}; {data.source_label}",
+        "data": f"{data.name}: {data.describe_sizes()}; {data.source_label}",
         "classes": data.describe_classes(),
         "device": f"{trainer.world_size} x {describe_device(classifier.device)}; "
         f"precision {trainer.precision}",
