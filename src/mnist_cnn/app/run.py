@@ -191,7 +191,7 @@ class Run(Job):
     def open(self) -> Iterator[None]:
         """Keep other processes out of the folder, and write the settings of a new run."""
         if is_rank_of_a_job():  # the process that has started it keeps them out
-            self._has_begun = not self._has_checkpoint()
+            self._has_begun = not self._has_checkpoint()  # of a new run, the folder may say why it failed
             yield
             return
         if not is_first_rank():

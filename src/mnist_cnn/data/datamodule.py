@@ -200,8 +200,11 @@ class ImageData(L.LightningDataModule):
 
     def _check_limits(self, trainer: L.Trainer) -> None:
         """Raise `UserError` if a rank would evaluate no images, though there are some."""
-        limits = {"val": trainer.limit_val_batches, "test": trainer.limit_test_batches}
-        for (name, limit), images in zip(limits.items(), (self.val, self.test), strict=True):
+        evaluated = (
+            ("val", self.val, trainer.limit_val_batches),
+            ("test", self.test, trainer.limit_test_batches),
+        )
+        for name, images, limit in evaluated:
             if len(images) and len(images) < trainer.world_size:
                 raise UserError(
                     f"{trainer.world_size} processes cannot share the images to evaluate, of which "

@@ -91,13 +91,11 @@ class ExactResume(Checkpoint):
                 f"The run was trained by {before} processes, and {trainer.world_size} would train with "
                 f"another batch size: resume it with trainer.devices={before}."
             )
-        reasons = [callback.stopping_reason for callback in trainer.early_stopping_callbacks]
-        if self._saved.get("max_epochs") == trainer.max_epochs:
-            # Lightning does not save that early stopping has ended the training.
-            trainer.should_stop |= any(reason is not EarlyStoppingReason.NOT_STOPPED for reason in reasons)
-        else:  # a new run, or one that trains longer
-            for callback in trainer.early_stopping_callbacks:
+        for callback in trainer.early_stopping_callbacks:
+            if self._saved.get("max_epochs") != trainer.max_epochs:  # a new run, or one that trains longer
                 callback.stopping_reason = EarlyStoppingReason.NOT_STOPPED
+            # Lightning keeps the reason, but trains on.
+            trainer.should_stop |= callback.stopping_reason is not EarlyStoppingReason.NOT_STOPPED
         if self.batch:
             loader = trainer.train_dataloader
             assert isinstance(loader, TrainLoader)
